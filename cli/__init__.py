@@ -1,0 +1,4 @@
+"""The `framewalk` command."""
+
+
+def main() -> None: ...

@@ -1,0 +1,1 @@
+"""framewalk's engine: from raw access-log messages to mergeable metric states."""

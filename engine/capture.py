@@ -1,0 +1,284 @@
+"""Captures: Rover's raw messages on disk, read and written as a stream (capture.md).
+
+A capture is an Arrow IPC stream of (stream, seq, received_at, message) with its version in
+the schema metadata. Memory use does not depend on its length: one record batch at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+
+from framewalk.engine.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+CAPTURE_SUFFIX: Final = ".capture.arrows"
+CAPTURE_VERSION: Final = 1
+VERSION_KEY: Final = b"framewalk.capture.version"
+
+CAPTURE_SCHEMA: Final = pa.schema(
+    [
+        pa.field("stream", pa.uint64(), nullable=False),
+        pa.field("seq", pa.uint32(), nullable=False),
+        pa.field("received_at", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("message", pa.binary(), nullable=False),
+    ],
+    metadata={VERSION_KEY: str(CAPTURE_VERSION)},
+)
+
+_ACCEPTED_MESSAGE_TYPES: Final = (pa.binary(), pa.large_binary())
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePosition:
+    """How far a capture has been read: always the end of a whole record batch.
+
+    `digest` covers the file's bytes from 0 to `offset_bytes`, so a position recognises its
+    capture under any name, and a capture that has grown since.
+    """
+
+    offset_bytes: int
+    messages: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureBatch:
+    """One record batch of `CAPTURE_SCHEMA` and the position right after it."""
+
+    messages: pa.RecordBatch
+    position: CapturePosition
+
+
+class CaptureReader:
+    """Iterates over the record batches of one capture file.
+
+    A torn or damaged tail ends the iteration; `warning` then says what was read and what
+    was left out. Raises CaptureError where the file is missing, unreadable, not a capture,
+    or of a newer version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path` and check its schema."""
+        self.path = Path(path)
+        self.warning: str | None = None
+        self._messages = 0
+        self._file = _open(self.path)
+        try:
+            self._stream = pa.ipc.open_stream(self._file)
+        except (pa.ArrowInvalid, OSError) as error:
+            self._file.close()
+            empty = self._file.size_bytes == 0
+            problem = "the file is empty" if empty else "not an Arrow IPC stream"
+            raise CaptureError(self.path, problem, _CAPTURE_REMEDY) from error
+        self._check_schema(self._stream.schema)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file when it was opened."""
+        return self._file.size_bytes
+
+    @property
+    def position(self) -> CapturePosition:
+        """The position after the last batch that was returned."""
+        return CapturePosition(self._file.offset_bytes, self._messages, self._file.digest())
+
+    def __iter__(self) -> Iterator[CaptureBatch]:
+        """Yield every whole record batch, in order."""
+        while (batch := self._next()) is not None:
+            self._messages += batch.num_rows
+            yield CaptureBatch(batch, self.position)
+
+    def __enter__(self) -> Self:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _next(self) -> pa.RecordBatch | None:
+        whole_bytes = self._file.offset_bytes
+        try:
+            batch = self._stream.read_next_batch()
+            batch.validate(full=True)
+        except StopIteration:
+            return None
+        except (pa.ArrowException, OSError) as error:
+            self.warning = (
+                f"{self.path}: the record batch at byte {whole_bytes:,} is torn or damaged; "
+                f"the {self._messages:,} messages before it were read, "
+                f"the {self.size_bytes - whole_bytes:,} bytes from there on were left out "
+                f"({str(error).splitlines()[0]})"
+            )
+            return None
+        return _as_capture_schema(batch)
+
+    def _check_schema(self, schema: pa.Schema) -> None:
+        version = (schema.metadata or {}).get(VERSION_KEY)
+        if version is None:
+            self._refuse(f"no {VERSION_KEY.decode()!r} in the schema metadata")
+        text = version.decode(errors="replace")
+        if not text.isdecimal():
+            self._refuse(f"the capture version is {text!r}, not a number")
+        if int(text) > CAPTURE_VERSION:
+            self._file.close()
+            raise CaptureError(
+                self.path,
+                f"capture version {text} is newer than {CAPTURE_VERSION}, the newest known here",
+                "upgrade framewalk",
+            )
+        for field in CAPTURE_SCHEMA:
+            self._check_field(schema, field)
+
+    def _check_field(self, schema: pa.Schema, field: pa.Field) -> None:
+        if field.name not in schema.names:
+            self._refuse(f"column {field.name!r} is missing")
+        found = schema.field(field.name).type
+        accepted = _ACCEPTED_MESSAGE_TYPES if field.name == "message" else (field.type,)
+        if found not in accepted:
+            self._refuse(f"column {field.name!r} is {found}, not {field.type}")
+
+    def _refuse(self, problem: str) -> None:
+        self._file.close()
+        raise CaptureError(self.path, problem, _CAPTURE_REMEDY)
+
+
+class CaptureWriter:
+    """Writes one capture file, record batch by record batch.
+
+    The stream's end marker is written by `close`; a file without it is still a capture.
+    """
+
+    def __init__(self, path: str | Path, compression: str | None = "zstd") -> None:
+        """Create or replace `path`; `compression` is "zstd", "lz4" or None.
+
+        Raises CaptureError where the file cannot be created.
+        """
+        self.path = Path(path)
+        try:
+            self._file = pa.OSFile(str(self.path), "wb")
+        except OSError as error:
+            remedy = "name a file in a folder that exists and is writable"
+            raise CaptureError(self.path, _reason(error), remedy) from error
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        self._stream = pa.ipc.new_stream(self._file, CAPTURE_SCHEMA, options=options)
+
+    def write(self, messages: pa.RecordBatch) -> None:
+        """Append one record batch of `CAPTURE_SCHEMA`."""
+        self._stream.write_batch(messages)
+
+    def write_messages(
+        self,
+        stream: Iterable[int],
+        seq: Iterable[int],
+        received_at_ns: Iterable[int],
+        message: Sequence[bytes],
+    ) -> None:
+        """Append one record batch made of four columns of equal length."""
+        columns = (stream, seq, received_at_ns, message)
+        arrays = [
+            pa.array(column, type=field.type)
+            for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
+        ]
+        self.write(pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA))
+
+    def close(self) -> None:
+        """Write the end marker and close the file."""
+        self._stream.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def find_captures(paths: Iterable[str | Path]) -> list[Path]:
+    """Replace each folder by the captures in it, sorted by name; files stay as they are.
+
+    Raises CaptureError for a folder without a `*.capture.arrows` file.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(path.glob(f"*{CAPTURE_SUFFIX}"))
+        if not inside:
+            raise CaptureError(path, f"no *{CAPTURE_SUFFIX} file in this folder", _CAPTURE_REMEDY)
+        found.extend(inside)
+    return found
+
+
+_CAPTURE_REMEDY: Final = f"give a file that framewalk recorded or generated (*{CAPTURE_SUFFIX})"
+
+
+class _DigestingFile(io.RawIOBase):
+    """A file that knows the digest of all bytes read from it so far."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.size_bytes = path.stat().st_size
+        self.offset_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._hash.update(content)
+        self.offset_bytes += len(content)
+        return content
+
+    def tell(self) -> int:
+        return self.offset_bytes
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open(path: Path) -> _DigestingFile:
+    try:
+        return _DigestingFile(path)
+    except OSError as error:
+        raise CaptureError(path, _reason(error), "check the path and its permissions") from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _as_capture_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Keep the four columns in order; `message` keeps its width (binary or large_binary)."""
+    return batch.select(CAPTURE_SCHEMA.names)

@@ -1,0 +1,56 @@
+"""Everything framewalk raises on purpose, grouped by what the caller can do about it.
+
+FramewalkError
+├── InputError            the caller gave something unreadable: mend it and try again
+│   ├── CaptureError      a capture file
+│   ├── EntitiesError     a Kubernetes dump
+│   └── DefinitionError   an OAL file (engine/oal/diagnostics.py)
+└── StoreError            the store cannot be used as it is; what it holds is untouched
+    ├── StoreLockedError  another process has it open: wait, or stop that process
+    └── StoreVersionError written by a newer framewalk: upgrade
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+class FramewalkError(Exception):
+    """Base of all errors with a message meant for a person.
+
+    The message is one line: `place: what is wrong; what to do`.
+    """
+
+
+class InputError(FramewalkError):
+    """An input could not be read. `place` names the file, and where in it if known."""
+
+    def __init__(self, place: str | PathLike[str], problem: str, remedy: str) -> None:
+        """Join the three parts into the one line that `str()` gives."""
+        self.place = str(place)
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{self.place}: {problem}; {remedy}")
+
+
+class CaptureError(InputError):
+    """A file is not a capture that this version can read (capture.md)."""
+
+
+class EntitiesError(InputError):
+    """A Kubernetes dump is missing, malformed or of the wrong kind."""
+
+
+class StoreError(InputError):
+    """A store could not be opened or written; what it held before is unchanged."""
+
+
+class StoreLockedError(StoreError):
+    """Another process holds the store."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer framewalk."""

@@ -1,0 +1,1 @@
+"""OAL: the language that metrics are defined in."""

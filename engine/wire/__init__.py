@@ -1,0 +1,1 @@
+"""Rover's wire format: the .proto files and the code generated from them (`make wire`)."""

@@ -1,0 +1,1 @@
+"""Definitions and views: what people read from a store."""

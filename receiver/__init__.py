@@ -1,0 +1,1 @@
+"""What a live server needs to stand in for an OAP."""
