@@ -280,5 +280,5 @@ def _reason(error: OSError) -> str:
 
 
 def _as_capture_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Keep the four columns in order; `message` keeps its width (binary or large_binary)."""
-    return batch.select(CAPTURE_SCHEMA.names)
+    columns = [batch[field.name].cast(field.type) for field in CAPTURE_SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, schema=CAPTURE_SCHEMA)

@@ -1,0 +1,174 @@
+"""Bound definitions: every name of a definition resolved and typed (see bind.py).
+
+After binding nothing is looked up by name again: a definition has become states, each of
+which says which logs it counts, by which conditions, and what it keeps of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from framewalk.engine.oal.catalogue import Column, Scope
+    from framewalk.engine.oal.functions import MetricFunction
+    from framewalk.engine.oal.syntax import Cast, Definition, Operator
+
+Scalar: TypeAlias = int | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A column, converted or not."""
+
+    column: Column
+    cast: Cast | None = None
+
+    def __str__(self) -> str:
+        return f"{self.cast or ''}{self.column.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """A condition on one column; `operand` is a tuple for `in`."""
+
+    value: Value
+    operator: Operator
+    operand: Scalar | tuple[Scalar, ...]
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.operator} {_show(self.operand)}"
+
+
+class Band(StrEnum):
+    """Which side of an Apdex threshold T a value is on."""
+
+    SATISFIED = "<= T"
+    TOLERATED = "in (T, 4T]"
+
+
+@dataclass(frozen=True, slots=True)
+class ApdexPredicate:
+    """A condition on a value and the Apdex threshold of the service named in a peer column."""
+
+    value: Value
+    service: Column
+    band: Band
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.band}({self.service.name})"
+
+
+Condition: TypeAlias = Predicate | ApdexPredicate
+
+
+class Keep(StrEnum):
+    """What a state keeps of its logs; counts and sums merge by addition."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+    BITS = "bits"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A further key of a state: the value divided by `width`, at most `last`."""
+
+    value: Value
+    width: int
+    last: int | None = None
+
+    def __str__(self) -> str:
+        top = "" if self.last is None else f" up to {self.last}"
+        return f"{self.value} // {self.width}{top}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A further key of a state: a string, possibly the same for all logs of the operation."""
+
+    value: Value | str
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which logs count: those of one operation that meet all conditions."""
+
+    operation: str
+    conditions: frozenset[Condition] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StatePart:
+    """The share of one operation in a state."""
+
+    keep: Keep
+    selection: Selection
+    value: Value | None = None
+    key: Bucket | Label | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.selection.operation}.{self.keep}({self.value or ''})"
+        if self.key is not None:
+            text += f" by {self.key}"
+        if self.selection.conditions:
+            text += f" where {' and '.join(sorted(map(str, self.selection.conditions)))}"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is kept of one entity and minute: the sum of its parts, one per operation."""
+
+    parts: tuple[StatePart, ...]
+
+    @property
+    def keep(self) -> Keep:
+        """How the state merges."""
+        return self.parts[0].keep
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the state is split by a bucket or a label."""
+        return self.parts[0].key is not None
+
+    @property
+    def has_bucket(self) -> bool:
+        """Whether it is split by a bucket, whose number is the key."""
+        return isinstance(self.parts[0].key, Bucket)
+
+    @property
+    def name(self) -> str:
+        """A text that two states of a scope share only if they are the same."""
+        return " + ".join(sorted(str(part) for part in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A bound definition: its function finishes `states` into the value.
+
+    `parameters` are the function's literal arguments.
+    """
+
+    definition: Definition
+    scope: Scope
+    function: MetricFunction
+    states: tuple[State, ...]
+    parameters: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the metric, and of its column in the views."""
+        return self.definition.name
+
+
+def _show(operand: Scalar | tuple[Scalar, ...]) -> str:
+    if isinstance(operand, tuple):
+        return f"[{', '.join(sorted(map(_show, operand)))}]"
+    return repr(operand)

@@ -1,0 +1,192 @@
+"""Every table that passes between stages: names, types and units in one place.
+
+Log frames (flatten) have one row per log. Columns that come straight from a message are
+listed as leaves: the column's name and the path of the protobuf field it holds (wire.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+UNKNOWN: Final = "Unknown"
+
+SERVICE_LENGTH: Final = 70
+INSTANCE_LENGTH: Final = 70
+ENDPOINT_LENGTH: Final = 150
+
+KERNEL_OPERATIONS: Final = ("connect", "accept", "close", "read", "write")
+OPERATIONS: Final = (*KERNEL_OPERATIONS, "http")
+
+ROLES: Final = ("client", "server", "proxy")
+TLS_MODES: Final = ("Plain", "TLS")
+HTTP_METHODS: Final = (
+    "GET",
+    "POST",
+    "PUT",
+    "DELETE",
+    "HEAD",
+    "PATCH",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+)
+READ_SYSCALLS: Final = ("Read", "Readv", "Recv", "RecvFrom", "RecvMsg", "RecvMmsg")
+WRITE_SYSCALLS: Final = (
+    "Write",
+    "Writev",
+    "Send",
+    "SendTo",
+    "SendMsg",
+    "SendMmsg",
+    "SendFile",
+    "SendFile64",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One column of a log frame and the protobuf field that it holds."""
+
+    column: str
+    path: tuple[str, ...]
+
+
+def _leaves(**paths: str) -> tuple[Leaf, ...]:
+    return tuple(Leaf(column, tuple(path.split("."))) for column, path in paths.items())
+
+
+TIME_LEAVES: Final = _leaves(
+    start_offset_ns="startTime.offset.offset", end_offset_ns="endTime.offset.offset"
+)
+
+# Columns named *_ns, *_bytes and *_count are Int64 and never negative after flatten.
+OPERATION_LEAVES: Final[dict[str, tuple[Leaf, ...]]] = {
+    "connect": _leaves(success="success"),
+    "accept": (),
+    "close": _leaves(success="success"),
+    "read": _leaves(
+        syscall="syscall",
+        l4_duration_ns="l4Metrics.totalDuration",
+        l3_duration_ns="l3Metrics.totalDuration",
+        l3_rcv_duration_ns="l3Metrics.totalRecvDuration",
+        l3_local_duration_ns="l3Metrics.totalLocalDuration",
+        l3_net_filter_count="l3Metrics.totalNetFilterCount",
+        l3_net_filter_duration_ns="l3Metrics.totalNetFilterDuration",
+        l2_ifindex="l2Metrics.ifindex",
+        l2_package_count="l2Metrics.totalPackageCount",
+        l2_total_package_size_bytes="l2Metrics.totalPackageSize",
+        l2_package_to_queue_duration_ns="l2Metrics.totalPackageToQueueDuration",
+        l2_rcv_package_from_queue_duration_ns="l2Metrics.totalRcvPackageFromQueueDuration",
+    ),
+    "write": _leaves(
+        syscall="syscall",
+        l4_duration_ns="l4Metrics.totalDuration",
+        l4_transmit_package_count="l4Metrics.totalTransmitPackageCount",
+        l4_retransmit_package_count="l4Metrics.totalRetransmitPackageCount",
+        l4_total_package_size_bytes="l4Metrics.totalPackageSize",
+        l3_duration_ns="l3Metrics.totalDuration",
+        l3_local_duration_ns="l3Metrics.totalLocalDuration",
+        l3_output_duration_ns="l3Metrics.totalOutputDuration",
+        l3_resolve_mac_count="l3Metrics.totalResolveMACCount",
+        l3_resolve_mac_duration_ns="l3Metrics.totalResolveMACDuration",
+        l3_net_filter_count="l3Metrics.totalNetFilterCount",
+        l3_net_filter_duration_ns="l3Metrics.totalNetFilterDuration",
+        l2_duration_ns="l2Metrics.totalDuration",
+        l2_ifindex="l2Metrics.ifindex",
+        l2_enter_queue_buffer_count="l2Metrics.totalEnterQueueBufferCount",
+        l2_ready_send_duration_ns="l2Metrics.totalReadySendDuration",
+        l2_network_device_send_duration_ns="l2Metrics.totalNetDeviceSendDuration",
+    ),
+    "http": _leaves(
+        method="request.method",
+        path="request.path",
+        request_header_size_bytes="request.sizeOfHeadersBytes",
+        request_body_size_bytes="request.sizeOfBodyBytes",
+        status_code="response.statusCode",
+        response_header_size_bytes="response.sizeOfHeadersBytes",
+        response_body_size_bytes="response.sizeOfBodyBytes",
+    ),
+}
+
+# A duration that counts only where its count is not 0 (analysis.md, section 3, quirk).
+GUARDED_DURATIONS: Final[dict[str, dict[str, str]]] = {
+    "read": {"l3_net_filter_duration_ns": "l3_net_filter_count"},
+    "write": {
+        "l3_net_filter_duration_ns": "l3_net_filter_count",
+        "l3_resolve_mac_duration_ns": "l3_resolve_mac_count",
+    },
+}
+
+# Leading columns of every log frame. `connection` is a row of the connections frame.
+LOG_COLUMNS: Final = {
+    "connection": pl.UInt32,
+    "time_ns": pl.Int64,
+    "duration_ns": pl.Int64,
+}
+
+NODE_LEAVES: Final = _leaves(
+    boot_seconds="bootTime.seconds",
+    boot_nanos="bootTime.nanos",
+    cluster_name="clusterName",
+    exclude_namespaces="policy.excludeNamespaces",
+    net_interfaces="netInterfaces",
+)
+
+CONNECTION_LEAVES: Final = _leaves(
+    local_service="local.kubernetes.serviceName",
+    local_pod="local.kubernetes.podName",
+    local_ip="local.ip.host",
+    remote_service="remote.kubernetes.serviceName",
+    remote_pod="remote.kubernetes.podName",
+    remote_ip="remote.ip.host",
+    role="role",
+    tls_mode="tlsMode",
+    protocol="protocol",
+    ztunnel_ip="attachment.zTunnel.real_destination_ip",
+    ztunnel_by="attachment.zTunnel.by",
+    ztunnel_policy="attachment.zTunnel.security_policy",
+)
+
+# Which of the optional sub-messages of a connection are set.
+CONNECTION_PRESENCE: Final = _leaves(
+    local_is_kubernetes="local.kubernetes",
+    local_is_ip="local.ip",
+    remote_is_kubernetes="remote.kubernetes",
+    remote_is_ip="remote.ip",
+    has_ztunnel="attachment.zTunnel",
+)
+
+# The reasons for which a log is dropped, in the order they are checked (docs/semantics.md).
+DROP_REASONS: Final = (
+    "unknown_operation",
+    "no_node",
+    "no_boot_time",
+    "no_connection",
+    "no_local_address",
+    "no_remote_address",
+    "unknown_role",
+    "time_out_of_range",
+    "excluded_namespace",
+    "same_service",
+)
+QUALITY_COUNTERS: Final = ("undecodable_message", "negative_duration", "value_out_of_range")
+
+
+# The ids of SkyWalking's components; a peer's `components` has bit i set for COMPONENT_IDS[i].
+COMPONENT_IDS: Final = (49, 110, 129, 130, 142, 162)
+
+# What a connection is between, once its addresses have been resolved. `local_known` is false
+# where the local side is Unknown; an instance is null where a side has none (a cluster IP).
+PEER_SCHEMA: Final = {
+    "local_service": pl.String,
+    "local_instance": pl.String,
+    "local_known": pl.Boolean,
+    "remote_service": pl.String,
+    "remote_instance": pl.String,
+    "role": pl.String,
+    "tls_mode": pl.String,
+    "components": pl.Int64,
+}

@@ -1,0 +1,145 @@
+"""Where a log belongs: its moment and the two sides of its connection."""
+
+from dataclasses import dataclass
+
+from framewalk.engine.wire import access_log_pb2 as pb
+from reference.attributes import Operation, start_offset
+from reference.dump import Directory, Found
+
+LAST_NS = 2**63 - 1
+NAME_LIMIT = 70
+ENDPOINT_LIMIT = 150
+UNKNOWN = "Unknown"
+DETECT_POINTS = {0: "CLIENT", 1: "SERVER", 2: "PROXY"}
+
+
+@dataclass
+class Stream:
+    """What the messages of one stream have said so far."""
+
+    node: pb.EBPFAccessLogNodeInfo | None = None
+    connection: pb.AccessLogConnection | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end of a connection; a cluster IP has no instance."""
+
+    resolved: bool
+    service: str
+    instance: str | None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and when a log counts."""
+
+    event_ns: int
+    local: Side
+    remote: Side
+    detect_point: str
+
+    @property
+    def source(self) -> Side:
+        """The side that called."""
+        return self.remote if self.detect_point == "SERVER" else self.local
+
+    @property
+    def dest(self) -> Side:
+        """The side that was called."""
+        return self.local if self.detect_point == "SERVER" else self.remote
+
+
+NOBODY = Side(resolved=False, service=UNKNOWN, instance=UNKNOWN)
+
+
+def place_of(operation: Operation, stream: Stream, directory: Directory) -> Place | str:
+    """Return the place of a log, or the first reason for which it is dropped."""
+    reason = _missing(operation, stream)
+    if reason is not None:
+        return reason
+    node, connection = stream.node, stream.connection
+    event_ns = _boot_ns(node) + start_offset(operation)
+    if not 0 <= event_ns <= LAST_NS:
+        return "time_out_of_range"
+    local = _side(connection.local, connection.local.ip.host, event_ns, node, directory)
+    remote = _side(connection.remote, _remote_host(connection), event_ns, node, directory)
+    excluded = set(node.policy.excludeNamespaces)
+    if local.namespace in excluded or remote.namespace in excluded:
+        return "excluded_namespace"
+    if local.resolved and remote.resolved and local.service == remote.service:
+        return "same_service"
+    return Place(event_ns, local, remote, DETECT_POINTS[connection.role])
+
+
+def endpoint_name(method: str, path: str) -> str:
+    """Return the name of an endpoint, cut to its limit."""
+    return f"{method}:{path}"[:ENDPOINT_LIMIT]
+
+
+def _missing(operation: Operation, stream: Stream) -> str | None:
+    node, connection = stream.node, stream.connection
+    checks = (
+        ("unknown_operation", lambda: operation is None),
+        ("no_node", lambda: node is None),
+        ("no_boot_time", lambda: not node.HasField("bootTime")),
+        ("no_connection", lambda: connection is None),
+        ("no_local_address", lambda: not _is_set(connection.local)),
+        ("no_remote_address", lambda: not _is_set(connection.remote)),
+        ("unknown_role", lambda: connection.role not in DETECT_POINTS),
+    )
+    return next((reason for reason, applies in checks if applies()), None)
+
+
+def _is_set(address: pb.ConnectionAddress) -> bool:
+    return address.WhichOneof("address") is not None
+
+
+def _boot_ns(node: pb.EBPFAccessLogNodeInfo) -> int:
+    return node.bootTime.seconds * 10**9 + node.bootTime.nanos
+
+
+def _remote_host(connection: pb.AccessLogConnection) -> str:
+    tunnel = connection.attachment.zTunnel
+    replaced = (
+        connection.attachment.HasField("zTunnel")
+        and tunnel.by == pb.ZTUNNEL_OUTBOUND_FUNC
+        and tunnel.real_destination_ip
+    )
+    return tunnel.real_destination_ip if replaced else connection.remote.ip.host
+
+
+def _side(
+    address: pb.ConnectionAddress,
+    host: str,
+    event_ns: int,
+    node: pb.EBPFAccessLogNodeInfo,
+    directory: Directory,
+) -> Side:
+    if address.HasField("kubernetes"):
+        return _kubernetes_side(address.kubernetes)
+    found = directory.find(host, event_ns)
+    return NOBODY if found is None else _found_side(found, node.clusterName)
+
+
+def _kubernetes_side(process: pb.KubernetesProcessAddress) -> Side:
+    if not process.serviceName:
+        return NOBODY
+    return Side(
+        resolved=True,
+        service=process.serviceName[:NAME_LIMIT],
+        instance=process.podName[:NAME_LIMIT] or None,
+    )
+
+
+def _found_side(found: Found, cluster: str) -> Side:
+    if found.service is None:
+        return Side(resolved=False, service=UNKNOWN, instance=UNKNOWN, namespace=found.namespace)
+    prefix = f"{cluster}::" if cluster else ""
+    return Side(
+        resolved=True,
+        service=f"{prefix}{found.service}.{found.namespace}"[:NAME_LIMIT],
+        instance=found.pod[:NAME_LIMIT] if found.pod else None,
+        namespace=found.namespace,
+    )
