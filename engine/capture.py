@@ -10,7 +10,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import pyarrow as pa
 
@@ -34,6 +34,7 @@ CAPTURE_SCHEMA: Final = pa.schema(
     metadata={VERSION_KEY: str(CAPTURE_VERSION)},
 )
 
+_READ_BYTES: Final = 1 << 20
 _ACCEPTED_MESSAGE_TYPES: Final = (pa.binary(), pa.large_binary())
 
 
@@ -92,8 +93,15 @@ class CaptureReader:
         return CapturePosition(self._file.offset_bytes, self._messages, self._file.digest())
 
     def __iter__(self) -> Iterator[CaptureBatch]:
-        """Yield every whole record batch, in order."""
-        while (batch := self._next()) is not None:
+        """Yield every whole record batch that was not read before, in order."""
+        return self.until(self.size_bytes)
+
+    def until(self, offset_bytes: int) -> Iterator[CaptureBatch]:
+        """Yield the record batches before an offset that is the end of one."""
+        while self._file.offset_bytes < offset_bytes:
+            batch = self._next()
+            if batch is None:
+                return
             self._messages += batch.num_rows
             yield CaptureBatch(batch, self.position)
 
@@ -132,10 +140,9 @@ class CaptureReader:
         return _as_capture_schema(batch)
 
     def _check_schema(self, schema: pa.Schema) -> None:
-        version = (schema.metadata or {}).get(VERSION_KEY)
-        if version is None:
+        text = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
+        if not text:
             self._refuse(f"no {VERSION_KEY.decode()!r} in the schema metadata")
-        text = version.decode(errors="replace")
         if not text.isdecimal():
             self._refuse(f"the capture version is {text!r}, not a number")
         if int(text) > CAPTURE_VERSION:
@@ -156,7 +163,7 @@ class CaptureReader:
         if found not in accepted:
             self._refuse(f"column {field.name!r} is {found}, not {field.type}")
 
-    def _refuse(self, problem: str) -> None:
+    def _refuse(self, problem: str) -> NoReturn:
         self._file.close()
         raise CaptureError(self.path, problem, _CAPTURE_REMEDY)
 
@@ -217,6 +224,21 @@ class CaptureWriter:
     ) -> None:
         """Close the file."""
         self.close()
+
+
+def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:
+    """Return the digest of the file from its start up to each of these offsets."""
+    digests: dict[int, str] = {}
+    file = _open(path)
+    try:
+        for offset_bytes in sorted(offsets_bytes):
+            while file.offset_bytes < offset_bytes:
+                if not file.read(min(_READ_BYTES, offset_bytes - file.offset_bytes)):
+                    break
+            digests[offset_bytes] = file.digest()
+    finally:
+        file.close()
+    return digests
 
 
 def find_captures(paths: Iterable[str | Path]) -> list[Path]:

@@ -19,6 +19,8 @@ from framewalk.engine.oal.bound import Keep
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from polars._typing import PolarsDataType
+
     from framewalk.engine.oal.plan import Plan, ScopePlan
 
 MINUTE: Final = "minute"
@@ -66,8 +68,9 @@ def merge(plan: Plan, *states: States) -> States:
 
 def empty_states(scope: ScopePlan) -> ScopeStates:
     """Return states of a scope without rows."""
-    keys = dict.fromkeys(scope.scope.keys, pl.String) | {MINUTE: pl.Int64}
-    scalars = {state.name: pl.Int64 for state in scope.scalar_states}
+    keys: dict[str, PolarsDataType] = dict.fromkeys(scope.scope.keys, pl.String)
+    keys[MINUTE] = pl.Int64
+    scalars: dict[str, PolarsDataType] = {state.name: pl.Int64 for state in scope.scalar_states}
     keyed = {
         state.name: pl.DataFrame(
             schema=keys | {KEY: pl.Int64 if state.has_bucket else pl.String, VALUE: pl.Int64}

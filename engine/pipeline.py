@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from framewalk.engine.rollup import roll_up, with_sides
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from framewalk.engine.entities import Entities
     from framewalk.engine.oal.plan import Plan
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Messages that are worked on at once. Large enough that the fixed cost of an operation on
 # frames does not show, small enough for about 100 MB.
 BATCH_MESSAGES: Final = 50_000
+
+Item = TypeVar("Item")
 
 
 def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -> States:
@@ -41,9 +43,10 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
     """
     carried = Carried()
     states = merge(plan)
-    for messages in regroup(batches):
-        found, carried = step(messages, carried, entities, plan)
-        states = merge(plan, states, found)
+    for group in regroup(batches, lambda batch: batch.num_rows):
+        for messages in pieces(group):
+            found, carried = step(messages, carried, entities, plan)
+            states = merge(plan, states, found)
     return states
 
 
@@ -67,16 +70,22 @@ def step(
     return States(MappingProxyType(scopes), resolved.counters + skipped), carried
 
 
-def regroup(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of at least BATCH_MESSAGES rows, the last one smaller.
-
-    A record batch is never split, so the end of each table is the end of a record batch.
-    """
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(one.num_rows for one in waiting) >= BATCH_MESSAGES:
-            yield pa.Table.from_batches(waiting, CAPTURE_SCHEMA)
-            waiting = []
+def regroup(items: Iterable[Item], rows_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield runs of items with at least BATCH_MESSAGES rows together; the last has fewer."""
+    waiting: list[Item] = []
+    rows = 0
+    for item in items:
+        waiting.append(item)
+        rows += rows_of(item)
+        if rows >= BATCH_MESSAGES:
+            yield waiting
+            waiting, rows = [], 0
     if waiting:
-        yield pa.Table.from_batches(waiting, CAPTURE_SCHEMA)
+        yield waiting
+
+
+def pieces(batches: list[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield the rows in tables small enough to work on at once."""
+    table = pa.Table.from_batches(batches, CAPTURE_SCHEMA)
+    for start in range(0, table.num_rows, 2 * BATCH_MESSAGES):
+        yield table.slice(start, 2 * BATCH_MESSAGES)

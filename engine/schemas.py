@@ -180,13 +180,15 @@ COMPONENT_IDS: Final = (49, 110, 129, 130, 142, 162)
 
 # What a connection is between, once its addresses have been resolved. `local_known` is false
 # where the local side is Unknown; an instance is null where a side has none (a cluster IP).
-PEER_SCHEMA: Final = {
-    "local_service": pl.String,
-    "local_instance": pl.String,
-    "local_known": pl.Boolean,
-    "remote_service": pl.String,
-    "remote_instance": pl.String,
-    "role": pl.String,
-    "tls_mode": pl.String,
-    "components": pl.Int64,
-}
+PEER_SCHEMA: Final = pl.Schema(
+    {
+        "local_service": pl.String,
+        "local_instance": pl.String,
+        "local_known": pl.Boolean,
+        "remote_service": pl.String,
+        "remote_instance": pl.String,
+        "role": pl.String,
+        "tls_mode": pl.String,
+        "components": pl.Int64,
+    }
+)

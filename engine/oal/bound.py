@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from framewalk.engine.oal.catalogue import Column, Scope
@@ -166,6 +166,24 @@ class Metric:
     def name(self) -> str:
         """The name of the metric, and of its column in the views."""
         return self.definition.name
+
+    @property
+    def family(self) -> str:
+        """Which kind of log it is about: connection, read, write or http; empty for several."""
+        operations = {part.selection.operation for state in self.states for part in state.parts}
+        families = {_FAMILIES.get(operation, operation) for operation in operations}
+        return families.pop() if len(families) == 1 else ""
+
+    @property
+    def unit(self) -> str:
+        """The unit of its values: that of its attribute, or of what its function counts."""
+        if self.function.unit:
+            return self.function.unit
+        attribute = self.scope.attributes.get(str(self.definition.source.attribute))
+        return attribute.unit if attribute is not None else ""
+
+
+_FAMILIES: Final = {"connect": "connection", "accept": "connection", "close": "connection"}
 
 
 def _show(operand: Scalar | tuple[Scalar, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -19,6 +19,9 @@ from framewalk.engine.oal.bound import (
 from framewalk.engine.oal.catalogue import Level, ValueType
 from framewalk.engine.oal.syntax import Cast, Operator
 from framewalk.engine.schemas import COMPONENT_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _INT32: Final = 2**32
 
@@ -101,7 +104,7 @@ def _like(value: pl.Expr, operand: Scalar | tuple[Scalar, ...]) -> pl.Expr:
     return value.str.ends_with(text) if pattern.startswith("%") else value.str.starts_with(text)
 
 
-_COMPARE: Final = {
+_COMPARE: Final[Mapping[Operator, Callable[[pl.Expr, Any], pl.Expr]]] = {
     Operator.EQUAL: _equal,
     Operator.NOT_EQUAL: _not_equal,
     Operator.GREATER: lambda value, operand: value > operand,

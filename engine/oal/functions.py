@@ -98,6 +98,7 @@ class MetricFunction:
     state_count: int
     states: Callable[[Call, MakeState], States]
     finish: Callable[[Sequence[str], int, tuple[int, ...]], str]
+    unit: str = ""
 
 
 def _sum_states(call: Call, make: MakeState) -> States:
@@ -281,8 +282,8 @@ _TABLE: Final = (
     MetricFunction("min", (), Source.NUMBER, "BIGINT", 1, _min_states, _finish_extreme),
     MetricFunction("maxDouble", (), Source.NUMBER, "DOUBLE", 1, _max_states, _finish_extreme),
     MetricFunction("minDouble", (), Source.NUMBER, "DOUBLE", 1, _min_states, _finish_extreme),
-    MetricFunction("count", (), Source.ANY, "BIGINT", 1, _count_states, _finish_count),
-    MetricFunction("cpm", (), Source.ANY, "BIGINT", 1, _count_states, _finish_cpm),
+    MetricFunction("count", (), Source.ANY, "BIGINT", 1, _count_states, _finish_count, "count"),
+    MetricFunction("cpm", (), Source.ANY, "BIGINT", 1, _count_states, _finish_cpm, "count"),
     MetricFunction(
         "percent", (_CONDITION,), Source.ANY, "BIGINT", 2, _percent_states, _finish_ratio
     ),
@@ -297,6 +298,7 @@ _TABLE: Final = (
         2,
         _rate_states,
         _finish_ratio,
+        "1/10000",
     ),
     MetricFunction(
         "apdex",
@@ -306,6 +308,7 @@ _TABLE: Final = (
         3,
         _apdex_states,
         _finish_apdex,
+        "1/10000",
     ),
     MetricFunction(
         "percentile2",
@@ -324,6 +327,7 @@ _TABLE: Final = (
         1,
         _histogram_states,
         _finish_histogram,
+        "count",
     ),
     MetricFunction(
         "labelCount",
@@ -333,6 +337,7 @@ _TABLE: Final = (
         1,
         _label_count_states,
         _finish_label_count,
+        "count",
     ),
     MetricFunction(
         "labelAvg",

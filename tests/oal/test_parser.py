@@ -92,6 +92,7 @@ BECOMES = [
     ),
     (head("latency == 1_000L"), head("latency == 1000")),
     (head("latency == 007l"), head("latency == 7")),
+    (head(f"latency == {'0' * 5_000}"), head("latency == 0")),
     (head("a not \n contain 1"), head("a not contain 1")),
     (head("a in[1,2]"), head("a in [1, 2]")),
     (head(r'a == "\u00e9\101\'\uD83D\uDE00\uu0041"'), head('a == "éA\'😀A"')),
@@ -256,6 +257,16 @@ def test_several_faults_in_the_words_of_one_statement_are_all_told() -> None:
     parsed = parse(head(r'a == "\q\w"') + head("a == 99999999999999999999"))
     assert [error.column for error in parsed.diagnostics] == [37, 39, 36]
     assert parsed.script == Script(())
+
+
+def test_a_fault_before_a_missing_semicolon_is_told_once() -> None:
+    parsed = parse('a = from(K["\\q"]).f(10);\na = from(K.b["\\q"]).f()\ndisable(b);')
+    assert [(error.line, error.column) for error in parsed.diagnostics] == [
+        (1, 11),
+        (2, 14),
+        (2, 24),
+    ]
+    assert parsed.script == Script((Disable("b"),))
 
 
 def test_bytes_that_are_not_utf_8_are_an_error_with_a_place() -> None:

@@ -1,0 +1,201 @@
+"""Replay: captures -> a store, resumable and counted once.
+
+A capture is recognised by its content, not its name: the store keeps a digest for the end of
+each record batch that it holds. A capture that is there already is left out; one that has
+grown, or whose replay was cut off, goes on where the store ends.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.capture import CaptureReader, digests_at, find_captures
+from framewalk.engine.counters import Counters
+from framewalk.engine.decode import decode
+from framewalk.engine.merge import MINUTE, merge
+from framewalk.engine.pipeline import pieces, regroup, step
+from framewalk.engine.streams import Carried, follow_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from framewalk.engine.capture import CaptureBatch, CapturePosition
+    from framewalk.engine.entities import Entities
+    from framewalk.engine.merge import States
+    from framewalk.engine.store import Store, StoredCapture
+
+# Logs between two commits: often enough to lose little work, seldom enough to cost little.
+COMMIT_LOGS: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgress:
+    """How far one capture of a replay is."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
+    logs: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSummary:
+    """What became of one capture. `known_messages` were in the store before."""
+
+    path: Path
+    counters: Counters
+    known_messages: int
+    warning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySummary:
+    """What a replay did. `minutes` are those that got logs, as minutes since the epoch."""
+
+    captures: tuple[CaptureSummary, ...]
+    minutes: frozenset[int]
+    duration_s: float
+
+    @property
+    def counters(self) -> Counters:
+        """The sum over all captures."""
+        return sum((capture.counters for capture in self.captures), Counters())
+
+
+def replay(
+    captures: Iterable[str | Path],
+    entities: Entities,
+    store: Store,
+    *,
+    on_progress: Callable[[ReplayProgress], None] | None = None,
+    commit_logs: int = COMMIT_LOGS,
+    clock: Callable[[], float] = time.monotonic,
+) -> ReplaySummary:
+    """Add captures to a store; folders stand for the captures in them.
+
+    Every capture is opened before the first one is read, so a wrong path costs no time.
+    Memory use does not depend on the captures' length.
+
+    Raises:
+        CaptureError: a capture cannot be read.
+        StoreError: the store cannot be written; what was committed before stays.
+    """
+    started_s = clock()
+    paths = find_captures(captures)
+    for path in paths:
+        CaptureReader(path).close()
+    minutes: set[int] = set()
+    summaries = []
+    for path in paths:
+        job = _CaptureReplay(path, entities, store, commit_logs, on_progress)
+        summaries.append(job.run())
+        minutes |= job.minutes
+    return ReplaySummary(tuple(summaries), frozenset(minutes), clock() - started_s)
+
+
+class _CaptureReplay:
+    """The replay of one capture."""
+
+    def __init__(
+        self,
+        path: Path,
+        entities: Entities,
+        store: Store,
+        commit_logs: int,
+        on_progress: Callable[[ReplayProgress], None] | None,
+    ) -> None:
+        self.minutes: set[int] = set()
+        self._path = path
+        self._entities = entities
+        self._store = store
+        self._commit_logs = commit_logs
+        self._on_progress = on_progress
+        self._counters = Counters()
+        self._pending: list[States] = []
+        self._reached: list[CapturePosition] = []
+
+    def run(self) -> CaptureSummary:
+        """Replay what the store does not have yet."""
+        known = find_stored(self._path, self._store.captures())
+        capture = known.capture if known else None
+        known_bytes = known.position.offset_bytes if known else 0
+        with CaptureReader(self._path) as reader:
+            carried = _carried_over(reader.until(known_bytes))
+            for group in regroup(reader, _rows):
+                carried = self._work(group, carried)
+                self._tell(reader)
+                if sum(states.counters.logs for states in self._pending) >= self._commit_logs:
+                    capture = self._commit(capture)
+            if self._pending or capture is None:
+                self._commit(capture)
+            known_messages = known.position.messages if known else 0
+            return CaptureSummary(self._path, self._counters, known_messages, reader.warning)
+
+    def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
+        for messages in pieces([batch.messages for batch in group]):
+            states, carried = step(messages, carried, self._entities, self._store.plan)
+            self._pending.append(states)
+            self._counters += states.counters
+        self._reached.extend(batch.position for batch in group)
+        return carried
+
+    def _commit(self, capture: int | None) -> int:
+        states = merge(self._store.plan, *self._pending)
+        for scope in states.scopes.values():
+            self.minutes.update(scope.scalars[MINUTE].unique().to_list())
+        capture = self._store.commit(capture, self._path, self._reached, states)
+        self._pending, self._reached = [], []
+        return capture
+
+    def _tell(self, reader: CaptureReader) -> None:
+        if self._on_progress is not None:
+            offset_bytes = reader.position.offset_bytes
+            logs = self._counters.logs
+            self._on_progress(ReplayProgress(self._path, offset_bytes, reader.size_bytes, logs))
+
+
+def _rows(batch: CaptureBatch) -> int:
+    return batch.messages.num_rows
+
+
+def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
+    """Follow the streams of messages that the store has, for those that come after them."""
+    carried = Carried()
+    for group in regroup(stored, _rows):
+        for messages in pieces([batch.messages for batch in group]):
+            decoded = decode(messages)
+            for context in follow_streams(decoded.captured, decoded.nested, carried):
+                carried = context.carried
+    return carried
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCapture:
+    """A stored capture that a file begins with, and how far the two are the same."""
+
+    capture: int
+    position: CapturePosition
+
+
+def find_stored(path: Path, captures: Iterable[StoredCapture]) -> KnownCapture | None:
+    """Find the stored capture that the file is, or is the beginning or the continuation of.
+
+    A capture matches if it agrees with the file at every position that the file reaches.
+    """
+    size_bytes = path.stat().st_size
+    within = {
+        capture.id: [one for one in capture.positions if one.offset_bytes <= size_bytes]
+        for capture in captures
+    }
+    candidates = {id_: positions for id_, positions in within.items() if positions}
+    offsets = {one.offset_bytes for positions in candidates.values() for one in positions}
+    digests = digests_at(path, offsets)
+    matching = [
+        KnownCapture(id_, positions[-1])
+        for id_, positions in candidates.items()
+        if all(digests[one.offset_bytes] == one.digest for one in positions)
+    ]
+    return max(matching, key=lambda known: known.position.offset_bytes, default=None)

@@ -1,0 +1,398 @@
+"""Stage 6: states -> one DuckDB file, exactly once (store.md).
+
+States are appended, never updated; the views merge them. Each commit is one transaction that
+holds states together with the position in the capture they come from, so whatever happens, a
+message is either counted and behind the position, or neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import duckdb
+import polars as pl
+
+from framewalk.engine.capture import CapturePosition
+from framewalk.engine.errors import StoreError, StoreLockedError, StoreVersionError
+from framewalk.engine.merge import KEY, MINUTE, TRAITS, VALUE
+from framewalk.engine.oal.bind import bind
+from framewalk.engine.oal.catalogue import SCOPES
+from framewalk.engine.oal.parser import parse
+from framewalk.engine.views import (
+    BUCKET,
+    RESOLUTIONS,
+    entities_view,
+    literal,
+    metric_values_view,
+    metric_view,
+    quoted,
+    states_table,
+    view_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from framewalk.engine.counters import Counters
+    from framewalk.engine.merge import ScopeStates, States
+    from framewalk.engine.oal.bound import Metric, State
+    from framewalk.engine.oal.catalogue import Scope
+    from framewalk.engine.oal.plan import Plan
+
+STORE_VERSION: Final = 1
+
+_KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCapture:
+    """How far a capture is in the store: the ends of its record batches, in order."""
+
+    id: int
+    path: str
+    positions: tuple[CapturePosition, ...]
+
+
+class Store:
+    """A DuckDB file with the tables and views of this version.
+
+    Open it with a plan to write; the file is made if it is not there. One process can have it
+    open for writing, and then no other can open it at all.
+
+    Raises:
+        StoreLockedError: another process has it open.
+        StoreVersionError: a newer framewalk wrote it.
+        StoreError: it is no DuckDB file, not framewalk's, or defines a metric differently.
+    """
+
+    def __init__(self, path: str | Path, plan: Plan) -> None:
+        self.path = Path(path)
+        self._connection = _connect(self.path, read_only=False)
+        self.plan = plan
+        try:
+            _prepare(self._connection, self.path)
+            self._remember(plan)
+            self._columns = _state_columns(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Write the log of changes into the file and close it."""
+        self._connection.close()
+
+    def query(self, sql: str) -> duckdb.DuckDBPyRelation:
+        """Run a query; `.pl()`, `.to_arrow_table()` or `.fetchall()` give its rows."""
+        return self._connection.sql(sql)
+
+    def captures(self) -> list[StoredCapture]:
+        """Return what is known of each capture that was ever committed."""
+        positions: dict[int, list[CapturePosition]] = {}
+        rows = self._run(
+            "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
+            "ORDER BY capture, offset_bytes"
+        )
+        for capture, *position in rows:
+            positions.setdefault(capture, []).append(CapturePosition(*position))
+        captures = self._run("SELECT id, path FROM internal.captures ORDER BY id")
+        return [StoredCapture(id_, path, tuple(positions.get(id_, ()))) for id_, path in captures]
+
+    def commit(
+        self,
+        capture: int | None,
+        path: Path,
+        reached: Sequence[CapturePosition],
+        states: States,
+    ) -> int:
+        """Write states and the positions in a capture that they reach, all or nothing.
+
+        `capture` is None for one that the store does not know; returns its id.
+        """
+        self._run("BEGIN")
+        try:
+            if capture is None:
+                capture = self._new_capture(path)
+            for scope in self.plan.scopes:
+                self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
+            self._insert("internal.counters", _as_counters(capture, states.counters))
+            self._insert("internal.positions", _as_positions(capture, reached))
+            self._run("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
+        return capture
+
+    def _new_capture(self, path: Path) -> int:
+        rows = self._run(
+            "INSERT INTO internal.captures SELECT coalesce(max(id), 0) + 1, ? "
+            "FROM internal.captures RETURNING id",
+            [str(path)],
+        )
+        return int(rows[0][0])
+
+    def _append(self, scope: Scope, states: ScopeStates, keyed: Sequence[State]) -> None:
+        columns = self._columns.get(scope.view, {})
+        frame = _as_table(scope, states, keyed).rename(
+            {name: column for name, column in columns.items() if name in states.scalars.columns}
+            | {state.name: columns[state.name] for state in keyed}
+        )
+        self._insert(states_table(scope), frame)
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        names = ", ".join(map(quoted, rows.columns))
+        self._connection.register("inserted", rows)
+        try:
+            self._run(f"INSERT INTO {table} ({names}) SELECT {names} FROM inserted")
+        finally:
+            self._connection.unregister("inserted")
+
+    def _remember(self, plan: Plan) -> None:
+        """Add what the plan defines and the store does not know; refuse changed meanings."""
+        stored = dict(self._run("SELECT name, definition FROM internal.definitions"))
+        for metric in plan.metrics:
+            known = stored.get(metric.name)
+            if known is not None and known != str(metric.definition):
+                raise StoreError(
+                    self.path,
+                    f"metric {metric.name!r} is defined here as `{_one_line(known)}`, "
+                    f"now it is `{_one_line(str(metric.definition))}`",
+                    "give the new meaning a new name, or replay into a new store",
+                )
+        added = [metric for metric in plan.metrics if metric.name not in stored]
+        is_new = not self._run("SELECT 1 FROM duckdb_views() WHERE view_name = 'metric_values'")
+        if not added and not is_new:
+            return
+        self._run("BEGIN")
+        try:
+            self._define(added)
+            self._run("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    def _define(self, added: Sequence[Metric]) -> None:
+        for metric in added:
+            self._run(
+                "INSERT INTO internal.definitions VALUES (?, ?)",
+                [metric.name, str(metric.definition)],
+            )
+            for state in metric.states:
+                self._add_state_column(metric.scope, state)
+        _create_views(self._connection)
+
+    def _add_state_column(self, scope: Scope, state: State) -> None:
+        known = _state_columns(self._connection).get(scope.view, {})
+        if state.name in known:
+            return
+        column = f"state_{len(known)}"
+        key_type = "BIGINT" if state.has_bucket else "VARCHAR"
+        column_type = _KEYED_TYPE.format(key=key_type) if state.keyed else "BIGINT"
+        self._run(f"ALTER TABLE {states_table(scope)} ADD COLUMN {column} {column_type}")
+        self._run(
+            "INSERT INTO internal.state_columns VALUES (?, ?, ?)", [scope.view, state.name, column]
+        )
+
+    def _run(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        return _run(self._connection, sql, parameters)
+
+
+def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
+    """Open a store read-only; several processes may, while none writes.
+
+    Raises StoreError and its kinds as Store does.
+    """
+    store_path = Path(path)
+    if not store_path.exists():
+        raise StoreError(store_path, "there is no such file", "make it with `framewalk replay`")
+    connection = _connect(store_path, read_only=True)
+    try:
+        _check_version(connection, store_path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path), read_only=read_only)
+    except duckdb.Error as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: duckdb.Error) -> StoreError:
+    text = str(error).splitlines()[0]
+    if "lock on file" in text:
+        return StoreLockedError(
+            path, f"another process has it open ({_lock_holder(text)})", "stop it, or wait for it"
+        )
+    if path.is_dir():
+        return StoreError(path, "this is a folder", "name a file")
+    if "not a valid DuckDB database file" in text:
+        return StoreError(path, "this is not a DuckDB file", "name another file")
+    return StoreError(path, text, "check the path, or name another file")
+
+
+def _lock_holder(text: str) -> str:
+    _, found, holder = text.partition("Conflicting lock is held in ")
+    return holder.split(". ")[0] if found else "unknown process"
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the tables in a new file; check the version of an existing one."""
+    tables = _run(connection, "SELECT count(*) FROM duckdb_tables()")[0][0]
+    if tables:
+        _check_version(connection, path)
+        return
+    _run(connection, "BEGIN")
+    for statement in _tables():
+        _run(connection, statement)
+    _run(connection, "COMMIT")
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    try:
+        version = int(_run(connection, "SELECT version FROM internal.store")[0][0])
+    except (duckdb.Error, IndexError) as error:
+        raise StoreError(
+            path, "this DuckDB file was not made by framewalk", "name another file"
+        ) from error
+    if version > STORE_VERSION:
+        raise StoreVersionError(
+            path,
+            f"store version {version} is newer than {STORE_VERSION}, the newest known here",
+            "upgrade framewalk",
+        )
+
+
+def _tables() -> Iterable[str]:
+    yield "CREATE SCHEMA internal"
+    yield "CREATE TABLE internal.store (version INTEGER NOT NULL)"
+    yield f"INSERT INTO internal.store VALUES ({STORE_VERSION})"
+    yield "CREATE TABLE internal.definitions (name VARCHAR NOT NULL, definition VARCHAR NOT NULL)"
+    yield (
+        "CREATE TABLE internal.state_columns "
+        "(scope VARCHAR NOT NULL, state VARCHAR NOT NULL, column_name VARCHAR NOT NULL)"
+    )
+    yield ("CREATE TABLE internal.captures (id BIGINT NOT NULL, path VARCHAR NOT NULL)")
+    yield (
+        "CREATE TABLE internal.positions (capture BIGINT NOT NULL, offset_bytes BIGINT NOT NULL, "
+        "messages BIGINT NOT NULL, digest VARCHAR NOT NULL)"
+    )
+    yield (
+        "CREATE TABLE internal.counters (capture BIGINT NOT NULL, kind VARCHAR NOT NULL, "
+        "name VARCHAR NOT NULL, count BIGINT NOT NULL)"
+    )
+    for scope in SCOPES.values():
+        keys = ", ".join(f"{quoted(name)} VARCHAR NOT NULL" for name in scope.keys)
+        yield (
+            f"CREATE TABLE {states_table(scope)} "
+            f"({BUCKET} TIMESTAMP NOT NULL, {keys}, {TRAITS} BIGINT NOT NULL)"
+        )
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make all views from the definitions that the store knows."""
+    texts = _run(connection, "SELECT definition FROM internal.definitions ORDER BY rowid")
+    metrics = bind([parse("\n".join(text for (text,) in texts), "<store>")]).metrics
+    columns = _state_columns(connection)
+    for scope in SCOPES.values():
+        own = [metric for metric in metrics if metric.scope is scope]
+        for resolution in RESOLUTIONS:
+            _run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
+    _run(connection, entities_view())
+    _run(connection, metric_values_view(metrics))
+    _run(connection, _metrics_view(metrics))
+
+
+def _metrics_view(metrics: Sequence[Metric]) -> str:
+    rows = ",\n".join(_metric_row(metric) for metric in metrics)
+    return (
+        "CREATE OR REPLACE VIEW metrics AS SELECT * FROM (VALUES\n"
+        f"{rows}\n) AS t(name, scope, function, definition, unit, family, columns)"
+        if rows
+        else "CREATE OR REPLACE VIEW metrics AS SELECT '' AS name, '' AS scope, '' AS function, "
+        "'' AS definition, '' AS unit, '' AS family, ['']::VARCHAR[] AS columns WHERE false"
+    )
+
+
+def _metric_row(metric: Metric) -> str:
+    views = [f"{view_name(metric.scope, one)}.{metric.name}" for one in RESOLUTIONS]
+    texts = (
+        metric.name,
+        metric.scope.name,
+        metric.function.name,
+        str(metric.definition),
+        metric.unit,
+        metric.family,
+    )
+    return f"({', '.join(map(literal, texts))}, [{', '.join(map(literal, views))}])"
+
+
+def _state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
+    columns: dict[str, dict[str, str]] = {}
+    rows = _run(connection, "SELECT scope, state, column_name FROM internal.state_columns")
+    for scope, state, column in rows:
+        columns.setdefault(scope, {})[state] = column
+    return columns
+
+
+def _as_table(scope: Scope, states: ScopeStates, keyed: Sequence[State]) -> pl.DataFrame:
+    """Return the states as rows of the states table, with states under their own names."""
+    keys = [*scope.keys, MINUTE]
+    frame = states.scalars
+    for state in keyed:
+        entries = (
+            states.keyed[state.name].group_by(keys).agg(pl.struct(KEY, VALUE).alias(state.name))
+        )
+        frame = frame.join(entries, on=keys, how="left")
+    minute_us = 60_000_000
+    bucket = (pl.col(MINUTE) * minute_us).cast(pl.Datetime("us")).alias(BUCKET)
+    return frame.select(bucket, pl.exclude(MINUTE))
+
+
+def _as_positions(capture: int, reached: Sequence[CapturePosition]) -> pl.DataFrame:
+    rows = [(capture, one.offset_bytes, one.messages, one.digest) for one in reached]
+    columns = {
+        "capture": pl.Int64,
+        "offset_bytes": pl.Int64,
+        "messages": pl.Int64,
+        "digest": pl.String,
+    }
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _as_counters(capture: int, counters: Counters) -> pl.DataFrame:
+    rows = [("messages", "", counters.messages), ("logs", "", counters.logs)]
+    rows += [("dropped", reason, count) for reason, count in counters.dropped.items()]
+    rows += [("quality", name, count) for name, count in counters.quality.items()]
+    columns = {"kind": pl.String, "name": pl.String, "count": pl.Int64}
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    return frame.with_columns(capture=pl.lit(capture, pl.Int64)).filter(pl.col("count") > 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _run(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | None = None
+) -> list[tuple[Any, ...]]:
+    # A result that is not read to its end keeps the connection busy.
+    return connection.execute(sql, parameters).fetchall()
