@@ -24,7 +24,6 @@ from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
     entities_view,
-    literal,
     metric_values_view,
     metric_view,
     quoted,
@@ -187,26 +186,24 @@ class Store:
             raise
 
     def _define(self, added: Sequence[Metric]) -> None:
+        self._insert("internal.definitions", _as_definitions(added))
+        known = _state_columns(self._connection)
+        new_columns: list[tuple[str, str, str]] = []
         for metric in added:
-            self._run(
-                "INSERT INTO internal.definitions VALUES (?, ?)",
-                [metric.name, str(metric.definition)],
-            )
+            columns = known.setdefault(metric.scope.view, {})
             for state in metric.states:
-                self._add_state_column(metric.scope, state)
+                if state.name not in columns:
+                    columns[state.name] = f"state_{len(columns)}"
+                    self._add_column(metric.scope, columns[state.name], state)
+                    new_columns.append((metric.scope.view, state.name, columns[state.name]))
+        schema = ["scope", "state", "column_name"]
+        self._insert("internal.state_columns", _strings(new_columns, schema))
         _create_views(self._connection)
 
-    def _add_state_column(self, scope: Scope, state: State) -> None:
-        known = _state_columns(self._connection).get(scope.view, {})
-        if state.name in known:
-            return
-        column = f"state_{len(known)}"
+    def _add_column(self, scope: Scope, column: str, state: State) -> None:
         key_type = "BIGINT" if state.has_bucket else "VARCHAR"
         column_type = _KEYED_TYPE.format(key=key_type) if state.keyed else "BIGINT"
         self._run(f"ALTER TABLE {states_table(scope)} ADD COLUMN {column} {column_type}")
-        self._run(
-            "INSERT INTO internal.state_columns VALUES (?, ?, ?)", [scope.view, state.name, column]
-        )
 
     def _run(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         return _run(self._connection, sql, parameters)
@@ -285,7 +282,12 @@ def _tables() -> Iterable[str]:
     yield "CREATE SCHEMA internal"
     yield "CREATE TABLE internal.store (version INTEGER NOT NULL)"
     yield f"INSERT INTO internal.store VALUES ({STORE_VERSION})"
-    yield "CREATE TABLE internal.definitions (name VARCHAR NOT NULL, definition VARCHAR NOT NULL)"
+    yield (
+        "CREATE TABLE internal.definitions (name VARCHAR NOT NULL, scope VARCHAR NOT NULL, "
+        "function VARCHAR NOT NULL, definition VARCHAR NOT NULL, unit VARCHAR NOT NULL, "
+        "family VARCHAR NOT NULL, columns VARCHAR[] NOT NULL)"
+    )
+    yield "CREATE VIEW metrics AS FROM internal.definitions"
     yield (
         "CREATE TABLE internal.state_columns "
         "(scope VARCHAR NOT NULL, state VARCHAR NOT NULL, column_name VARCHAR NOT NULL)"
@@ -318,31 +320,31 @@ def _create_views(connection: duckdb.DuckDBPyConnection) -> None:
             _run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
     _run(connection, entities_view())
     _run(connection, metric_values_view(metrics))
-    _run(connection, _metrics_view(metrics))
 
 
-def _metrics_view(metrics: Sequence[Metric]) -> str:
-    rows = ",\n".join(_metric_row(metric) for metric in metrics)
-    return (
-        "CREATE OR REPLACE VIEW metrics AS SELECT * FROM (VALUES\n"
-        f"{rows}\n) AS t(name, scope, function, definition, unit, family, columns)"
-        if rows
-        else "CREATE OR REPLACE VIEW metrics AS SELECT '' AS name, '' AS scope, '' AS function, "
-        "'' AS definition, '' AS unit, '' AS family, ['']::VARCHAR[] AS columns WHERE false"
-    )
+def _as_definitions(metrics: Sequence[Metric]) -> pl.DataFrame:
+    columns = ["name", "scope", "function", "definition", "unit", "family"]
+    rows = [
+        (
+            metric.name,
+            metric.scope.name,
+            metric.function.name,
+            str(metric.definition),
+            metric.unit,
+            metric.family,
+        )
+        for metric in metrics
+    ]
+    views = [
+        [f"{view_name(metric.scope, one)}.{metric.name}" for one in RESOLUTIONS]
+        for metric in metrics
+    ]
+    in_views = pl.Series("columns", views, dtype=pl.List(pl.String))
+    return _strings(rows, columns).with_columns(in_views)
 
 
-def _metric_row(metric: Metric) -> str:
-    views = [f"{view_name(metric.scope, one)}.{metric.name}" for one in RESOLUTIONS]
-    texts = (
-        metric.name,
-        metric.scope.name,
-        metric.function.name,
-        str(metric.definition),
-        metric.unit,
-        metric.family,
-    )
-    return f"({', '.join(map(literal, texts))}, [{', '.join(map(literal, views))}])"
+def _strings(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
 def _state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:

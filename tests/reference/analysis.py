@@ -149,12 +149,13 @@ def _entities(
         )
         for position, log in enumerate(_logs_of(message)):
             result.logs += 1
+            _count_bad_values(log, result.quality)
             place = place_of(log.operation, stream, dump)
             if isinstance(place, str):
                 result.dropped[place] += 1
                 result.dropped_logs.append(DroppedLog(row.stream, row.seq, position, place))
                 continue
-            for entity in _entities_of(log, place, stream, result.quality):
+            for entity in _entities_of(log, place, stream):
                 yield place.event_ns, entity
 
 
@@ -176,9 +177,16 @@ def _logs_of(message: pb.EBPFAccessLogMessage) -> Iterator[Found]:
         yield Found("http", message.protocolLog.http) if has_http else Found("", None)
 
 
-def _entities_of(
-    log: Found, place: Place, stream: Stream, quality: Counter[str]
-) -> Iterator[Entity]:
+def _count_bad_values(log: Found, quality: Counter[str]) -> None:
+    """Bad values count whether or not the log they are in does."""
+    if log.kind == "http":
+        http_attributes(log.operation, quality)
+    elif log.kind:
+        kernel_attributes(log.kind, log.operation, {}, quality)
+
+
+def _entities_of(log: Found, place: Place, stream: Stream) -> Iterator[Entity]:
+    quality: Counter[str] = Counter()
     common = {"layer": LAYER, "detectPoint": place.detect_point}
     if log.kind != "http":
         devices = {device.index: device.name for device in stream.node.netInterfaces}

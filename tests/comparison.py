@@ -1,0 +1,60 @@
+"""Views read back into the shape of the slow reference's result."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from framewalk.engine.store import Store
+
+VIEWS = (
+    "service",
+    "service_instance",
+    "endpoint",
+    "service_relation",
+    "service_instance_relation",
+    "endpoint_relation",
+)
+_OTHER_COLUMNS = 2  # time_bucket, entity_id
+
+Key = tuple[tuple[str, ...], int]
+Values = dict[str, dict[Key, dict[str, Any]]]
+
+
+def read_views(store: Store, resolution: str = "minute") -> Values:
+    """Return every value of every view: view -> (names, bucket) -> metric -> value."""
+    return {view: _read_view(store, view, resolution) for view in VIEWS}
+
+
+def _read_view(store: Store, view: str, resolution: str) -> dict[Key, dict[str, Any]]:
+    relation = store.query(f"FROM {view}_{resolution}")
+    metrics = _metrics(store)
+    columns = relation.columns
+    found: dict[Key, dict[str, Any]] = {}
+    for row in relation.fetchall():
+        named = dict(zip(columns, row, strict=True))
+        bucket = int(named["time_bucket"].replace(tzinfo=dt.UTC).timestamp())
+        names = tuple(named[name] for name in columns[_OTHER_COLUMNS:] if name not in metrics)
+        values = {name: named[name] for name in metrics if named.get(name) is not None}
+        assert (names, bucket) not in found, "one row per entity and bucket"
+        if values:
+            found[names, bucket] = values
+    return found
+
+
+def _metrics(store: Store) -> list[str]:
+    return [name for (name,) in store.query("SELECT name FROM metrics").fetchall()]
+
+
+def differences(got: Values, want: Values) -> list[str]:
+    """Return a line for each value that differs; none where both are equal."""
+    lines = []
+    for view in VIEWS:
+        for key in got[view].keys() | want[view].keys():
+            got_values, want_values = got[view].get(key, {}), want[view].get(key, {})
+            lines.extend(
+                f"{view} {key} {name}: got {got_values.get(name)}, want {want_values.get(name)}"
+                for name in got_values.keys() | want_values.keys()
+                if got_values.get(name) != want_values.get(name)
+            )
+    return sorted(lines)
