@@ -1,4 +1,5 @@
 """The `framewalk` command."""
 
+from framewalk.cli.main import main
 
-def main() -> None: ...
+__all__ = ["main"]

@@ -1,1 +1,59 @@
-"""framewalk's engine: from raw access-log messages to mergeable metric states."""
+"""framewalk's engine: from captured access-log messages to metrics in DuckDB.
+
+    from framewalk.engine import Store, load_plan, read_entities, replay
+
+    entities = read_entities("kubectl.yaml")
+    with Store("metrics.duckdb", load_plan()) as store:
+        replay(["bookinfo.capture.arrows"], entities, store)
+        print(store.query("FROM service_minute").pl())
+
+`partial` and `merge` are the same work as pure functions, without a store.
+"""
+
+from framewalk.engine.capture import CAPTURE_SCHEMA, CaptureReader, CaptureWriter
+from framewalk.engine.counters import Counters
+from framewalk.engine.definitions import load_plan
+from framewalk.engine.entities import Entities, read_entities
+from framewalk.engine.errors import (
+    CaptureError,
+    EntitiesError,
+    FramewalkError,
+    InputError,
+    StoreError,
+    StoreLockedError,
+    StoreVersionError,
+)
+from framewalk.engine.merge import ScopeStates, States, merge
+from framewalk.engine.oal.diagnostics import DefinitionError
+from framewalk.engine.oal.plan import Plan
+from framewalk.engine.pipeline import partial
+from framewalk.engine.replay import ReplayProgress, ReplaySummary, replay
+from framewalk.engine.store import Store, open_for_reading
+
+__all__ = [
+    "CAPTURE_SCHEMA",
+    "CaptureError",
+    "CaptureReader",
+    "CaptureWriter",
+    "Counters",
+    "DefinitionError",
+    "Entities",
+    "EntitiesError",
+    "FramewalkError",
+    "InputError",
+    "Plan",
+    "ReplayProgress",
+    "ReplaySummary",
+    "ScopeStates",
+    "States",
+    "Store",
+    "StoreError",
+    "StoreLockedError",
+    "StoreVersionError",
+    "load_plan",
+    "merge",
+    "open_for_reading",
+    "partial",
+    "read_entities",
+    "replay",
+]

@@ -7,9 +7,7 @@ grown, or whose replay was cut off, goes on where the store ends.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.capture import CaptureReader, digests_at, find_captures
@@ -21,6 +19,7 @@ from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from framewalk.engine.capture import CaptureBatch, CapturePosition
     from framewalk.engine.entities import Entities
@@ -57,7 +56,6 @@ class ReplaySummary:
 
     captures: tuple[CaptureSummary, ...]
     minutes: frozenset[int]
-    duration_s: float
 
     @property
     def counters(self) -> Counters:
@@ -72,7 +70,6 @@ def replay(
     *,
     on_progress: Callable[[ReplayProgress], None] | None = None,
     commit_logs: int = COMMIT_LOGS,
-    clock: Callable[[], float] = time.monotonic,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
@@ -83,7 +80,6 @@ def replay(
         CaptureError: a capture cannot be read.
         StoreError: the store cannot be written; what was committed before stays.
     """
-    started_s = clock()
     paths = find_captures(captures)
     for path in paths:
         CaptureReader(path).close()
@@ -93,7 +89,7 @@ def replay(
         job = _CaptureReplay(path, entities, store, commit_logs, on_progress)
         summaries.append(job.run())
         minutes |= job.minutes
-    return ReplaySummary(tuple(summaries), frozenset(minutes), clock() - started_s)
+    return ReplaySummary(tuple(summaries), frozenset(minutes))
 
 
 class _CaptureReplay:
@@ -146,9 +142,9 @@ class _CaptureReplay:
         states = merge(self._store.plan, *self._pending)
         for scope in states.scopes.values():
             self.minutes.update(scope.scalars[MINUTE].unique().to_list())
-        capture = self._store.commit(capture, self._path, self._reached, states)
+        committed = self._store.commit(capture, self._path, self._reached, states)
         self._pending, self._reached = [], []
-        return capture
+        return committed
 
     def _tell(self, reader: CaptureReader) -> None:
         if self._on_progress is not None:
@@ -158,7 +154,7 @@ class _CaptureReplay:
 
 
 def _rows(batch: CaptureBatch) -> int:
-    return batch.messages.num_rows
+    return int(batch.messages.num_rows)
 
 
 def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:

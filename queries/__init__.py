@@ -1,1 +1,15 @@
-"""Definitions and views: what people read from a store."""
+"""What people read from a store: the shipped definitions (oal/) and queries (sql/)."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+
+def shipped_queries() -> dict[str, str]:
+    """Return the shipped queries by name. A query's first line says what it answers."""
+    folder = files(__name__) / "sql"
+    return {
+        entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    }

@@ -337,11 +337,13 @@ def attach_comments(
 
     `comments` are start and end offsets in `text`; `code` is the text with them blanked.
     """
-    if not comments and "\n\n" not in text:
-        return Script(tuple(statements))
     margin = _Margin(text, code, comments)
-    with_trivia = tuple(replace(node, trivia=margin.trivia(node)) for node in statements)
+    with_trivia = tuple(_with_trivia(node, margin.trivia(node)) for node in statements)
     return Script(with_trivia, margin.rest())
+
+
+def _with_trivia(node: Statement, trivia: Trivia) -> Statement:
+    return node if trivia == _NO_TRIVIA else replace(node, trivia=trivia)
 
 
 class _Margin:
@@ -383,7 +385,7 @@ class _Margin:
             gap = self._code[self._at : start]
             if gap.strip() or "\n" in gap:
                 break
-            taken.append(replace(self._take(), blank_before=False))
+            taken.append(self._take())
         return tuple(taken)
 
     def _next_start(self) -> int:

@@ -50,6 +50,7 @@ def test_what_is_empty_is_left_out() -> None:
         ("\tx", "        x", "        ^"),
         ("a\tx", "    a   x", "        ^"),
         ("数数x", "    数数x", "        ^"),
+        ("\uff21x", "    \uff21x", "      ^"),
         ("e\u0301x", "    e\u0301x", "     ^"),
         ("\0\ud800x", "    \ufffd\ufffdx", "      ^"),
         ("\u200bx", "    \ufffdx", "     ^"),
@@ -63,8 +64,10 @@ def test_the_mark_stands_under_the_character(line: str, shown: str, marks: str) 
 
 
 def test_a_wide_character_has_a_wide_mark() -> None:
-    source = SourceText("数\t.")
-    assert str(source.diagnostic(source.span(0, 2), "m")).endswith("\n    ^^^^")
+    source = SourceText("数数\t.")
+    assert str(source.diagnostic(source.span(0, 1), "m")).endswith("\n    ^^")
+    source = SourceText("ab\t.")
+    assert str(source.diagnostic(source.span(1, 3), "m")).endswith("\n     ^^^")
 
 
 def test_only_the_neighbourhood_of_a_long_line_is_shown() -> None:

@@ -84,7 +84,9 @@ SAME = [
 BECOMES = [
     ("disable ( a )", "disable(a);\n"),
     ("\ufeffdisable(a);\r\ndisable(b);\r\n", "disable(a);\ndisable(b);\n"),
-    ("disable(a);\rdisable(b);", "disable(a);\ndisable(b);\n"),
+    ("// x\rdisable(a);\rdisable(b);", "// x\ndisable(a);\ndisable(b);\n"),
+    ("disable(a);\n \t\ndisable(b);", "disable(a);\n\ndisable(b);\n"),
+    ("disable(a); disable(b); // b", "disable(a);\ndisable(b); // b\n"),
     ("a=from(K.*).cpm()", "a = from(K.*).cpm();\n"),
     (
         'a\n=\nfrom ( ( str -> long ) K . b . c [ "x" ] ) . filter ( d==E . F ) . f ( 1 , b ) ;',
@@ -263,7 +265,7 @@ def test_a_fault_before_a_missing_semicolon_is_told_once() -> None:
     parsed = parse('a = from(K["\\q"]).f(10);\na = from(K.b["\\q"]).f()\ndisable(b);')
     assert [(error.line, error.column) for error in parsed.diagnostics] == [
         (1, 11),
-        (2, 14),
+        (2, 15),
         (2, 24),
     ]
     assert parsed.script == Script((Disable("b"),))

@@ -1,0 +1,61 @@
+"""What the commands say, and where: answers on standard output, everything else on error."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# Nothing is wrapped in a pipe: a line stays a line.
+_PIPE_WIDTH = None if sys.stdout.isatty() else 10_000
+
+stdout = Console(soft_wrap=True, width=_PIPE_WIDTH)
+stderr = Console(stderr=True, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Print an error."""
+    _say("error", "bold red", message)
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    _say("warning", "bold yellow", message)
+
+
+def _say(label: str, style: str, message: str) -> None:
+    stderr.print(Text.assemble((f"{label}: ", style), message))
+
+
+def byte_progress() -> Progress:
+    """Return a progress bar over bytes; it shows in a terminal only, and leaves nothing."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+
+
+def second_progress() -> Progress:
+    """Return a progress bar over seconds of a capture; like byte_progress otherwise."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )

@@ -1,0 +1,149 @@
+"""`framewalk replay`: captures into a store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from framewalk.cli.console import byte_progress, stdout, warn
+from framewalk.engine import Store, load_plan, read_entities
+from framewalk.engine.capture import find_captures
+from framewalk.engine.oal.catalogue import SCOPES
+from framewalk.engine.replay import COMMIT_LOGS, ReplayProgress, ReplaySummary
+from framewalk.engine.replay import replay as replay_captures
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def replay(
+    captures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CAPTURE...",
+            help="Captures (*.capture.arrows), or folders of them.",
+            show_default=False,
+        ),
+    ],
+    entities: Annotated[
+        list[Path],
+        typer.Option(
+            "--entities",
+            "-e",
+            metavar="PATH",
+            help="What `kubectl get pods,services -A -o yaml` printed (or -o json): "
+            "a file or a folder; may be given several times.",
+            show_default=False,
+        ),
+    ],
+    store: Annotated[
+        Path,
+        typer.Option(
+            "--store",
+            "-s",
+            metavar="FILE",
+            help="The DuckDB file; it is made if it is not there.",
+            show_default=False,
+        ),
+    ],
+    oal: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--oal",
+            metavar="PATH",
+            help="Definitions to use instead of the shipped ones: an OAL file or a folder; "
+            "may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    commit_logs: Annotated[
+        int,
+        typer.Option(
+            "--commit-logs",
+            min=1,
+            metavar="LOGS",
+            help="Commit after this many logs: fewer lose less work when cut off, "
+            "more are a little faster.",
+        ),
+    ] = COMMIT_LOGS,
+) -> None:
+    """Turn captures into per-minute metrics in a DuckDB file.
+
+    A capture that the file already holds is not counted again, and one whose replay was cut
+    off goes on where it stopped. Read the metrics with [bold]framewalk sql[/bold].
+    """
+    plan = load_plan(oal or ())
+    known_entities = read_entities(*entities)
+    started_s = time.monotonic()
+    with Store(store, plan) as opened, byte_progress() as progress:
+        paths = find_captures(captures)
+        show = _Bars(progress, paths)
+        summary = replay_captures(
+            paths, known_entities, opened, on_progress=show, commit_logs=commit_logs
+        )
+        rows = _summary_rows(summary, opened, time.monotonic() - started_s)
+    for capture in summary.captures:
+        if capture.warning:
+            warn(capture.warning)
+    _print_summary(rows)
+
+
+class _Bars:
+    """One progress bar per capture."""
+
+    def __init__(self, progress: Progress, paths: list[Path]) -> None:
+        self._progress = progress
+        self._tasks = {path: progress.add_task(path.name, total=None) for path in paths}
+
+    def __call__(self, done: ReplayProgress) -> None:
+        task = self._tasks[done.path]
+        self._progress.update(task, completed=done.offset_bytes, total=done.size_bytes)
+
+
+def _summary_rows(summary: ReplaySummary, store: Store, duration_s: float) -> list[tuple[str, str]]:
+    counters = summary.counters
+    known = sum(capture.known_messages for capture in summary.captures)
+    rows = [("captures", f"{len(summary.captures):,}")]
+    if known:
+        again = "; nothing was added" if not counters.messages else ""
+        rows.append(("already stored", f"{known:,} messages{again}"))
+    rows += [("messages", f"{counters.messages:,}"), ("logs", f"{counters.logs:,}")]
+    rows += [
+        (f"dropped: {name.replace('_', ' ')}", f"{count:,}")
+        for name, count in counters.dropped.most_common()
+    ]
+    rows += [
+        (f"bad input: {name.replace('_', ' ')}", f"{count:,}")
+        for name, count in counters.quality.most_common()
+    ]
+    rows.append(("minutes", f"{len(summary.minutes):,}"))
+    rows += [
+        (f"{view.replace('_', ' ')} entities", f"{count:,}")
+        for view, count in _entity_counts(store).items()
+    ]
+    rate = counters.logs / duration_s if duration_s > 0 else 0
+    rows.append(("logs per second", f"{rate:,.0f}"))
+    return rows
+
+
+def _entity_counts(store: Store) -> dict[str, int]:
+    rows = store.query("SELECT scope, count(*) FROM entities GROUP BY scope").fetchall()
+    counts = dict(rows)
+    return {scope.view: counts.get(scope.name, 0) for scope in SCOPES.values()}
+
+
+def _print_summary(rows: list[tuple[str, str]]) -> None:
+    if not stdout.is_terminal:
+        for name, value in rows:
+            stdout.print(f"{name}\t{value}", highlight=False)
+        return
+    table = Table(show_header=False, box=None)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    stdout.print(table)

@@ -1,0 +1,15 @@
+-- The endpoints whose requests take longest on average, with how often they are called.
+SELECT
+  service,
+  endpoint,
+  sum(kubernetes_service_endpoint_http_call_cpm) AS requests,
+  sum(kubernetes_service_endpoint_http_call_duration)
+    // sum(kubernetes_service_endpoint_http_call_cpm) AS average_ms,
+  max(kubernetes_service_endpoint_http_call_time) AS slowest_minute_ms,
+  round(100 * sum(kubernetes_service_endpoint_http_success_cpm)
+    / sum(kubernetes_service_endpoint_http_call_cpm), 2) AS success_percent
+FROM endpoint_minute
+GROUP BY ALL
+HAVING requests > 0
+ORDER BY average_ms DESC, requests DESC, service, endpoint
+LIMIT 10;
