@@ -1,32 +1,98 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+
+# The first Python of at least 3.11; name another with `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
+BOOKINFO := fixtures/captures/bookinfo
+DEMO := build/demo.duckdb
+TYPED := engine receiver queries fixtures cli
 PROTOS := common access_log process profiling
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(READY): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("framewalk needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@test -n "$(PYTHON)" || { echo "framewalk needs Python 3.11 or newer; name it: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON) (once, a minute or two)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEV): $(READY)
+	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
 .PHONY: setup
-setup: $(READY) ## Make the virtual environment in .venv
+setup: $(DEV) ## Make the virtual environment .venv
+
+.PHONY: demo
+demo: $(READY) ## Replay the bookinfo capture and show its service map
+	@mkdir -p build && rm -f $(DEMO) $(DEMO).wal
+	@$(BIN)/framewalk replay $(BOOKINFO) --entities $(BOOKINFO)/kubectl.yaml --store $(DEMO)
+	@echo; echo "Who calls whom:"
+	@$(BIN)/framewalk sql service_map --store $(DEMO) --format table
+	@echo "The slowest endpoints:"
+	@$(BIN)/framewalk sql slowest_endpoints --store $(DEMO) --format table
+	@echo "Try next:"
+	@echo "  $(BIN)/framewalk sql services --store $(DEMO)"
+	@echo "  $(BIN)/framewalk sql 'FROM metrics' --store $(DEMO)"
+	@echo "  $(BIN)/framewalk generate boutique --output build/boutique"
+	@echo "  $(BIN)/framewalk --help"
+
+.PHONY: test
+test: lint types pytest ## Run lint, type checks and all tests
+
+.PHONY: pytest
+pytest: $(DEV) ## Run the tests only
+	@$(BIN)/python -m pytest --numprocesses 2
+
+.PHONY: lint
+lint: $(DEV) ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(DEV) ## Check types
+	@mkdir -p build/types/framewalk
+	@for folder in $(TYPED); do ln -sfn ../../../$$folder build/types/framewalk/$$folder; done
+	@$(BIN)/mypy $(TYPED:%=-p framewalk.%)
+
+.PHONY: format
+format: $(DEV) ## Format the code and mend what lint can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 .PHONY: wire
-wire: $(READY) ## Generate the Python code of engine/wire/*.proto
-	mkdir -p $(VENV)/wire
-	$(BIN)/python -m grpc_tools.protoc --proto_path=framewalk/engine/wire=engine/wire \
-	  --python_out=$(VENV)/wire --pyi_out=$(VENV)/wire \
-	  $(PROTOS:%=framewalk/engine/wire/%.proto)
-	cp $(VENV)/wire/framewalk/engine/wire/*_pb2.py $(VENV)/wire/framewalk/engine/wire/*_pb2.pyi engine/wire/
+wire: $(DEV) ## Generate the Python code of engine/wire/*.proto
+	@mkdir -p build/wire
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=framewalk/engine/wire=engine/wire \
+	  --python_out=build/wire --pyi_out=build/wire $(PROTOS:%=framewalk/engine/wire/%.proto)
+	@cp build/wire/framewalk/engine/wire/*_pb2.py* engine/wire/
+
+.PHONY: fixtures
+fixtures: $(READY) ## Generate the committed captures again
+	@$(BIN)/python -m framewalk.fixtures.committed
+
+.PHONY: memory
+memory: $(DEV) ## Measure that memory does not grow with a capture's length
+	@$(BIN)/python benchmarks/memory.py
+
+.PHONY: package
+package: $(DEV) ## Build the wheel and try it in an environment of its own
+	@rm -rf build/dist build/lib build/installed
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/dist .
+	@$(PYTHON) -m venv build/installed
+	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check build/dist/*.whl
+	@cd build/installed && bin/framewalk generate bookinfo --duration 20 --output try \
+	  && bin/framewalk replay try --entities try/kubectl.yaml --store try/store.duckdb >/dev/null \
+	  && bin/framewalk sql service_map --store try/store.duckdb >/dev/null && echo "the wheel works"
 
 .PHONY: clean
 clean: ## Remove everything that can be made again
