@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from framewalk.engine.oal.bound import Metric, Scalar
     from framewalk.engine.oal.catalogue import Scope
 
-_LARGEST: Final = 2**63 - 1
-_SMALLEST: Final = -(2**63)
 _NS_PER_MINUTE: Final = "60_000_000_000"
 _OF_STRING: Final = frozenset({Cast.STRING_TO_LONG, Cast.STRING_TO_INT})
 
@@ -94,13 +92,13 @@ def _select_logs(
     scope = metric.scope
     filters = [_condition(scope, operation, each) for each in metric.definition.filters]
     inputs = _inputs(metric, operation, thresholds_ms)
-    if inputs is None or False in filters:
+    if inputs is None or _NEVER in filters:
         return ""
     columns = {"minute": _bucket(minutes)}
     columns |= {name: _held(key) for name, key in scope.keys.items()} | inputs
     conditions = [
         *_conditions_of_scope(scope),
-        *(condition for condition in filters if isinstance(condition, str)),
+        *(condition for condition in filters if condition != _ALWAYS),
         *_conditions_of_casts(metric, operation),
     ]
     selected = [name if sql == name else f"{sql} AS {name}" for name, sql in columns.items()]
@@ -124,44 +122,50 @@ def _conditions_of_scope(scope: Scope) -> list[str]:
 
 def _conditions_of_casts(metric: Metric, operation: str) -> list[str]:
     """Return what keeps logs out whose text is not the number that the function needs."""
-    source = metric.definition.source
-    operands = [each for each in metric.definition.function.arguments if isinstance(each, Operand)]
-    if not isinstance(source.attribute, Star):
-        operands.append(Operand(source.cast, source.attribute))
     return [
-        f"{_value(metric.scope, operation, each.attribute, each.cast)} IS NOT NULL"
-        for each in operands
-        if each.cast in _OF_STRING
+        f"{_value(metric.scope, operation, operand)} IS NOT NULL"
+        for operand in _function_operands(metric)
+        if operand.cast in _OF_STRING
     ]
+
+
+def _function_operands(metric: Metric) -> list[Operand]:
+    """Return the attributes that the function works on, the one in `from` included."""
+    source, arguments = _source(metric), metric.definition.function.arguments
+    operands = [argument for argument in arguments if isinstance(argument, Operand)]
+    return operands if source is None else [source, *operands]
+
+
+def _source(metric: Metric) -> Operand | None:
+    """Return the attribute in `from`, None for `*`."""
+    source = metric.definition.source
+    return None if isinstance(source.attribute, Star) else Operand(source.cast, source.attribute)
 
 
 def _inputs(
     metric: Metric, operation: str, thresholds_ms: Mapping[str, int]
 ) -> dict[str, str] | None:
     """Return what the function needs of a log by name; None where logs do not have it all."""
-    function, source = metric.function, metric.definition.source
+    scope, function, source = metric.scope, metric.function, _source(metric)
+    of_source = None if source is None else _value(scope, operation, source)
+    if source is not None and of_source is None:
+        return None
     inputs: dict[str, str | None] = {}
-    if not isinstance(source.attribute, Star):
-        value = _value(metric.scope, operation, source.attribute, source.cast)
-        if value is None:
-            return None
-        if function.source is Source.NUMBER:
-            inputs["value"] = value
+    if function.source is Source.NUMBER:
+        inputs["value"] = of_source
     arguments = metric.definition.function.arguments
     for parameter, argument in zip(function.parameters, arguments, strict=False):
         if isinstance(argument, Condition):
-            inputs[parameter.name] = str(_condition(metric.scope, operation, argument)).lower()
+            inputs[parameter.name] = _condition(scope, operation, argument)
+        elif isinstance(argument, Operand) and parameter.kind is Kind.SERVICE_NAME:
+            inputs["threshold_ms"] = _threshold(_value(scope, operation, argument), thresholds_ms)
         elif isinstance(argument, Operand):
-            value = _value(metric.scope, operation, argument.attribute, argument.cast)
-            if parameter.kind is Kind.SERVICE_NAME and value is not None:
-                inputs["threshold_ms"] = _threshold(value, thresholds_ms)
-            else:
-                inputs[parameter.name] = value
-    known = {name: value for name, value in inputs.items() if value is not None}
+            inputs[parameter.name] = _value(scope, operation, argument)
+    known = {name: sql for name, sql in inputs.items() if sql is not None}
     return known if len(known) == len(inputs) else None
 
 
-def _threshold(service: str, thresholds_ms: Mapping[str, int]) -> str:
+def _threshold(service: str | None, thresholds_ms: Mapping[str, int]) -> str:
     if not thresholds_ms:
         return str(DEFAULT_APDEX_THRESHOLD_MS)
     whens = " ".join(
@@ -172,43 +176,40 @@ def _threshold(service: str, thresholds_ms: Mapping[str, int]) -> str:
 
 # Attributes, conversions and conditions.
 
+_ALWAYS: Final = "true"
+_NEVER: Final = "false"
+
 
 def _held(held: Column | str) -> str:
     return held.name if isinstance(held, Column) else _literal(held)
 
 
-def _value(
-    scope: Scope, operation: str, attribute: syntax.Attribute, cast: Cast | None
-) -> str | None:
+def _value(scope: Scope, operation: str, operand: Operand) -> str | None:
     """Return an attribute of an operation's logs; None where they do not have it."""
-    held = scope.attributes[str(attribute)].columns.get(operation)
-    return None if held is None else _converted(_held(held), cast)
+    held = scope.attributes[str(operand.attribute)].columns.get(operation)
+    return None if held is None else _converted(_held(held), operand.cast)
 
 
 def _converted(value: str, cast: Cast | None) -> str:
     """Return a converted value: NULL for a text that is not a whole number of 64 bits."""
     if cast in _OF_STRING:
-        is_number = f"regexp_full_match({value}, '[+-]?[0-9]+')"
-        value = f"CASE WHEN {is_number} THEN TRY_CAST({value} AS BIGINT) END"
+        value = f"TRY_CAST(regexp_extract({value}, '^[+-]?[0-9]+$') AS BIGINT)"
     if cast in {Cast.STRING_TO_INT, Cast.INT}:
-        if cast is Cast.STRING_TO_INT:
-            value = f"({value})"
         # As (int) of Java does: the low 32 bits, the topmost of them being the sign.
-        return f"({value}::BIGINT & 4294967295) - (({value}::BIGINT & 2147483648) << 1)"
+        return f"((({value}::HUGEINT + {2**31}) & {2**32 - 1}) - {2**31})::BIGINT"
     return value
 
 
-def _condition(scope: Scope, operation: str, condition: Condition) -> str | bool:
-    """Return a condition on an operation's logs, or its answer if it is the same for all."""
+def _condition(scope: Scope, operation: str, condition: Condition) -> str:
+    """Return a condition on the logs of an operation."""
     attribute = scope.attributes[str(condition.attribute)]
     held = attribute.columns.get(operation)
     operand = _operands(condition.value)
     if not isinstance(held, Column):
-        return _constant_meets(held, condition.operator, operand)
+        return _ALWAYS if _constant_meets(held, condition.operator, operand) else _NEVER
     if attribute.type is ValueType.COMPONENTS:
         return _components_meet(held.name, condition.operator, operand)
-    value = _converted(held.name, condition.cast)
-    return _compared(f"({value})" if condition.cast else value, condition.operator, operand)
+    return _compared(_converted(held.name, condition.cast), condition.operator, operand)
 
 
 def _operands(value: syntax.Value | tuple[syntax.Value, ...]) -> Scalar | tuple[Scalar, ...]:
@@ -247,15 +248,13 @@ def _pattern(pattern: str) -> tuple[bool, str, bool]:
     return pattern.startswith("%"), text, pattern.endswith("%")
 
 
-def _components_meet(
-    bits: str, operator: Operator, component: Scalar | tuple[Scalar, ...]
-) -> str | bool:
+def _components_meet(bits: str, operator: Operator, component: Scalar | tuple[Scalar, ...]) -> str:
     """Return a condition on component ids, which are a set of bits."""
     contains = operator is Operator.CONTAIN
     if component not in COMPONENT_IDS:
-        return not contains
+        return _NEVER if contains else _ALWAYS
     bit = 2 ** COMPONENT_IDS.index(component)
-    return f"{bits} & {bit} {'<>' if contains else '='} 0"
+    return f"({bits} & {bit}) {'<>' if contains else '='} 0"
 
 
 def _compared(value: str, operator: Operator, operand: Scalar | tuple[Scalar, ...]) -> str:
@@ -294,8 +293,16 @@ def _plain(value: str) -> Callable[[Metric, int], _Aggregation]:
     return lambda _metric, _minutes: ({}, "logs", value)
 
 
-# A sum stays at the ends of the 64-bit range.
-_TOTAL: Final = f"least(greatest(sum(value), {_SMALLEST}), {_LARGEST})"
+def _total(metric: Metric) -> str:
+    """Return the sum of the values, which stays at the ends of the 64-bit range."""
+    total = f"least(sum(value), {2**63 - 1})"
+    casts = {operand.cast for operand in _function_operands(metric)}
+    return f"greatest({total}, {-(2**63)})" if Cast.STRING_TO_LONG in casts else total
+
+
+def _of_total(value: str) -> Callable[[Metric, int], _Aggregation]:
+    """Return a function whose value is made of the sum of the logs' values."""
+    return lambda metric, _minutes: ({}, "logs", value.format(total=_total(metric)))
 
 
 def _cpm(_metric: Metric, minutes: int) -> _Aggregation:
@@ -304,7 +311,9 @@ def _cpm(_metric: Metric, minutes: int) -> _Aggregation:
 
 def _apdex(_metric: Metric, _minutes: int) -> _Aggregation:
     satisfied = "count(*) FILTER (success AND value <= threshold_ms)"
-    tolerated = "count(*) FILTER (success AND value > threshold_ms AND value <= 4 * threshold_ms)"
+    tolerated = (
+        "count(*) FILTER (success AND value > threshold_ms AND value <= 4 * threshold_ms::BIGINT)"
+    )
     return {}, "logs", f"({satisfied} * 10000\n+ {tolerated} * 5000)\n// count(*)"
 
 
@@ -331,8 +340,7 @@ def _histogram(metric: Metric, _minutes: int) -> _Aggregation:
     step, last = metric.parameters
     bucket = f"least(greatest(value, 0) // {step}, {last})"
     entry = f"row(i * {step}, coalesce(histogram({bucket})[i], 0))"
-    entries = f"[{entry} for i in range({last + 1})]"
-    return {}, "logs", f"map_from_entries({entries})::{metric.function.sql_type}"
+    return {}, "logs", _map(metric, f"[{entry}\nfor i in range({last + 1})]")
 
 
 def _labels(metric: Metric, value: str, *further: str) -> _Aggregation:
@@ -340,14 +348,18 @@ def _labels(metric: Metric, value: str, *further: str) -> _Aggregation:
     entity = _entity(metric.scope)
     most = metric.parameters[0] if metric.parameters else DEFAULT_LABELS
     columns = [*entity, "label", "count(*) AS label_logs", *further]
-    place = f"row_number() OVER (PARTITION BY {', '.join(entity)} ORDER BY count(*) DESC, label)"
+    window = f"PARTITION BY {', '.join(entity)}\n  ORDER BY count(*) DESC, label"
     labels = (
         f"{_select(columns, 'logs')}\n"
         f"GROUP BY {', '.join([*entity, 'label'])}\n"
-        f"QUALIFY {place} <= {most}"
+        f"QUALIFY row_number() OVER (\n  {window}\n) <= {most}"
     )
-    entries = f"map_from_entries(list(row(label, {value})))"
-    return {"labels": labels}, "labels", f"{entries}::{metric.function.sql_type}"
+    entries = f"list(row(\n  label,\n  {value}\n))"
+    return {"labels": labels}, "labels", _map(metric, entries)
+
+
+def _map(metric: Metric, entries: str) -> str:
+    return f"map_from_entries(\n{_indented(entries)}\n)::{metric.function.sql_type}"
 
 
 def _label_count(metric: Metric, _minutes: int) -> _Aggregation:
@@ -356,15 +368,15 @@ def _label_count(metric: Metric, _minutes: int) -> _Aggregation:
 
 def _label_avg(metric: Metric, _minutes: int) -> _Aggregation:
     average = "label_total // label_logs"
-    value = f"CASE WHEN {average} = 0 AND label_total <> 0 THEN 1 ELSE {average} END"
-    return _labels(metric, value, f"{_TOTAL} AS label_total")
+    value = f"CASE WHEN {average} = 0 AND label_total <> 0 THEN 1\n  ELSE {average} END"
+    return _labels(metric, value, f"{_total(metric)} AS label_total")
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Metric, int], _Aggregation]]] = MappingProxyType(
     {
-        "longAvg": _plain(f"({_TOTAL} // count(*))::BIGINT"),
-        "doubleAvg": _plain(f"{_TOTAL}::DOUBLE / count(*)"),
-        "sum": _plain(f"{_TOTAL}::BIGINT"),
+        "longAvg": _of_total("({total} // count(*))::BIGINT"),
+        "doubleAvg": _of_total("{total}::DOUBLE / count(*)"),
+        "sum": _of_total("{total}::BIGINT"),
         "max": _plain("max(value)::BIGINT"),
         "min": _plain("min(value)::BIGINT"),
         "maxDouble": _plain("max(value)::DOUBLE"),

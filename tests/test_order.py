@@ -1,0 +1,352 @@
+"""Order does not matter: batches, interleaving, order of captures and grouping of merges."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import HOSTILE_DUMP, HostileCapture, hostile_captures
+
+import framewalk.queries
+from framewalk.engine.capture import CAPTURE_SCHEMA, CapturePosition, CaptureReader, CaptureWriter
+from framewalk.engine.counters import Counters
+from framewalk.engine.definitions import load_plan
+from framewalk.engine.entities import Entities, read_entities
+from framewalk.engine.merge import KEY, MINUTE, States, merge
+from framewalk.engine.oal.bound import Keep
+from framewalk.engine.oal.plan import Plan, make_plan
+from framewalk.engine.pipeline import partial, step
+from framewalk.engine.replay import replay
+from framewalk.engine.store import Store
+from framewalk.engine.streams import Carried
+from framewalk.engine.views import RESOLUTIONS
+
+Row = tuple[int, int, int, bytes]
+Views = dict[str, list[tuple[Any, ...]]]
+
+# The functions that no shipped metric uses: they keep extremes, and counts by key.
+OTHER_FUNCTIONS = """\
+service_longest_write = from(K8SService.write.duration).filter(type == "write").max();
+service_shortest_read = from(K8SService.read.duration).filter(type == "read").min();
+endpoint_largest_answer = from(K8SEndpoint.http.sizeOfResponseBody).max();
+service_latencies = from(K8SService.protocol.http.latency)
+    .filter(protocol.type == "http")
+    .histogram(10, 5);
+service_kinds = from(K8SService.*).labelCount(type);
+service_call_time_by_kind = from(K8SService.*).labelAvg(type, write.duration);
+"""
+
+SLOW_TO_MAKE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@pytest.fixture(scope="module")
+def every_function(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """All shipped definitions and one of each other function."""
+    others = tmp_path_factory.mktemp("oal") / "others.oal"
+    others.write_text(OTHER_FUNCTIONS, encoding="utf-8")
+    return load_plan([Path(framewalk.queries.__path__[0]) / "oal", others])
+
+
+@pytest.fixture(scope="module")
+def few_metrics(every_function: Plan) -> Plan:
+    """One metric of each function in each scope: a store of these is soon made."""
+    chosen = {
+        (metric.scope.view, metric.function.name): metric for metric in every_function.metrics
+    }
+    return make_plan(tuple(chosen.values()))
+
+
+@pytest.fixture(scope="module")
+def empty_store(few_metrics: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("empty") / "empty.duckdb"
+    Store(path, few_metrics).close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile_entities(tmp_path_factory: pytest.TempPathFactory) -> Entities:
+    path = tmp_path_factory.mktemp("dump") / "kubectl.yaml"
+    path.write_text(HOSTILE_DUMP, encoding="utf-8")
+    return read_entities(path)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW_TO_MAKE)
+@given(capture=hostile_captures(), data=st.data())
+def test_batches_do_not_matter(
+    capture: HostileCapture, data: st.DataObject, every_function: Plan, hostile_entities: Entities
+) -> None:
+    whole = partial([as_batch(capture.rows)], hostile_entities, every_function)
+    cut = cut_up(capture.rows, data.draw(cuts(len(capture.rows))))
+    in_steps = merge(every_function, *steps(map(as_table, cut), hostile_entities, every_function))
+    assert_same(every_function, in_steps, whole)
+    batches = [as_batch(rows) for rows in cut]
+    assert_same(every_function, partial(batches, hostile_entities, every_function), whole)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW_TO_MAKE)
+@given(capture=hostile_captures(), data=st.data())
+def test_interleaving_does_not_matter(
+    capture: HostileCapture, data: st.DataObject, every_function: Plan, hostile_entities: Entities
+) -> None:
+    whole = partial([as_batch(capture.rows)], hostile_entities, every_function)
+    turns = data.draw(st.permutations([row[0] for row in capture.rows]))
+    mixed = interleaved(capture.rows, turns)
+    cut = cut_up(mixed, data.draw(cuts(len(mixed), most=2)))
+    in_steps = merge(every_function, *steps(map(as_table, cut), hostile_entities, every_function))
+    assert_same(every_function, in_steps, whole)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW_TO_MAKE)
+@given(capture=hostile_captures(), data=st.data())
+def test_captures_merge_in_any_grouping_and_order(
+    capture: HostileCapture, data: st.DataObject, every_function: Plan, hostile_entities: Entities
+) -> None:
+    whole = partial([as_batch(capture.rows)], hostile_entities, every_function)
+    captures = data.draw(dealt_out(capture.rows))
+    parts = [partial([as_batch(rows)], hostile_entities, every_function) for rows in captures]
+    assert_same(every_function, merged_somehow(every_function, parts, data), whole)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=SLOW_TO_MAKE)
+@given(capture=hostile_captures(), data=st.data())
+def test_commits_in_any_order_give_the_same_views(  # noqa: PLR0913, PLR0917 - fixtures
+    capture: HostileCapture,
+    data: st.DataObject,
+    few_metrics: Plan,
+    empty_store: Path,
+    hostile_entities: Entities,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("commits")
+    whole = partial([as_batch(capture.rows)], hostile_entities, few_metrics)
+    want = committed([whole], copied(empty_store, folder / "once.duckdb"), few_metrics)
+    parts = [
+        part
+        for rows in data.draw(dealt_out(capture.rows))
+        for part in steps(
+            map(as_table, cut_up(rows, data.draw(cuts(len(rows), most=2)))),
+            hostile_entities,
+            few_metrics,
+        )
+    ]
+    shuffled = data.draw(st.permutations(parts))
+    got = committed(shuffled, copied(empty_store, folder / "parts.duckdb"), few_metrics)
+    assert got == want
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=SLOW_TO_MAKE)
+@given(capture=hostile_captures(), data=st.data())
+def test_captures_replayed_in_any_order_give_the_same_views(  # noqa: PLR0913, PLR0917 - fixtures
+    capture: HostileCapture,
+    data: st.DataObject,
+    few_metrics: Plan,
+    empty_store: Path,
+    hostile_entities: Entities,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("captures")
+    paths = [
+        write_rows(folder / f"{number}.capture.arrows", rows, data.draw(cuts(len(rows))))
+        for number, rows in enumerate(data.draw(dealt_out(capture.rows)))
+    ]
+    results = []
+    for name, order in (("one", paths), ("two", data.draw(st.permutations(paths)))):
+        with Store(copied(empty_store, folder / f"{name}.duckdb"), few_metrics) as store:
+            counters = replay(order, hostile_entities, store).counters
+            results.append((counters, read_all(store)))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_real_capture_in_pieces_has_the_same_states(
+    scenario: Path, every_function: Plan, seed: int
+) -> None:
+    rows = capture_table(scenario)
+    entities = read_entities(scenario / "kubectl.yaml")
+    whole, _ = step(rows, Carried(), entities, every_function)
+    draws = random.Random(seed)  # noqa: S311 - reproducible
+    mixed = rows.take(mixed_rows(rows, draws))
+    ends = sorted(draws.sample(range(1, rows.num_rows), 6))
+    cut = (mixed.slice(start, end - start) for start, end in pairwise([0, *ends, rows.num_rows]))
+    parts = list(steps(cut, entities, every_function))
+    draws.shuffle(parts)
+    assert whole.counters.logs > 40_000
+    assert_same(every_function, merge(every_function, *parts), whole)
+
+
+def test_real_captures_in_any_order_give_the_same_views(
+    few_metrics: Plan, empty_store: Path, tmp_path: Path
+) -> None:
+    """Both scenarios into one store, so each capture resolves its addresses in both dumps."""
+    folder = Path(__file__).parent.parent / "fixtures" / "captures"
+    bookinfo, boutique = (folder / name for name in ("bookinfo", "boutique"))
+    entities = read_entities(bookinfo / "kubectl.yaml", boutique / "kubectl.yaml")
+    found = []
+    for name, order in (("one", (bookinfo, boutique)), ("two", (boutique, bookinfo))):
+        with Store(copied(empty_store, tmp_path / f"{name}.duckdb"), few_metrics) as store:
+            replay(order, entities, store)
+            found.append(read_all(store))
+    assert found[0] == found[1]
+    assert len(found[0]["service_minute"]) > 50
+
+
+def as_table(rows: Sequence[Row]) -> pa.Table:
+    return pa.Table.from_batches([as_batch(rows)])
+
+
+def as_batch(rows: Sequence[Row]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else [[]] * len(CAPTURE_SCHEMA)
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
+
+
+def cuts(length: int, most: int = 3) -> st.SearchStrategy[list[int]]:
+    """Draw the places at which rows are cut; a place drawn twice makes an empty batch."""
+    return st.lists(st.integers(0, length), max_size=most).map(sorted)
+
+
+def cut_up(rows: Sequence[Row], places: Sequence[int]) -> list[Sequence[Row]]:
+    return [rows[start:end] for start, end in pairwise([0, *places, len(rows)])]
+
+
+def interleaved(rows: Sequence[Row], turns: Iterable[int]) -> list[Row]:
+    """Return the rows in the order in which their streams take turns."""
+    streams: dict[int, Iterator[Row]] = {
+        number: iter(of_stream) for number, of_stream in by_stream(rows).items()
+    }
+    return [next(streams[number]) for number in turns]
+
+
+def by_stream(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    streams: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        streams[row[0]].append(row)
+    return streams
+
+
+@st.composite
+def dealt_out(draw: st.DrawFn, rows: Sequence[Row]) -> list[list[Row]]:
+    """Deal whole streams out to up to three captures; a capture may be empty."""
+    captures: list[list[Row]] = [[] for _ in range(draw(st.integers(1, 3)))]
+    owner = {number: draw(st.integers(0, len(captures) - 1)) for number in by_stream(rows)}
+    for row in rows:
+        captures[owner[row[0]]].append(row)
+    return captures
+
+
+def steps(tables: Iterable[pa.Table], entities: Entities, plan: Plan) -> Iterator[States]:
+    """Yield the states of tables that follow each other in one capture."""
+    carried = Carried()
+    for table in tables:
+        states, carried = step(table, carried, entities, plan)
+        yield states
+
+
+def merged_somehow(plan: Plan, parts: Sequence[States], data: st.DataObject) -> States:
+    """Merge one to three drawn states at a time until one is left."""
+    left = list(parts)
+    while len(left) > 1:
+        count = data.draw(st.integers(1, min(3, len(left))))
+        places = data.draw(st.permutations(range(len(left))))[:count]
+        chosen = [left[place] for place in places]
+        left = [one for place, one in enumerate(left) if place not in places]
+        left.insert(0, merge(plan, *chosen))
+        if count == 1:
+            left.append(left.pop(0))
+            left[:2] = [merge(plan, *left[:2])]
+    return left[0]
+
+
+def assert_same(plan: Plan, got: States, want: States) -> None:
+    assert got.counters == want.counters
+    got_frames, want_frames = in_order(plan, got), in_order(plan, want)
+    assert got_frames.keys() == want_frames.keys()
+    differing = [name for name in want_frames if not got_frames[name].equals(want_frames[name])]
+    assert differing == []
+
+
+def in_order(plan: Plan, states: States) -> dict[str, pl.DataFrame]:
+    """Return all frames, sorted; a count or sum that is missing is 0."""
+    frames = {}
+    for scope in plan.scopes:
+        found = states.scopes[scope.scope.view]
+        keys = [*scope.scope.keys, MINUTE]
+        added = [
+            state.name for state in scope.scalar_states if state.keep in {Keep.SUM, Keep.COUNT}
+        ]
+        frames[scope.scope.view] = found.scalars.sort(keys).with_columns(pl.col(added).fill_null(0))
+        for name, frame in found.keyed.items():
+            frames[f"{scope.scope.view} {name}"] = frame.sort([*keys, KEY])
+    return frames
+
+
+def copied(store: Path, path: Path) -> Path:
+    return Path(shutil.copyfile(store, path))
+
+
+def committed(parts: Sequence[States], path: Path, plan: Plan) -> tuple[Counters, Views]:
+    """Commit each of these states on its own; return what the store then says."""
+    with Store(path, plan) as store:
+        for number, states in enumerate(parts):
+            position = CapturePosition(number, number, f"{number}")
+            store.commit(None, Path(f"{number}"), [position], states)
+        return stored_counters(store), read_all(store)
+
+
+def stored_counters(store: Store) -> Counters:
+    total = Counters()
+    rows = store.query("SELECT kind, name, count FROM internal.counters").fetchall()
+    for kind, name, count in rows:
+        if kind in {"messages", "logs"}:
+            total += Counters(**{kind: count})
+        else:
+            getattr(total, kind)[name] += count
+    return total
+
+
+def read_all(store: Store) -> Views:
+    """Return the rows of every view and of the catalogue of entities."""
+    names = [
+        f"{scope.scope.view}_{resolution.name}"
+        for scope in store.plan.scopes
+        for resolution in RESOLUTIONS
+    ]
+    return {
+        name: sorted(store.query(f"FROM {name}").fetchall(), key=repr)
+        for name in [*names, "entities"]
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Row], places: Sequence[int]) -> Path:
+    with CaptureWriter(path) as writer:
+        for batch in cut_up(rows, places):
+            writer.write(as_batch(batch))
+    return path
+
+
+def capture_table(scenario: Path) -> pa.Table:
+    with CaptureReader(scenario / f"{scenario.name}.capture.arrows") as reader:
+        return pa.Table.from_batches([batch.messages for batch in reader])
+
+
+def mixed_rows(rows: pa.Table, draws: random.Random) -> list[int]:
+    """Return the numbers of all rows with the streams in a random interleaving."""
+    streams = rows["stream"].to_pylist()
+    numbered: dict[int, list[int]] = defaultdict(list)
+    for number, stream in enumerate(streams):
+        numbered[stream].append(number)
+    left = {stream: iter(numbers) for stream, numbers in numbered.items()}
+    draws.shuffle(streams)
+    return [next(left[stream]) for stream in streams]
