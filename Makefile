@@ -76,6 +76,10 @@ wire: $(DEV) ## Generate the Python code of engine/wire/*.proto
 	  --python_out=build/wire --pyi_out=build/wire $(PROTOS:%=framewalk/engine/wire/%.proto)
 	@cp build/wire/framewalk/engine/wire/*_pb2.py* engine/wire/
 
+.PHONY: reference
+reference: $(READY) ## Make the pages of docs/reference from the tables of the language
+	@$(BIN)/python -m framewalk.engine.oal.reference docs/reference
+
 .PHONY: fixtures
 fixtures: $(READY) ## Generate the committed captures again
 	@$(BIN)/python -m framewalk.fixtures.committed

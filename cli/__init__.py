@@ -1,5 +1,11 @@
 """The `framewalk` command."""
 
-from framewalk.cli.main import main
+import sys
+
+try:
+    from framewalk.cli.main import main
+except KeyboardInterrupt:
+    # Nothing has begun yet.
+    sys.exit(130)
 
 __all__ = ["main"]

@@ -17,7 +17,14 @@ from rich.text import Text
 # Nothing is wrapped in a pipe: a line stays a line.
 _PIPE_WIDTH = None if sys.stdout.isatty() else 10_000
 
-stdout = Console(soft_wrap=True, width=_PIPE_WIDTH)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller, as `print` does."""
+        raise BrokenPipeError
+
+
+stdout = _Console(soft_wrap=True, width=_PIPE_WIDTH)
 stderr = Console(stderr=True, soft_wrap=True)
 
 
@@ -29,6 +36,11 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning."""
     _say("warning", "bold yellow", message)
+
+
+def say(message: str) -> None:
+    """Print to standard error without a label."""
+    stderr.print(Text(message))
 
 
 def _say(label: str, style: str, message: str) -> None:

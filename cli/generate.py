@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,8 +14,18 @@ from framewalk.engine.capture import CAPTURE_SUFFIX
 from framewalk.fixtures import SCENARIOS, GenerateOptions
 from framewalk.fixtures import generate as generate_capture
 
+# Those in which every time of a capture and its cluster fits into 64-bit nanoseconds.
+_YEARS: Final = range(1972, 2261)
+
 # A type made of what the generator knows; mypy only follows members written out.
 Scenario = StrEnum("Scenario", {name.upper(): name for name in SCENARIOS})  # type: ignore[misc]
+
+
+def _check_start(start: datetime | None) -> datetime | None:
+    if start is not None and start.year not in _YEARS:
+        problem = f"the year must be from {_YEARS[0]} to {_YEARS[-1]}"
+        raise typer.BadParameter(problem)
+    return start
 
 
 def generate(
@@ -29,7 +39,7 @@ def generate(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Where the files go."),
+        typer.Option("--output", "-o", metavar="DIR", file_okay=False, help="Where the files go."),
     ] = Path(),
     seed: Annotated[int, typer.Option(help="The same options give the same capture.")] = 1,
     duration: Annotated[
@@ -39,6 +49,7 @@ def generate(
         float,
         typer.Option(
             min=0.01,
+            max=100_000,
             metavar="REQUESTS",
             help="Requests per second that enter the cluster; each causes several calls inside.",
         ),
@@ -49,6 +60,7 @@ def generate(
     start: Annotated[
         datetime | None,
         typer.Option(
+            callback=_check_start,
             help="When the capture begins, in UTC. Default: 2026-11-02T09:00:00.",
             show_default=False,
         ),

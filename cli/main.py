@@ -8,17 +8,40 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from framewalk.cli.console import complain
+from framewalk.cli.config import config
+from framewalk.cli.console import complain, say
 from framewalk.cli.generate import generate
+from framewalk.cli.oal import oal
 from framewalk.cli.replay import replay
 from framewalk.cli.sql import sql
 from framewalk.engine.errors import FramewalkError
+from framewalk.engine.oal.diagnostics import DefinitionError
+
+
+class _Commands(TyperGroup):
+    """Commands that end in words where typer ends without any."""
+
+    def invoke(self, context: Any) -> Any:  # noqa: ANN401 - as typer declares it
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except KeyboardInterrupt as error:
+            complain("interrupted; nothing stored is lost, run this again to go on")
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:
+            # The reader of a pipe has seen enough. Without this, closing stdout would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from error
+        return result
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="framewalk",
     help="Per-minute metrics of Kubernetes services from SkyWalking Rover's access logs.",
     epilog="Start with: framewalk generate bookinfo, then framewalk replay --help.",
@@ -31,6 +54,8 @@ app = typer.Typer(
 app.command()(replay)
 app.command()(sql)
 app.command()(generate)
+app.add_typer(config)
+app.add_typer(oal)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - a typer callback
@@ -56,17 +81,15 @@ def main() -> None:
     """Run the command; every error is a message, never a traceback."""
     try:
         app()
+    except DefinitionError as error:
+        # Each of its findings says itself that it is an error.
+        say(str(error))
     except FramewalkError as error:
         complain(str(error))
-    except KeyboardInterrupt:
-        complain("interrupted; what was committed before stays, run it again to go on")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough. Without this, closing stdout would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
-        complain(f"{error.filename or 'framewalk'}: {(error.strerror or str(error)).lower()}")
+        reason = (error.strerror or str(error)).lower()
+        remedy = "check the path, its permissions and the space left"
+        complain(f"{error.filename or 'output'}: {reason}; {remedy}")
     except Exception as error:
         if "FRAMEWALK_TRACEBACK" in os.environ:
             raise

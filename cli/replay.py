@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from framewalk.cli.console import byte_progress, stdout, warn
 from framewalk.engine import Store, load_plan, read_entities
-from framewalk.engine.capture import find_captures
+from framewalk.engine.apdex import read_apdex_thresholds
+from framewalk.engine.capture import CaptureReader, find_captures
+from framewalk.engine.errors import InputError
 from framewalk.engine.oal.catalogue import SCOPES
-from framewalk.engine.replay import COMMIT_LOGS, ReplayProgress, ReplaySummary
-from framewalk.engine.replay import replay as replay_captures
+from framewalk.engine.replayer import COMMIT_LOGS, ReplayProgress, ReplaySummary
+from framewalk.engine.replayer import replay as replay_captures
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -60,6 +63,16 @@ def replay(
             show_default=False,
         ),
     ] = None,
+    apdex_thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            "--apdex-thresholds",
+            metavar="FILE",
+            help="YAML with `service: milliseconds` lines, `default` being all other services. "
+            "Without it every service has 500.",
+            show_default=False,
+        ),
+    ] = None,
     commit_logs: Annotated[
         int,
         typer.Option(
@@ -70,18 +83,34 @@ def replay(
             "more are a little faster.",
         ),
     ] = COMMIT_LOGS,
+    *,
+    skip_unknown_scopes: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unknown-scopes",
+            help="Leave out definitions of scopes that framewalk does not have.",
+        ),
+    ] = False,
 ) -> None:
     """Turn captures into per-minute metrics in a DuckDB file.
 
     A capture that the file already holds is not counted again, and one whose replay was cut
     off goes on where it stopped. Read the metrics with [bold]framewalk sql[/bold].
     """
-    plan = load_plan(oal or ())
+    plan = load_plan(
+        oal or (),
+        read_apdex_thresholds(apdex_thresholds) if apdex_thresholds else None,
+        skip_unknown_scopes=skip_unknown_scopes,
+        on_warning=lambda warning: warn(str(warning)),
+    )
+    if not plan.metrics:
+        names = ", ".join(map(str, oal or ()))
+        raise InputError(names, "no metric is defined here", "give definitions of at least one")
     known_entities = read_entities(*entities)
-    started_s = time.monotonic()
+    paths = _openable(captures)
     with Store(store, plan) as opened, byte_progress() as progress:
-        paths = find_captures(captures)
         show = _Bars(progress, paths)
+        started_s = time.monotonic()
         summary = replay_captures(
             paths, known_entities, opened, on_progress=show, commit_logs=commit_logs
         )
@@ -89,7 +118,17 @@ def replay(
     for capture in summary.captures:
         if capture.warning:
             warn(capture.warning)
+        elif not capture.counters.messages + capture.known_messages:
+            warn(f"{capture.path}: this capture holds no messages; nothing was added")
     _print_summary(rows)
+
+
+def _openable(captures: list[Path]) -> list[Path]:
+    """Find the captures and open each once, so that a wrong one leaves the store alone."""
+    paths = find_captures(captures)
+    for path in paths:
+        CaptureReader(path).close()
+    return paths
 
 
 class _Bars:
@@ -97,7 +136,7 @@ class _Bars:
 
     def __init__(self, progress: Progress, paths: list[Path]) -> None:
         self._progress = progress
-        self._tasks = {path: progress.add_task(path.name, total=None) for path in paths}
+        self._tasks = {path: progress.add_task(escape(path.name), total=None) for path in paths}
 
     def __call__(self, done: ReplayProgress) -> None:
         task = self._tasks[done.path]
@@ -139,7 +178,7 @@ def _entity_counts(store: Store) -> dict[str, int]:
 def _print_summary(rows: list[tuple[str, str]]) -> None:
     if not stdout.is_terminal:
         for name, value in rows:
-            stdout.print(f"{name}\t{value}", highlight=False)
+            typer.echo(f"{name}\t{value}")
         return
     table = Table(show_header=False, box=None)
     table.add_column(justify="left")

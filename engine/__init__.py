@@ -23,11 +23,11 @@ from framewalk.engine.errors import (
     StoreLockedError,
     StoreVersionError,
 )
-from framewalk.engine.merge import ScopeStates, States, merge
 from framewalk.engine.oal.diagnostics import DefinitionError
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.pipeline import partial
-from framewalk.engine.replay import ReplayProgress, ReplaySummary, replay
+from framewalk.engine.replayer import ReplayProgress, ReplaySummary, replay
+from framewalk.engine.states import ScopeStates, States, merge
 from framewalk.engine.store import Store, open_for_reading
 
 __all__ = [

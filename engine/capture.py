@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import pyarrow as pa
 
@@ -35,6 +37,9 @@ CAPTURE_SCHEMA: Final = pa.schema(
 )
 
 _READ_BYTES: Final = 1 << 20
+_VERSION: Final = re.compile("[1-9][0-9]{0,8}")
+_ARROW_FILE_START: Final = b"ARROW1"
+_ARROW_STREAM_START: Final = b"\xff\xff\xff\xff"
 _ACCEPTED_MESSAGE_TYPES: Final = (pa.binary(), pa.large_binary())
 
 
@@ -75,12 +80,13 @@ class CaptureReader:
         self._file = _open(self.path)
         try:
             self._stream = pa.ipc.open_stream(self._file)
-        except (pa.ArrowInvalid, OSError) as error:
+            _check_schema(self.path, self._stream.schema)
+        except _DAMAGE as error:
             self._file.close()
-            empty = self._file.size_bytes == 0
-            problem = "the file is empty" if empty else "not an Arrow IPC stream"
-            raise CaptureError(self.path, problem, _CAPTURE_REMEDY) from error
-        self._check_schema(self._stream.schema)
+            raise CaptureError(self.path, _wrong_start(self.path), _CAPTURE_REMEDY) from error
+        except CaptureError:
+            self._file.close()
+            raise
 
     @property
     def size_bytes(self) -> int:
@@ -127,45 +133,17 @@ class CaptureReader:
         try:
             batch = self._stream.read_next_batch()
             batch.validate(full=True)
+            return _as_capture_schema(batch)
         except StopIteration:
             return None
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             self.warning = (
-                f"{self.path}: the record batch at byte {whole_bytes:,} is torn or damaged; "
-                f"the {self._messages:,} messages before it were read, "
-                f"the {self.size_bytes - whole_bytes:,} bytes from there on were left out "
-                f"({str(error).splitlines()[0]})"
+                f"{self.path}: torn or damaged from byte {whole_bytes:,} on "
+                f"({_first_line(error)}): {self._messages:,} messages were read, "
+                f"{self.size_bytes - whole_bytes:,} bytes were left out; "
+                "when you have the whole file, replay it: only the rest is added"
             )
             return None
-        return _as_capture_schema(batch)
-
-    def _check_schema(self, schema: pa.Schema) -> None:
-        text = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
-        if not text:
-            self._refuse(f"no {VERSION_KEY.decode()!r} in the schema metadata")
-        if not text.isdecimal():
-            self._refuse(f"the capture version is {text!r}, not a number")
-        if int(text) > CAPTURE_VERSION:
-            self._file.close()
-            raise CaptureError(
-                self.path,
-                f"capture version {text} is newer than {CAPTURE_VERSION}, the newest known here",
-                "upgrade framewalk",
-            )
-        for field in CAPTURE_SCHEMA:
-            self._check_field(schema, field)
-
-    def _check_field(self, schema: pa.Schema, field: pa.Field) -> None:
-        if field.name not in schema.names:
-            self._refuse(f"column {field.name!r} is missing")
-        found = schema.field(field.name).type
-        accepted = _ACCEPTED_MESSAGE_TYPES if field.name == "message" else (field.type,)
-        if found not in accepted:
-            self._refuse(f"column {field.name!r} is {found}, not {field.type}")
-
-    def _refuse(self, problem: str) -> NoReturn:
-        self._file.close()
-        raise CaptureError(self.path, problem, _CAPTURE_REMEDY)
 
 
 class CaptureWriter:
@@ -258,6 +236,8 @@ def find_captures(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
+# What pyarrow raises on bytes that are not what it expects.
+_DAMAGE: Final = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 _CAPTURE_REMEDY: Final = f"give a file that framewalk recorded or generated (*{CAPTURE_SUFFIX})"
 
 
@@ -274,7 +254,9 @@ class _DigestingFile(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
+        # A damaged length may ask for more than there is, and Python would make room for it.
+        left = max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
+        content = self._file.read(left if size < 0 else min(size, left))
         self._hash.update(content)
         self.offset_bytes += len(content)
         return content
@@ -291,6 +273,9 @@ class _DigestingFile(io.RawIOBase):
 
 
 def _open(path: Path) -> _DigestingFile:
+    if path.is_fifo():
+        # Reading goes through a capture more than once.
+        raise CaptureError(path, "this is a pipe", "write the capture into a file first")
     try:
         return _DigestingFile(path)
     except OSError as error:
@@ -301,6 +286,55 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def _wrong_start(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        return "the file is empty"
+    if start.startswith(_ARROW_FILE_START):
+        return "this is an Arrow file, not an Arrow stream"
+    if start.startswith(_ARROW_STREAM_START):
+        return "its header is cut off or damaged"
+    return "this is not an Arrow stream"
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    text = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
+    if not _VERSION.fullmatch(text):
+        problem = (
+            f"the version in its header is {text[:20]!r}" if text else "no version in its header"
+        )
+        raise CaptureError(path, f"{problem} ({VERSION_KEY.decode()})", _CAPTURE_REMEDY)
+    if int(text) > CAPTURE_VERSION:
+        raise CaptureError(
+            path,
+            f"capture version {text} is newer than {CAPTURE_VERSION}, the newest known here",
+            "upgrade framewalk",
+        )
+    for field in CAPTURE_SCHEMA:
+        problem = _field_problem(schema, field)
+        if problem:
+            raise CaptureError(path, f"column {field.name!r} {problem}", _CAPTURE_REMEDY)
+
+
+def _field_problem(schema: pa.Schema, field: pa.Field) -> str:
+    if field.name not in schema.names:
+        return "is missing"
+    if schema.names.count(field.name) > 1:
+        return "is there more than once"
+    found = schema.field(field.name).type
+    accepted = _ACCEPTED_MESSAGE_TYPES if field.name == "message" else (field.type,)
+    return "" if found in accepted else f"is {found}, not {field.type}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _as_capture_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
+    for name in CAPTURE_SCHEMA.names:
+        if batch[name].null_count:
+            problem = f"column {name!r} has nulls"
+            raise pa.ArrowInvalid(problem)
     columns = [batch[field.name].cast(field.type) for field in CAPTURE_SCHEMA]
     return pa.RecordBatch.from_arrays(columns, schema=CAPTURE_SCHEMA)

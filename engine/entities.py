@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import polars as pl
 
-from framewalk.engine.kubernetes import read_dump
+from framewalk.engine.kubernetes import canonical_ip, read_dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,6 @@ OPEN_START_NS: Final = -(2**63)
 OPEN_END_NS: Final = 2**63 - 1
 
 _NAMES: Final = ("namespace", "service", "instance")
-_MAPPED_IPV4: Final = r"(?i)^::ffff:([0-9]{1,3}(?:\.[0-9]{1,3}){3})$"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,9 +77,7 @@ class Entities:
         Returns (namespace, service, instance), all String, in the same row order; all three
         are null where the address belongs to nobody at that time.
         """
-        asked = addresses.select(
-            pl.col("ip").str.replace(_MAPPED_IPV4, "$1"), pl.col("time_ns")
-        ).with_row_index("row")
+        asked = addresses.select(_canonical(addresses["ip"]), "time_ns").with_row_index("row")
         found = asked.sort("time_ns").join_asof(
             self.addresses,
             left_on="time_ns",
@@ -88,7 +85,7 @@ class Entities:
             by="ip",
             check_sortedness=False,  # polars cannot check it within groups, and says so
         )
-        current = pl.col("time_ns") < pl.col("end_ns")
+        current = (pl.col("time_ns") < pl.col("end_ns")) | (pl.col("end_ns") == OPEN_END_NS)
         return found.sort("row").select(pl.when(current).then(name).alias(name) for name in _NAMES)
 
 
@@ -98,6 +95,19 @@ def read_entities(*paths: str | Path) -> Entities:
     Raises EntitiesError as `read_dump` does.
     """
     return Entities.from_inventory(read_dump(paths))
+
+
+def _canonical(ips: pl.Series) -> pl.Series:
+    """Put each distinct IPv6 address into its one form; IPv4 has no other."""
+    spelt = ips.filter(ips.str.contains(":", literal=True)).unique().to_list()
+    return ips.replace({text: _canonical_or_same(text) for text in spelt})
+
+
+def _canonical_or_same(text: str) -> str:
+    try:
+        return canonical_ip(text)
+    except ValueError:
+        return text
 
 
 class _Claim(NamedTuple):

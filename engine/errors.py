@@ -4,7 +4,8 @@ FramewalkError
 ├── InputError            the caller gave something unreadable: mend it and try again
 │   ├── CaptureError      a capture file
 │   ├── EntitiesError     a Kubernetes dump
-│   └── DefinitionError   an OAL file (engine/oal/diagnostics.py)
+│   ├── DefinitionError   an OAL file (engine/oal/diagnostics.py)
+│   └── ConfigError       a configuration (receiver/config_file.py)
 └── StoreError            the store cannot be used as it is; what it holds is untouched
     ├── StoreLockedError  another process has it open: wait, or stop that process
     └── StoreVersionError written by a newer framewalk: upgrade

@@ -15,11 +15,11 @@ from framewalk.engine.capture import CAPTURE_SCHEMA
 from framewalk.engine.counters import Counters
 from framewalk.engine.decode import decode
 from framewalk.engine.flatten import DEVICE_NAME, concat_logs, flatten
-from framewalk.engine.merge import States, merge
+from framewalk.engine.log_states import log_states
 from framewalk.engine.oal.plan import log_columns
-from framewalk.engine.partial import log_states
 from framewalk.engine.resolve import resolve
 from framewalk.engine.rollup import roll_up, with_sides
+from framewalk.engine.states import States, merge
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:

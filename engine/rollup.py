@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from framewalk.engine.derive import endpoint_expression
-from framewalk.engine.merge import (
+from framewalk.engine.log_states import OperationStates
+from framewalk.engine.oal.bound import Keep
+from framewalk.engine.oal.catalogue import DETECT_POINTS, Column, Level
+from framewalk.engine.oal.expressions import condition_expression
+from framewalk.engine.schemas import ROLES
+from framewalk.engine.states import (
     KEY,
     MINUTE,
     TRAITS,
@@ -23,11 +28,6 @@ from framewalk.engine.merge import (
     merge_expression,
     merge_rows,
 )
-from framewalk.engine.oal.bound import Keep
-from framewalk.engine.oal.catalogue import DETECT_POINTS, Column, Level
-from framewalk.engine.oal.expressions import condition_expression
-from framewalk.engine.partial import OperationStates
-from framewalk.engine.schemas import ROLES
 from framewalk.engine.traits import traits_expression
 
 if TYPE_CHECKING:

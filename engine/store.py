@@ -7,6 +7,7 @@ message is either counted and behind the position, or neither.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,10 +17,10 @@ import polars as pl
 
 from framewalk.engine.capture import CapturePosition
 from framewalk.engine.errors import StoreError, StoreLockedError, StoreVersionError
-from framewalk.engine.merge import KEY, MINUTE, TRAITS, VALUE
 from framewalk.engine.oal.bind import bind
 from framewalk.engine.oal.catalogue import SCOPES
 from framewalk.engine.oal.parser import parse
+from framewalk.engine.states import KEY, MINUTE, TRAITS, VALUE
 from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
@@ -36,13 +37,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from framewalk.engine.counters import Counters
-    from framewalk.engine.merge import ScopeStates, States
     from framewalk.engine.oal.bound import Metric, State
     from framewalk.engine.oal.catalogue import Scope
     from framewalk.engine.oal.plan import Plan
+    from framewalk.engine.states import ScopeStates, States
 
 STORE_VERSION: Final = 1
 
+# What DuckDB raises when a file cannot be read or written, whatever is asked of it.
+_FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
+_ANYTHING: Final = (
+    "SELECT 1 FROM duckdb_tables() UNION ALL "
+    "SELECT 1 FROM duckdb_views() WHERE NOT internal UNION ALL "
+    "SELECT 1 FROM duckdb_schemas() WHERE NOT internal"
+)
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 
 
@@ -75,6 +83,9 @@ class Store:
             _prepare(self._connection, self.path)
             self._remember(plan)
             self._columns = _state_columns(self._connection)
+        except _FAULTS as error:
+            self._connection.close()
+            raise _explained(self.path, error) from error
         except BaseException:
             self._connection.close()
             raise
@@ -133,7 +144,7 @@ class Store:
             self._insert("internal.positions", _as_positions(capture, reached))
             self._run("COMMIT")
         except BaseException:
-            self._connection.rollback()
+            self._roll_back()
             raise
         return capture
 
@@ -166,23 +177,22 @@ class Store:
         stored = dict(self._run("SELECT name, definition FROM internal.definitions"))
         for metric in plan.metrics:
             known = stored.get(metric.name)
-            if known is not None and known != str(metric.definition):
+            if known is not None and _changed(known, metric):
                 raise StoreError(
                     self.path,
-                    f"metric {metric.name!r} is defined here as `{_one_line(known)}`, "
-                    f"now it is `{_one_line(str(metric.definition))}`",
-                    "give the new meaning a new name, or replay into a new store",
+                    f"it defines {metric.name!r} as `{_one_line(known)}`, "
+                    f"the definitions at hand as `{_one_line(str(metric.definition))}`",
+                    "give the new meaning a new name, or use a new store",
                 )
         added = [metric for metric in plan.metrics if metric.name not in stored]
-        is_new = not self._run("SELECT 1 FROM duckdb_views() WHERE view_name = 'metric_values'")
-        if not added and not is_new:
+        if not added and self._run("SELECT 1 FROM duckdb_views() WHERE view_name = 'entities'"):
             return
         self._run("BEGIN")
         try:
             self._define(added)
             self._run("COMMIT")
         except BaseException:
-            self._connection.rollback()
+            self._roll_back()
             raise
 
     def _define(self, added: Sequence[Metric]) -> None:
@@ -206,7 +216,15 @@ class Store:
         self._run(f"ALTER TABLE {states_table(scope)} ADD COLUMN {column} {column_type}")
 
     def _run(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
-        return _run(self._connection, sql, parameters)
+        try:
+            return _run(self._connection, sql, parameters)
+        except _FAULTS as error:
+            raise _explained(self.path, error) from error
+
+    def _roll_back(self) -> None:
+        # A commit that failed has rolled back already.
+        with contextlib.suppress(duckdb.TransactionException):
+            self._connection.rollback()
 
 
 def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
@@ -220,6 +238,9 @@ def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
     connection = _connect(store_path, read_only=True)
     try:
         _check_version(connection, store_path)
+    except _FAULTS as error:
+        connection.close()
+        raise _explained(store_path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -231,6 +252,9 @@ def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         return duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
         raise _explained(path, error) from error
+    except RuntimeError as error:
+        # What DuckDB makes of a path that is not Unicode.
+        raise StoreError(path, "its name is not UTF-8 text", "name it otherwise") from error
 
 
 def _explained(path: Path, error: duckdb.Error) -> StoreError:
@@ -239,11 +263,28 @@ def _explained(path: Path, error: duckdb.Error) -> StoreError:
         return StoreLockedError(
             path, f"another process has it open ({_lock_holder(text)})", "stop it, or wait for it"
         )
+    return StoreError(path, *(_wrong_path(path) or _wrong_content(path, text)))
+
+
+def _wrong_path(path: Path) -> tuple[str, str] | None:
     if path.is_dir():
-        return StoreError(path, "this is a folder", "name a file")
-    if "not a valid DuckDB database file" in text:
-        return StoreError(path, "this is not a DuckDB file", "name another file")
-    return StoreError(path, text, "check the path, or name another file")
+        return "this is a folder", "name a file"
+    if not path.parent.is_dir():
+        return "its folder does not exist", "make it, or check the path"
+    return None
+
+
+def _wrong_content(path: Path, text: str) -> tuple[str, str]:
+    if "Could not write" in text:
+        reason = text.rpartition(": ")[2].lower()
+        return f"cannot be written ({reason})", "make room and run this again, nothing is lost"
+    if "Could not read" in text or "Corrupt" in text:
+        return "the file is damaged or cut off", "use a copy of it, or replay into a new store"
+    if "not a valid DuckDB database file" not in text:
+        return text, "check the path, or name another file"
+    if path.stat().st_size == 0:
+        return "the file is empty", "remove it, or name another file"
+    return "this is not a DuckDB file", "name another file"
 
 
 def _lock_holder(text: str) -> str:
@@ -253,8 +294,7 @@ def _lock_holder(text: str) -> str:
 
 def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Make the tables in a new file; check the version of an existing one."""
-    tables = _run(connection, "SELECT count(*) FROM duckdb_tables()")[0][0]
-    if tables:
+    if _run(connection, _ANYTHING):
         _check_version(connection, path)
         return
     _run(connection, "BEGIN")
@@ -266,7 +306,7 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     try:
         version = int(_run(connection, "SELECT version FROM internal.store")[0][0])
-    except (duckdb.Error, IndexError) as error:
+    except (duckdb.ProgrammingError, IndexError, TypeError, ValueError) as error:
         raise StoreError(
             path, "this DuckDB file was not made by framewalk", "name another file"
         ) from error
@@ -389,6 +429,14 @@ def _as_counters(capture: int, counters: Counters) -> pl.DataFrame:
     return frame.with_columns(capture=pl.lit(capture, pl.Int64)).filter(pl.col("count") > 0)
 
 
+def _changed(known: str, metric: Metric) -> bool:
+    """Tell whether a stored definition means something else; how it is written does not count."""
+    if known == str(metric.definition):
+        return False
+    (before,) = bind([parse(known, "<store>")]).metrics or (None,)
+    return before is None or before.meaning != metric.meaning
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -396,5 +444,11 @@ def _one_line(text: str) -> str:
 def _run(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    # A result that is not read to its end keeps the connection busy.
-    return connection.execute(sql, parameters).fetchall()
+    try:
+        # A result that is not read to its end keeps the connection busy.
+        return connection.execute(sql, parameters).fetchall()
+    except RuntimeError as error:
+        if "interrupted" in str(error):
+            # What DuckDB makes of Ctrl-C.
+            raise KeyboardInterrupt from error
+        raise

@@ -16,7 +16,7 @@ from framewalk.engine.capture import CaptureWriter
 from framewalk.engine.counters import Counters
 from framewalk.engine.entities import Entities, read_entities
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.replay import replay
+from framewalk.engine.replayer import replay
 from framewalk.engine.store import Store
 
 DEFINITIONS = read_definitions()
@@ -35,9 +35,7 @@ def test_committed_captures_have_the_reference_values(
 ) -> None:
     capture = scenario / f"{scenario.name}.capture.arrows"
     dump = scenario / "kubectl.yaml"
-    want = analyse(
-        read_capture_rows(capture), load_dump(dump), DEFINITIONS, resolution=resolution
-    )
+    want = analyse(read_capture_rows(capture), load_dump(dump), DEFINITIONS, resolution=resolution)
     with Store(tmp_path / "store.duckdb", plan) as store:
         summary = replay([capture], read_entities(dump), store)
         got = read_views(store, resolution)

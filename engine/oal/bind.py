@@ -7,42 +7,33 @@ are conditions on columns. Follows analysis.md, sections 3 and 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from framewalk.engine.oal import syntax
-from framewalk.engine.oal.bound import (
-    Bucket,
-    Condition,
-    Keep,
-    Label,
-    Metric,
-    Predicate,
-    Selection,
-    State,
-    StatePart,
-    Value,
-)
+from framewalk.engine.oal.bound import Metric, State, Value
 from framewalk.engine.oal.catalogue import ENUMERATIONS, SCOPES, Column, Level, ValueType
+from framewalk.engine.oal.comparison import OF_STRING, Comparison, Typed, select, state_parts
 from framewalk.engine.oal.diagnostics import Severity, suggest
-from framewalk.engine.oal.functions import FUNCTIONS, Call, Kind, Source
-from framewalk.engine.oal.syntax import Cast, Definition, Disable, Operator
+from framewalk.engine.oal.functions import FUNCTIONS, Kind, Source
+from framewalk.engine.oal.never import why_filtered_out, why_without_value
+from framewalk.engine.oal.syntax import Definition, Disable, Operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from framewalk.engine.oal.bound import Scalar
     from framewalk.engine.oal.catalogue import Scope
     from framewalk.engine.oal.diagnostics import Diagnostic, SourceText
     from framewalk.engine.oal.functions import MetricFunction, Parameter
+    from framewalk.engine.oal.never import Reason
     from framewalk.engine.oal.parser import Parsed
-    from framewalk.engine.oal.syntax import Span
+    from framewalk.engine.oal.syntax import Cast, Span
 
 DECORATORS: Final = ("K8SServiceDecorator",)
+RESERVED_NAMES: Final = frozenset({"time_bucket", "entity_id"})
 
-_LARGEST_PARAMETER: Final = 1_000_000_000
-_TO_LONG: Final = frozenset(Cast)
-_OF_STRING: Final = frozenset({Cast.STRING_TO_LONG, Cast.STRING_TO_INT})
 _EQUALITY: Final = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
 _ORDER: Final = frozenset(
     {Operator.GREATER, Operator.LESS, Operator.GREATER_EQUAL, Operator.LESS_EQUAL}
@@ -67,9 +58,9 @@ _KINDS: Final = {
     Kind.STRING: "an attribute that is a string",
     Kind.BOOLEAN: "an attribute that is true or false, such as protocol.success",
     Kind.NUMBER: "an attribute that is a number",
-    Kind.INTEGER: f"a number from 1 to {_LARGEST_PARAMETER:,}",
+    Kind.INTEGER: "a number",
 }
-_ATTRIBUTE_KINDS: Final = {
+_ATTRIBUTE_KINDS: Final[Mapping[Kind, ValueType]] = {
     Kind.SERVICE_NAME: ValueType.STRING,
     Kind.STRING: ValueType.STRING,
     Kind.BOOLEAN: ValueType.BOOLEAN,
@@ -88,54 +79,81 @@ class Bound:
 def bind(files: Sequence[Parsed], *, skip_unknown_scopes: bool = False) -> Bound:
     """Bind the statements of all files together; names are unique and disabled across files.
 
-    The diagnostics include those of the parser. With `skip_unknown_scopes` a definition of
-    another scope is left out with a warning.
+    The diagnostics include those of the parser, in the order of the files. With
+    `skip_unknown_scopes` a definition of another scope is left out with a warning.
     """
-    found = [diagnostic for file in files for diagnostic in file.diagnostics]
-    metrics: dict[str, Metric] = {}
-    disabled: dict[str, Disable] = {}
+    names = _Names(files)
+    found: list[Diagnostic] = []
+    metrics: list[Metric] = []
     for file in files:
+        in_file = list(file.diagnostics)
         for statement in file.script.statements:
-            try:
-                if isinstance(statement, Definition):
-                    _define(metrics, statement, file.source)
-                else:
-                    disabled[statement.name] = statement
-            except _RejectedError as error:
-                skipped = skip_unknown_scopes and error.unknown_scope
-                severity = Severity.WARNING if skipped else Severity.ERROR
-                found.append(replace(error.diagnostic, severity=severity))
-    found.extend(_unknown_disabled(files))
-    kept = tuple(metric for name, metric in metrics.items() if name not in disabled)
+            if isinstance(statement, Disable):
+                in_file.extend(names.about_disable(statement, file.source))
+                continue
+            binder = _Binder(file.source, statement)
+            metric = binder.metric(skip_unknown_scopes=skip_unknown_scopes)
+            if not binder.skipped:
+                in_file.extend(names.about_name(statement, file.source, binder.scope))
+            in_file.extend(binder.found)
+            if metric is not None:
+                metrics.append(metric)
+        found.extend(sorted(in_file, key=lambda one: (one.line, one.column)))
+    disabled = names.disabled
+    kept = tuple(
+        {metric.name: metric for metric in metrics if metric.name not in disabled}.values()
+    )
     return Bound(kept, tuple(found))
 
 
-def _define(metrics: dict[str, Metric], definition: Definition, source: SourceText) -> None:
-    first = metrics.get(definition.name)
-    if first is not None:
-        span = first.definition.name_span
-        raise _RejectedError(
-            source.diagnostic(
+class _Names:
+    """What is defined and disabled in all files; case does not count, as in SQL."""
+
+    def __init__(self, files: Sequence[Parsed]) -> None:
+        statements = [statement for file in files for statement in file.script.statements]
+        self._defined: Final = [one.name for one in statements if isinstance(one, Definition)]
+        self.disabled: Final = {one.name for one in statements if isinstance(one, Disable)}
+        self._unread: Final = [file.source.text for file in files if file.diagnostics]
+        self._first: Final[dict[str, Definition]] = {}
+
+    def about_name(
+        self, definition: Definition, source: SourceText, scope: Scope | None
+    ) -> Iterator[Diagnostic]:
+        """Tell whether a definition's name is taken by one before it, or by a view's column."""
+        name = definition.name.casefold()
+        first = self._first.setdefault(name, definition)
+        if first is not definition:
+            as_what = "" if first.name == definition.name else f", as {first.name}: case is ignored"
+            yield source.diagnostic(
                 definition.name_span,
                 f"metric {definition.name!r} is defined twice",
-                hint=f"the first definition is at {span.path}:{span.line}",
+                hint=f"the first definition is at {_place(first.name_span)}{as_what}",
             )
-        )
-    metrics[definition.name] = _Binder(source, definition).metric()
-
-
-def _unknown_disabled(files: Sequence[Parsed]) -> Iterable[Diagnostic]:
-    statements = [
-        (statement, file.source) for file in files for statement in file.script.statements
-    ]
-    names = {statement.name for statement, _ in statements if isinstance(statement, Definition)}
-    for statement, source in statements:
-        if isinstance(statement, Disable) and statement.name not in names:
+        if name in RESERVED_NAMES or (scope is not None and name in scope.keys):
             yield source.diagnostic(
-                statement.name_span,
-                f"there is no metric {statement.name!r} to disable",
-                hint=_did_you_mean(statement.name, names),
+                definition.name_span,
+                f"a metric cannot have the name {definition.name!r}",
+                hint="the views have a column of that name already",
             )
+
+    def about_disable(self, statement: Disable, source: SourceText) -> Iterator[Diagnostic]:
+        """Tell whether there is nothing of that name to disable."""
+        if statement.name in self._defined or self._may_be_unread(statement.name):
+            return
+        yield source.diagnostic(
+            statement.name_span,
+            f"there is no metric {statement.name!r} to disable",
+            hint=_did_you_mean(statement.name, self._defined),
+        )
+
+    def _may_be_unread(self, name: str) -> bool:
+        """Tell whether a file with syntax errors seems to define the name."""
+        definition = re.compile(rf"\b{re.escape(name)}\s*=")
+        return any(definition.search(text) for text in self._unread)
+
+
+def _place(span: Span) -> str:
+    return f"{span.path}:{span.line}:{span.column}"
 
 
 def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -144,104 +162,99 @@ def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 class _RejectedError(Exception):
-    """A definition cannot be bound; carries what to tell about it."""
+    """A part of a definition cannot be bound; carries what to tell about it."""
 
-    def __init__(self, diagnostic: Diagnostic, *, unknown_scope: bool = False) -> None:
+    def __init__(self, diagnostic: Diagnostic) -> None:
         self.diagnostic = diagnostic
-        self.unknown_scope = unknown_scope
         super().__init__(str(diagnostic))
 
 
-@dataclass(frozen=True, slots=True)
-class _Typed:
-    """An attribute with its cast: what it is in each operation that has it."""
-
-    type: ValueType
-    per_operation: Mapping[str, Value | str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """A condition whose attribute is resolved."""
-
-    typed: _Typed
-    operator: Operator
-    operand: Scalar | tuple[Scalar, ...]
-
-    def on(self, operation: str) -> Predicate | bool:
-        """Return what is left to check on logs of an operation, or the answer."""
-        value = self.typed.per_operation.get(operation)
-        if isinstance(value, Value):
-            return Predicate(value, self.operator, self.operand)
-        return _holds(value, self.operator, self.operand)
-
-
-_Argument: TypeAlias = _Comparison | _Typed | int
-
-
-def _holds(value: str | None, operator: Operator, operand: Scalar | tuple[Scalar, ...]) -> bool:
-    """Compare a constant; None stands for an attribute that the log does not have."""
-    if operator in _EQUALITY:
-        return (value == operand) is (operator is Operator.EQUAL)
-    if value is None:
-        return operator is Operator.NOT_CONTAIN
-    if operator is Operator.IN and isinstance(operand, tuple):
-        return value in operand
-    return operator is Operator.LIKE and _is_like(value, str(operand))
-
-
-def _is_like(value: str, pattern: str) -> bool:
-    inner = pattern.removeprefix("%").removesuffix("%")
-    if pattern.startswith("%") and pattern.endswith("%"):
-        return inner in value
-    return value.endswith(inner) if pattern.startswith("%") else value.startswith(inner)
+_Argument: TypeAlias = Comparison | Typed | int
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 class _Binder:
-    """Binds one definition."""
+    """Binds one definition; `found` has everything that is wrong with it."""
 
     def __init__(self, source: SourceText, definition: Definition) -> None:
         self._source = source
         self._definition = definition
-        self._scope = self._find_scope()
-        self._function = self._find_function()
+        self.found: list[Diagnostic] = []
+        self.skipped = False
+        self.scope = SCOPES.get(definition.source.scope)
 
-    def metric(self) -> Metric:
-        """Bind the definition, or raise _RejectedError."""
+    def metric(self, *, skip_unknown_scopes: bool) -> Metric | None:
+        """Bind the definition; None if it has errors or is skipped."""
+        scope = self.scope
+        if scope is None:
+            self.skipped = skip_unknown_scopes
+            self.found.append(self._unknown_scope())
+            return None
         self._check_decorator()
-        source = self._source_attribute()
-        filters = [self._comparison(condition) for condition in self._definition.filters]
-        arguments = self._arguments()
-        operations = self._scope.operations if source is None else tuple(source.per_operation)
+        function = self._attempt(self._find_function)
+        source = self._attempt(self._source_attribute, scope, function)
+        filters = [
+            comparison
+            for condition in self._definition.filters
+            if (comparison := self._attempt(self._comparison, scope, condition)) is not None
+        ]
+        arguments = self._arguments(scope, function) if function is not None else []
+        if function is None or self._is_wrong():
+            return None
+        return self._attempt(self._with_states, scope, function, source, filters, arguments)
+
+    def _attempt(
+        self,
+        bind_part: Callable[_Parameters, _Result],
+        *arguments: _Parameters.args,
+        **options: _Parameters.kwargs,
+    ) -> _Result | None:
+        """Bind one part, so that its error does not hide those of the other parts."""
+        try:
+            return bind_part(*arguments, **options)
+        except _RejectedError as error:
+            self.found.append(error.diagnostic)
+            return None
+
+    def _is_wrong(self) -> bool:
+        return any(diagnostic.severity is Severity.ERROR for diagnostic in self.found)
+
+    def _with_states(
+        self,
+        scope: Scope,
+        function: MetricFunction,
+        source: Typed | None,
+        filters: list[Comparison],
+        arguments: list[_Argument],
+    ) -> Metric:
+        filtered_out = why_filtered_out(scope, self._definition, filters)
+        if filtered_out is not None:
+            self._refuse_for(filtered_out)
+        operations = scope.operations if source is None else tuple(source.per_operation)
         parts = [
-            _state_parts(self._function, selection, source, arguments)
+            state_parts(function, selection, source, arguments)
             for operation in operations
-            if (selection := _select(operation, filters)) is not None
+            if (selection := select(operation, filters)) is not None
         ]
         states = tuple(
             State(tuple(part for part in same if part is not None))
             for same in zip(*parts, strict=True)
         )
         if not states or not all(state.parts for state in states):
-            self._refuse(
-                self._definition.function.span,
-                f"metric {self._definition.name!r} can never have a value",
-                hint="no kind of log has all of its attributes and meets its filters on `type`",
-            )
+            self._refuse_for(why_without_value(scope, self._definition, filters, source, arguments))
         integers = tuple(argument for argument in arguments if isinstance(argument, int))
-        return Metric(self._definition, self._scope, self._function, states, integers)
+        return Metric(self._definition, scope, function, states, integers)
 
-    def _find_scope(self) -> Scope:
+    def _unknown_scope(self) -> Diagnostic:
         source = self._definition.source
-        if source.scope not in SCOPES:
-            diagnostic = self._source.diagnostic(
-                source.scope_span,
-                f"unknown scope {source.scope!r}",
-                wanted=f"one of {', '.join(SCOPES)}",
-                hint=_did_you_mean(source.scope, SCOPES),
-            )
-            raise _RejectedError(diagnostic, unknown_scope=True)
-        return SCOPES[source.scope]
+        return self._source.diagnostic(
+            source.scope_span,
+            f"unknown scope {source.scope!r}",
+            wanted=f"one of {', '.join(SCOPES)}",
+            hint=_did_you_mean(source.scope, SCOPES),
+            severity=Severity.WARNING if self.skipped else Severity.ERROR,
+        )
 
     def _find_function(self) -> MetricFunction:
         function = self._definition.function
@@ -257,44 +270,61 @@ class _Binder:
     def _check_decorator(self) -> None:
         decorator = self._definition.decorator
         if decorator is not None and decorator.value not in DECORATORS:
-            self._refuse(
-                decorator.span,
-                f"unknown decorator {decorator.value!r}",
-                wanted=f"one of {', '.join(DECORATORS)}",
-                hint=_did_you_mean(decorator.value, DECORATORS),
+            self.found.append(
+                self._source.diagnostic(
+                    decorator.span,
+                    f"unknown decorator {decorator.value!r}: it changes nothing",
+                    wanted=f"one of {', '.join(DECORATORS)}",
+                    hint=_did_you_mean(decorator.value, DECORATORS),
+                    severity=Severity.WARNING,
+                )
             )
 
-    def _source_attribute(self) -> _Typed | None:
+    def _source_attribute(self, scope: Scope, function: MetricFunction | None) -> Typed | None:
         source = self._definition.source
-        needs_number = self._function.source is Source.NUMBER
+        needs_number = function is not None and function.source is Source.NUMBER
+        message = f"{self._definition.function.name}() needs a number"
         if isinstance(source.attribute, syntax.Star):
+            if source.cast is not None:
+                self._refuse(source.span, f"{source.cast} converts an attribute", got="*")
             if needs_number:
                 self._refuse(
                     source.attribute.span,
-                    f"{self._function.name}() needs a number",
+                    message,
                     got="*",
-                    wanted="an attribute, as in from(K8SService.connect.duration)",
+                    wanted=f"an attribute, as in from({self._some_number(scope)})",
                 )
             return None
-        typed = self._attribute(source.attribute, source.cast)
+        typed = self._attribute(scope, source.attribute, source.cast)
         if needs_number and typed.type is not ValueType.LONG:
             self._refuse(
                 source.attribute.span,
-                f"{self._function.name}() needs a number",
+                message,
                 got=f"{source.attribute}, a {typed.type}",
+                hint=f"(str->long){scope.name}.{source.attribute} is the number that it spells"
+                if typed.type is ValueType.STRING
+                else "",
             )
         return typed
 
-    def _attribute(self, attribute: syntax.Attribute, cast: Cast | None) -> _Typed:
+    @staticmethod
+    def _some_number(scope: Scope) -> str:
+        numbers = (one.path for one in scope.attributes.values() if one.type is ValueType.LONG)
+        return f"{scope.name}.{next(numbers)}"
+
+    def _attribute(self, scope: Scope, attribute: syntax.Attribute, cast: Cast | None) -> Typed:
         path = str(attribute)
-        if path not in self._scope.attributes:
+        if path not in scope.attributes:
+            is_map = isinstance(attribute, syntax.MapAttribute)
             self._refuse(
                 attribute.span,
-                f"{self._scope.name} has no attribute {path!r}",
-                hint=_did_you_mean(path, self._scope.attributes),
+                f"{scope.name} has no attribute {path!r}",
+                hint="none of its attributes is a map"
+                if is_map
+                else _did_you_mean(path, scope.attributes),
             )
-        known = self._scope.attributes[path]
-        castable = ValueType.STRING if cast in _OF_STRING else ValueType.LONG
+        known = scope.attributes[path]
+        castable = ValueType.STRING if cast in OF_STRING else ValueType.LONG
         if cast is not None and known.type is not castable:
             self._refuse(
                 attribute.span,
@@ -304,26 +334,28 @@ class _Binder:
         per_operation = {
             operation: Value(column, cast) if isinstance(column, Column) else column
             for operation, column in known.columns.items()
+            # A constant is a word: where a number is wanted, that operation has none.
+            if cast is None or isinstance(column, Column)
         }
-        return _Typed(known.type if cast is None else ValueType.LONG, per_operation)
+        return Typed(known.type if cast is None else ValueType.LONG, per_operation)
 
-    def _comparison(self, condition: syntax.Condition) -> _Comparison:
-        typed = self._attribute(condition.attribute, condition.cast)
+    def _comparison(self, scope: Scope, condition: syntax.Condition) -> Comparison:
+        typed = self._attribute(scope, condition.attribute, condition.cast)
         if condition.operator not in _OPERATORS[typed.type]:
             self._refuse(
                 condition.operator_span,
                 f"a {typed.type} has no operator {condition.operator}",
-                wanted=f"one of {' '.join(sorted(_OPERATORS[typed.type]))}",
+                wanted=f"one of {', '.join(o for o in Operator if o in _OPERATORS[typed.type])}",
             )
         if isinstance(condition.value, tuple):
             values = tuple(self._operand(value, typed, condition) for value in condition.value)
-            return _Comparison(typed, condition.operator, values)
+            return Comparison(typed, condition.operator, values)
         operand = self._operand(condition.value, typed, condition)
         if condition.operator is Operator.LIKE and isinstance(operand, str):
             self._check_pattern(condition, operand)
-        return _Comparison(typed, condition.operator, operand)
+        return Comparison(typed, condition.operator, operand)
 
-    def _operand(self, value: syntax.Value, typed: _Typed, condition: syntax.Condition) -> Scalar:
+    def _operand(self, value: syntax.Value, typed: Typed, condition: syntax.Condition) -> Scalar:
         if isinstance(value, syntax.Null):
             if condition.operator not in _EQUALITY:
                 self._refuse(value.span, "null can be compared with == and != only")
@@ -362,39 +394,52 @@ class _Binder:
                 wanted='"x%", "%x" or "%x%"',
             )
 
-    def _arguments(self) -> list[_Argument]:
+    def _arguments(self, scope: Scope, function: MetricFunction) -> list[_Argument]:
         given = self._definition.function.arguments
-        parameters = self._function.parameters
+        parameters = function.parameters
         required = sum(not parameter.optional for parameter in parameters)
         if not required <= len(given) <= len(parameters):
-            names = ", ".join(f"[{p.name}]" if p.optional else p.name for p in parameters)
-            self._refuse(
-                self._definition.function.span,
-                f"wrong number of arguments to {self._function.name}()",
-                got=str(len(given)),
-                wanted=f"{self._function.name}({names})",
+            self.found.append(
+                self._source.diagnostic(
+                    self._definition.function.span,
+                    f"wrong number of arguments to {self._definition.function.name}()",
+                    got=f"{len(given)} argument{'s' * (len(given) != 1)}",
+                    wanted=function.signature,
+                )
             )
         return [
-            self._argument(argument, parameter)
+            bound
             for argument, parameter in zip(given, parameters, strict=False)
+            if (bound := self._attempt(self._argument, scope, argument, parameter)) is not None
         ]
 
-    def _argument(self, argument: syntax.Argument, parameter: Parameter) -> _Argument:
+    def _argument(self, scope: Scope, argument: syntax.Argument, parameter: Parameter) -> _Argument:
         kind = parameter.kind
+        wanted = _KINDS[kind]
         if kind is Kind.CONDITION and isinstance(argument, syntax.Condition):
-            return self._comparison(argument)
-        if kind is Kind.INTEGER and isinstance(argument, syntax.Integer):
-            if 0 < argument.value <= _LARGEST_PARAMETER:
+            return self._comparison(scope, argument)
+        if kind is Kind.INTEGER:
+            wanted = f"a number from 1 to {parameter.at_most:,}"
+            if isinstance(argument, syntax.Integer) and 0 < argument.value <= parameter.at_most:
                 return argument.value
         elif kind in _ATTRIBUTE_KINDS and isinstance(argument, syntax.Operand):
-            typed = self._attribute(argument.attribute, argument.cast)
+            typed = self._attribute(scope, argument.attribute, argument.cast)
             if typed.type is _ATTRIBUTE_KINDS[kind] and _suits(kind, typed):
                 return typed
         return self._refuse(
             argument.span,
-            f"this cannot be the {parameter.name} of {self._function.name}()",
+            f"this cannot be the {parameter.name} of {self._definition.function.name}()",
             got=str(argument),
-            wanted=_KINDS[kind],
+            wanted=wanted,
+        )
+
+    def _refuse_for(self, reason: Reason) -> NoReturn:
+        self._refuse(
+            reason.span,
+            reason.message,
+            got=reason.got,
+            wanted=reason.wanted,
+            hint=reason.hint,
         )
 
     def _refuse(
@@ -405,7 +450,7 @@ class _Binder:
         )
 
 
-def _suits(kind: Kind, typed: _Typed) -> bool:
+def _suits(kind: Kind, typed: Typed) -> bool:
     """Tell whether a service name is one: a peer's, as thresholds belong to services."""
     if kind is not Kind.SERVICE_NAME:
         return True
@@ -415,55 +460,3 @@ def _suits(kind: Kind, typed: _Typed) -> bool:
         and value.column.name.endswith("_service")
         for value in typed.per_operation.values()
     )
-
-
-def _select(operation: str, filters: Sequence[_Comparison]) -> Selection | None:
-    """Return which logs of an operation meet the filters; None where none can."""
-    conditions = [comparison.on(operation) for comparison in filters]
-    if False in conditions:
-        return None
-    return Selection(operation, frozenset(c for c in conditions if not isinstance(c, bool)))
-
-
-def _state_parts(
-    function: MetricFunction,
-    selection: Selection,
-    source: _Typed | None,
-    arguments: Sequence[_Argument],
-) -> tuple[StatePart | None, ...]:
-    """Return what the function keeps of one operation; None where no log can contribute."""
-    operation = selection.operation
-    value = source.per_operation[operation] if source is not None else None
-    number = value if isinstance(value, Value) else None
-    if number is not None and number.cast in _OF_STRING:
-        is_number = Predicate(number, Operator.NOT_EQUAL, None)
-        selection = Selection(operation, selection.conditions | {is_number})
-
-    def make(
-        keep: Keep,
-        *conditions: Condition | bool,
-        value: Value | None = None,
-        key: Bucket | Label | None = None,
-    ) -> StatePart | None:
-        if False in conditions:
-            return None
-        further = {condition for condition in conditions if not isinstance(condition, bool)}
-        narrowed = Selection(operation, selection.conditions | further)
-        return StatePart(keep, narrowed, value, key)
-
-    values = [
-        argument.per_operation.get(operation)
-        for argument in arguments
-        if isinstance(argument, _Typed)
-    ]
-    if None in values:
-        return (None,) * function.state_count
-    call = Call(
-        number,
-        tuple(
-            argument.on(operation) for argument in arguments if isinstance(argument, _Comparison)
-        ),
-        tuple(value for value in values if value is not None),
-        tuple(argument for argument in arguments if isinstance(argument, int)),
-    )
-    return function.states(call, make)

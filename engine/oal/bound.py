@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from framewalk.engine.oal.syntax import Operand
+
 if TYPE_CHECKING:
     from framewalk.engine.oal.catalogue import Column, Scope
     from framewalk.engine.oal.functions import MetricFunction
@@ -168,6 +170,12 @@ class Metric:
         return self.definition.name
 
     @property
+    def meaning(self) -> tuple[str, str, tuple[str, ...], tuple[int, ...]]:
+        """What its values depend on: equal for definitions that differ in writing only."""
+        states = tuple(state.name for state in self.states)
+        return self.scope.name, self.function.name, states, self.parameters
+
+    @property
     def family(self) -> str:
         """Which kind of log it is about: connection, read, write or http; empty for several."""
         operations = {part.selection.operation for state in self.states for part in state.parts}
@@ -176,11 +184,20 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """The unit of its values: that of its attribute, or of what its function counts."""
+        """The unit of its values: that of what is measured, or of what its function counts."""
         if self.function.unit:
             return self.function.unit
-        attribute = self.scope.attributes.get(str(self.definition.source.attribute))
+        attribute = self.scope.attributes.get(self._measured)
         return attribute.unit if attribute is not None else ""
+
+    @property
+    def _measured(self) -> str:
+        """The attribute whose values are used: the argument `value` if there is one."""
+        call = self.definition.function
+        for parameter, argument in zip(self.function.parameters, call.arguments, strict=False):
+            if parameter.name == "value" and isinstance(argument, Operand):
+                return str(argument.attribute)
+        return str(self.definition.source.attribute)
 
 
 _FAMILIES: Final = {"connect": "connection", "accept": "connection", "close": "connection"}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _INT32: Final = 2**32
+# As schemas.py says of these columns.
+_NEVER_NEGATIVE: Final = ("_ns", "_ms", "_bytes", "_count")
 
 
 def threshold_column(service_column: str) -> str:
@@ -47,9 +49,18 @@ def value_expression(value: Value) -> pl.Expr:
 def key_expression(key: Bucket | Label) -> pl.Expr:
     """Return the key that splits a state: Int64 for a bucket, String for a label."""
     if isinstance(key, Bucket):
-        bucket = value_expression(key.value) // key.width
-        return bucket if key.last is None else bucket.clip(0, key.last)
+        value = value_expression(key.value)
+        if key.last is not None:
+            return (value // key.width).clip(0, key.last)
+        may_be_negative = key.value.cast or not key.value.column.name.endswith(_NEVER_NEGATIVE)
+        return _cut(value, key.width) if may_be_negative else value // key.width
     return pl.lit(key.value) if isinstance(key.value, str) else value_expression(key.value)
+
+
+def _cut(value: pl.Expr, width: int) -> pl.Expr:
+    """Divide toward zero, as `//` of Polars does not."""
+    whole = value // width
+    return whole + ((whole < 0) & (value % width != 0)).cast(pl.Int64)
 
 
 def condition_level(condition: Condition) -> Level:

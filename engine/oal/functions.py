@@ -23,6 +23,22 @@ from framewalk.engine.oal.bound import (
     Predicate,
     Value,
 )
+from framewalk.engine.oal.finish import (
+    DEFAULT_LABELS,
+    PERCENTILES,
+    finish_apdex,
+    finish_count,
+    finish_cpm,
+    finish_double_avg,
+    finish_extreme,
+    finish_histogram,
+    finish_label_avg,
+    finish_label_count,
+    finish_long_avg,
+    finish_percentile,
+    finish_ratio,
+    finish_sum,
+)
 from framewalk.engine.oal.syntax import Operator
 
 if TYPE_CHECKING:
@@ -30,8 +46,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal.bound import Condition, StatePart
 
-DEFAULT_LABELS: Final = 50
-PERCENTILES: Final = (50, 75, 90, 95, 99)
+__all__ = ["DEFAULT_LABELS", "FUNCTIONS", "PERCENTILES", "Kind", "MetricFunction", "Source"]
 
 
 class Kind(Enum):
@@ -54,11 +69,12 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter; the optional ones come last."""
+    """One parameter; the optional ones come last. `at_most` limits an integer."""
 
     name: str
     kind: Kind
     optional: bool = False
+    at_most: int = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +104,39 @@ States: TypeAlias = "tuple[StatePart | None, ...]"
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What people read about a function, in its reference and when a metric is explained.
+
+    `phrase` says what a metric is, with {source} and the arguments by their names. `missing`
+    says where there is no value; `differs` what one might not expect, and why it is so.
+    """
+
+    phrase: str
+    keeps: str
+    value: str
+    missing: str = "no log counts"
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFunction:
     """One function: what it takes, what it keeps (`state_count` states) and how it finishes."""
 
     name: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Parameter, ...] = ()
     source: Source
     sql_type: str
     state_count: int
     states: Callable[[Call, MakeState], States]
     finish: Callable[[Sequence[str], int, tuple[int, ...]], str]
+    notes: Notes
     unit: str = ""
+
+    @property
+    def signature(self) -> str:
+        """The function with its parameters' names, the optional ones in brackets."""
+        names = ", ".join(f"[{p.name}]" if p.optional else p.name for p in self.parameters)
+        return f"{self.name}({names})"
 
 
 def _sum_states(call: Call, make: MakeState) -> States:
@@ -172,181 +210,276 @@ def _source(call: Call) -> Value:
     return call.source
 
 
-def _if_any(count: str, value: str) -> str:
-    return f"CASE WHEN {count} > 0 THEN {value} END"
-
-
-def _finish_long_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    # `//` of DuckDB and `/` of Java both cut toward zero; Polars' `//` does not.
-    total, count = states
-    return _if_any(count, f"{total} // {count}")
-
-
-def _finish_double_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    total, count = states
-    return _if_any(count, f"{total}::DOUBLE / {count}")
-
-
-def _finish_sum(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    total, count = states
-    return _if_any(count, total)
-
-
-def _finish_extreme(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    return states[0]
-
-
-def _finish_count(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    return _if_any(states[0], states[0])
-
-
-def _finish_cpm(states: Sequence[str], minutes: int, _parameters: tuple[int, ...]) -> str:
-    return _if_any(states[0], f"{states[0]} // {minutes}")
-
-
-def _finish_ratio(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    # No value at a denominator of 0: the ecosystem would divide by it.
-    numerator, denominator = states
-    return _if_any(denominator, f"{numerator} * 10000 // {denominator}")
-
-
-def _finish_apdex(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
-    total, satisfied, tolerated = states
-    return _if_any(total, f"({satisfied} * 10000 + {tolerated} * 10000 // 2) // {total}")
-
-
-def _finish_percentile(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    # The rank is rounded half up; the first bucket whose running count reaches it counts.
-    entries = states[0]
-    total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
-    values = []
-    for percentile in PERCENTILES:
-        rank = f"({total} * {percentile} + 50) // 100"
-        reached = (
-            f"list_reduce(list_sort({entries}), lambda a, e: CASE WHEN a.value >= {rank} THEN a "
-            f"ELSE {{'key': e.key, 'value': a.value + e.value}} END).key"
-        )
-        values.append(f"'p{percentile}': {reached} * {parameters[0]}")
-    return f"CASE WHEN {entries} IS NOT NULL THEN {{{', '.join(values)}}} END"
-
-
-def _sum_of_key(entries: str, key: str) -> str:
-    matching = f"list_filter({entries}, lambda e: e.key = {key})"
-    return f"coalesce(list_sum(list_transform({matching}, lambda e: e.value)), 0)::BIGINT"
-
-
-def _finish_histogram(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    step, steps = parameters
-    entry = f"{{'k': i * {step}, 'v': {_sum_of_key(states[0], 'i')}}}"
-    all_buckets = f"list_transform(range({steps + 1}), lambda i: {entry})"
-    return f"CASE WHEN {states[0]} IS NOT NULL THEN map_from_entries({all_buckets}) END"
-
-
-def _top_labels(counts: str, parameters: tuple[int, ...], value: str) -> str:
-    """Return a map of the labels with the most logs; which ones does not depend on order."""
-    most = parameters[0] if parameters else DEFAULT_LABELS
-    labels = f"list_distinct(list_transform({counts}, lambda e: e.key))"
-    ranked = (
-        f"list_sort(list_transform({labels}, "
-        f"lambda l: {{'rank': -{_sum_of_key(counts, 'l')}, 'label': l}}))[1:{most}]"
-    )
-    entries = f"list_transform({ranked}, lambda r: {{'k': r.label, 'v': {value}}})"
-    return f"CASE WHEN {counts} IS NOT NULL THEN map_from_entries({entries}) END"
-
-
-def _finish_label_count(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    return _top_labels(states[0], parameters, "-r.rank")
-
-
-def _finish_label_avg(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    sums, counts = states
-    total = _sum_of_key(sums, "r.label")
-    # An average that integer division makes 0 shows as 1, so that it is told from "none".
-    average = f"CASE WHEN {total} <> 0 THEN greatest({total} // -r.rank, 1) ELSE 0 END"
-    return _top_labels(counts, parameters, average)
-
-
-_CONDITION: Final = Parameter("condition", Kind.CONDITION)
 _PERCENTILE_TYPE: Final = f"STRUCT({', '.join(f'p{p} BIGINT' for p in PERCENTILES)})"
-_LABELS: Final = (
-    Parameter("label", Kind.STRING),
-    Parameter("most", Kind.INTEGER, optional=True),
+_MOST_STEPS: Final = 10_000
+_MOST_LABELS: Final = Parameter("most", Kind.INTEGER, optional=True)
+_TEN_THOUSANDTHS: Final = "1/10000"
+
+_CUT: Final = (
+    "The division cuts toward zero, as integer division of Java does: values stay comparable "
+    "with those of other backends to the last digit."
 )
-_AVERAGE_LABELS: Final = (_LABELS[0], Parameter("value", Kind.NUMBER), _LABELS[1])
+_SUM_ENDS: Final = (
+    "A sum stops at 2^63 - 1: a wrong sign would be worse than a value that is known to be the "
+    "largest."
+)
+_TOP_LABELS: Final = (
+    f"At most `most` labels are shown, {DEFAULT_LABELS} if it is not given: those with the most "
+    "logs, of equals the first by name. The state keeps all labels, so that which ones are "
+    "shown does not depend on the order in which logs came."
+)
 
 _TABLE: Final = (
-    MetricFunction("longAvg", (), Source.NUMBER, "BIGINT", 2, _sum_states, _finish_long_avg),
-    MetricFunction("doubleAvg", (), Source.NUMBER, "DOUBLE", 2, _sum_states, _finish_double_avg),
-    MetricFunction("sum", (), Source.NUMBER, "BIGINT", 2, _sum_states, _finish_sum),
-    MetricFunction("max", (), Source.NUMBER, "BIGINT", 1, _max_states, _finish_extreme),
-    MetricFunction("min", (), Source.NUMBER, "BIGINT", 1, _min_states, _finish_extreme),
-    MetricFunction("maxDouble", (), Source.NUMBER, "DOUBLE", 1, _max_states, _finish_extreme),
-    MetricFunction("minDouble", (), Source.NUMBER, "DOUBLE", 1, _min_states, _finish_extreme),
-    MetricFunction("count", (), Source.ANY, "BIGINT", 1, _count_states, _finish_count, "count"),
-    MetricFunction("cpm", (), Source.ANY, "BIGINT", 1, _count_states, _finish_cpm, "count"),
     MetricFunction(
-        "percent", (_CONDITION,), Source.ANY, "BIGINT", 2, _percent_states, _finish_ratio
+        name="longAvg",
+        source=Source.NUMBER,
+        sql_type="BIGINT",
+        state_count=2,
+        states=_sum_states,
+        finish=finish_long_avg,
+        notes=Notes(
+            "average of {source}", "sum and number of the values", "sum / number", differs=_CUT
+        ),
     ),
     MetricFunction(
-        "rate",
-        (
+        name="doubleAvg",
+        source=Source.NUMBER,
+        sql_type="DOUBLE",
+        state_count=2,
+        states=_sum_states,
+        finish=finish_double_avg,
+        notes=Notes(
+            "average of {source}",
+            "sum and number of the values",
+            "sum / number, with decimals",
+            differs="The sum is of whole numbers and exact; only the quotient is rounded.",
+        ),
+    ),
+    MetricFunction(
+        name="sum",
+        source=Source.NUMBER,
+        sql_type="BIGINT",
+        state_count=2,
+        states=_sum_states,
+        finish=finish_sum,
+        notes=Notes(
+            "total of {source}",
+            "sum and number of the values",
+            "sum",
+            differs=f"{_SUM_ENDS} The number tells a sum of 0 from no values at all.",
+        ),
+    ),
+    MetricFunction(
+        name="max",
+        source=Source.NUMBER,
+        sql_type="BIGINT",
+        state_count=1,
+        states=_max_states,
+        finish=finish_extreme,
+        notes=Notes("largest {source}", "the largest value", "the largest value"),
+    ),
+    MetricFunction(
+        name="min",
+        source=Source.NUMBER,
+        sql_type="BIGINT",
+        state_count=1,
+        states=_min_states,
+        finish=finish_extreme,
+        notes=Notes("smallest {source}", "the smallest value", "the smallest value"),
+    ),
+    MetricFunction(
+        name="maxDouble",
+        source=Source.NUMBER,
+        sql_type="DOUBLE",
+        state_count=1,
+        states=_max_states,
+        finish=finish_extreme,
+        notes=Notes(
+            "largest {source}",
+            "the largest value",
+            "the largest value, as DOUBLE",
+            differs="No attribute has decimals: values over 2^53 are rounded to a DOUBLE.",
+        ),
+    ),
+    MetricFunction(
+        name="minDouble",
+        source=Source.NUMBER,
+        sql_type="DOUBLE",
+        state_count=1,
+        states=_min_states,
+        finish=finish_extreme,
+        notes=Notes(
+            "smallest {source}",
+            "the smallest value",
+            "the smallest value, as DOUBLE",
+            differs="No attribute has decimals: values over 2^53 are rounded to a DOUBLE.",
+        ),
+    ),
+    MetricFunction(
+        name="count",
+        source=Source.ANY,
+        sql_type="BIGINT",
+        state_count=1,
+        states=_count_states,
+        finish=finish_count,
+        unit="count",
+        notes=Notes(
+            "number of logs",
+            "number of logs",
+            "number",
+            differs="Never 0: without logs there is no value, as for all functions.",
+        ),
+    ),
+    MetricFunction(
+        name="cpm",
+        source=Source.ANY,
+        sql_type="BIGINT",
+        state_count=1,
+        states=_count_states,
+        finish=finish_cpm,
+        unit="count",
+        notes=Notes(
+            "logs per minute",
+            "number of logs",
+            "number / minutes of the bucket (1, 60 or 1440)",
+            differs=f"{_CUT} So an hour with 59 logs has 0, not NULL.",
+        ),
+    ),
+    MetricFunction(
+        name="percent",
+        parameters=(Parameter("condition", Kind.CONDITION),),
+        source=Source.ANY,
+        sql_type="BIGINT",
+        state_count=2,
+        states=_percent_states,
+        finish=finish_ratio,
+        unit=_TEN_THOUSANDTHS,
+        notes=Notes(
+            "share of logs with {condition}",
+            "number of logs that meet the condition, number of logs",
+            "met * 10000 / all",
+            differs=_CUT,
+        ),
+    ),
+    MetricFunction(
+        name="rate",
+        parameters=(
             Parameter("numerator", Kind.CONDITION),
             Parameter("denominator", Kind.CONDITION),
         ),
-        Source.ANY,
-        "BIGINT",
-        2,
-        _rate_states,
-        _finish_ratio,
-        "1/10000",
+        source=Source.ANY,
+        sql_type="BIGINT",
+        state_count=2,
+        states=_rate_states,
+        finish=finish_ratio,
+        unit=_TEN_THOUSANDTHS,
+        notes=Notes(
+            "logs with {numerator} per log with {denominator}",
+            "number of logs that meet each condition",
+            "numerator * 10000 / denominator",
+            missing="no log meets the denominator",
+            differs="No value at a denominator of 0, where others may show 0: "
+            f"0 would read as 'none of many'. {_CUT}",
+        ),
     ),
     MetricFunction(
-        "apdex",
-        (Parameter("service", Kind.SERVICE_NAME), Parameter("success", Kind.BOOLEAN)),
-        Source.NUMBER,
-        "BIGINT",
-        3,
-        _apdex_states,
-        _finish_apdex,
-        "1/10000",
+        name="apdex",
+        parameters=(
+            Parameter("service", Kind.SERVICE_NAME),
+            Parameter("success", Kind.BOOLEAN),
+        ),
+        source=Source.NUMBER,
+        sql_type="BIGINT",
+        state_count=3,
+        states=_apdex_states,
+        finish=finish_apdex,
+        unit=_TEN_THOUSANDTHS,
+        notes=Notes(
+            "Apdex of {source}",
+            "number of logs, of satisfied and of tolerated ones",
+            "(satisfied * 10000 + tolerated * 10000 / 2) / logs",
+            differs="A log that did not succeed, or took more than 4T, is neither; one over T is "
+            "tolerated, else it is satisfied. T is the threshold of the service in ms (500, or "
+            "from the thresholds file) when the log is read: states keep what T made of a log, "
+            "so a new T is for new logs.",
+        ),
     ),
     MetricFunction(
-        "percentile2",
-        (Parameter("precision", Kind.INTEGER),),
-        Source.NUMBER,
-        _PERCENTILE_TYPE,
-        1,
-        _percentile_states,
-        _finish_percentile,
+        name="percentile2",
+        parameters=(Parameter("precision", Kind.INTEGER),),
+        source=Source.NUMBER,
+        sql_type=_PERCENTILE_TYPE,
+        state_count=1,
+        states=_percentile_states,
+        finish=finish_percentile,
+        notes=Notes(
+            "percentiles of {source}",
+            "number of logs per bucket, which is value / precision",
+            "for each p of 50, 75, 90, 95 and 99: the first bucket whose running number reaches "
+            "the rank of p, times precision",
+            differs="The rank of p is logs * p / 100 rounded half up, so with one log p50 is "
+            "that log and with few logs p99 is the largest. Values are rounded down to the "
+            "precision, and are one STRUCT. `percentile` is the same function.",
+        ),
     ),
     MetricFunction(
-        "histogram",
-        (Parameter("step", Kind.INTEGER), Parameter("steps", Kind.INTEGER)),
-        Source.NUMBER,
-        "MAP(BIGINT, BIGINT)",
-        1,
-        _histogram_states,
-        _finish_histogram,
-        "count",
+        name="histogram",
+        parameters=(
+            Parameter("step", Kind.INTEGER),
+            Parameter("steps", Kind.INTEGER, at_most=_MOST_STEPS),
+        ),
+        source=Source.NUMBER,
+        sql_type="MAP(BIGINT, BIGINT)",
+        state_count=1,
+        states=_histogram_states,
+        finish=finish_histogram,
+        unit="count",
+        notes=Notes(
+            "histogram of {source}",
+            "number of logs per bucket of `step`",
+            "map of each bucket's start to its number of logs",
+            differs="All steps + 1 buckets are there, empty ones with 0, so that rows can be "
+            "compared; what is over the top is in the last. "
+            f"At most {_MOST_STEPS:,} steps: every row has them all.",
+        ),
     ),
     MetricFunction(
-        "labelCount",
-        _LABELS,
-        Source.ANY,
-        "MAP(VARCHAR, BIGINT)",
-        1,
-        _label_count_states,
-        _finish_label_count,
-        "count",
+        name="labelCount",
+        parameters=(Parameter("label", Kind.STRING), _MOST_LABELS),
+        source=Source.ANY,
+        sql_type="MAP(VARCHAR, BIGINT)",
+        state_count=1,
+        states=_label_count_states,
+        finish=finish_label_count,
+        unit="count",
+        notes=Notes(
+            "number of logs per {label}",
+            "number of logs per label",
+            "map of labels to their number of logs",
+            missing="no log that counts has the label",
+            differs=_TOP_LABELS,
+        ),
     ),
     MetricFunction(
-        "labelAvg",
-        _AVERAGE_LABELS,
-        Source.ANY,
-        "MAP(VARCHAR, BIGINT)",
-        2,
-        _label_avg_states,
-        _finish_label_avg,
+        name="labelAvg",
+        parameters=(
+            Parameter("label", Kind.STRING),
+            Parameter("value", Kind.NUMBER),
+            _MOST_LABELS,
+        ),
+        source=Source.ANY,
+        sql_type="MAP(VARCHAR, BIGINT)",
+        state_count=2,
+        states=_label_avg_states,
+        finish=finish_label_avg,
+        notes=Notes(
+            "average of {value} per {label}",
+            "sum and number of the values per label",
+            "map of labels to sum / number",
+            missing="no log that counts has both",
+            differs="Where the division gives 0 and the sum is not 0, the average is 1, to tell "
+            f"little from nothing. {_CUT} {_TOP_LABELS}",
+        ),
     ),
 )
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from framewalk.engine.apdex import DEFAULT_APDEX_THRESHOLD_MS
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
     Condition,
-    Label,
     Metric,
     Predicate,
     Selection,
@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal.catalogue import Scope
 
-DEFAULT_APDEX_THRESHOLD_MS: Final = 500
+__all__ = [
+    "DEFAULT_APDEX_THRESHOLD_MS",
+    "Plan",
+    "ScopePlan",
+    "Share",
+    "log_columns",
+    "make_plan",
+    "peer_columns",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +79,14 @@ class ScopePlan:
 class Plan:
     """All that is computed for a set of definitions.
 
-    `log_states` maps each operation to its distinct states. Apdex thresholds are in ms.
+    `log_states` maps each operation to its distinct states. Apdex thresholds are in ms:
+    `apdex_thresholds_ms` by the service's name, `apdex_default_ms` for all others.
     """
 
     scopes: tuple[ScopePlan, ...]
     log_states: Mapping[str, tuple[StatePart, ...]]
     apdex_thresholds_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -85,7 +95,9 @@ class Plan:
 
 
 def make_plan(
-    metrics: Iterable[Metric], apdex_thresholds_ms: Mapping[str, int] | None = None
+    metrics: Iterable[Metric],
+    apdex_thresholds_ms: Mapping[str, int] | None = None,
+    apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS,
 ) -> Plan:
     """Group metrics by what they need of a log. All scopes are planned, with or without metrics."""
     by_scope: dict[str, list[Metric]] = {name: [] for name in SCOPES}
@@ -96,6 +108,7 @@ def make_plan(
         scopes,
         MappingProxyType({operation: _log_states(scopes, operation) for operation in OPERATIONS}),
         MappingProxyType(dict(apdex_thresholds_ms or {})),
+        apdex_default_ms,
     )
 
 
@@ -132,10 +145,9 @@ def peer_columns(log_states: Iterable[StatePart]) -> tuple[frozenset[str], froze
         for condition in state.selection.conditions:
             if isinstance(condition, ApdexPredicate):
                 thresholds.add(condition.service.name)
-        if isinstance(state.key, Label) and isinstance(state.key.value, Value):
-            column = state.key.value.column
-            if column.level is Level.PEER:
-                read.add(column.name)
+        for value in (state.value, state.key.value if state.key is not None else None):
+            if isinstance(value, Value) and value.column.level is Level.PEER:
+                read.add(value.column.name)
     return frozenset(read), frozenset(thresholds)
 
 

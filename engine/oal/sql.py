@@ -11,6 +11,7 @@ number as `peer`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -36,25 +37,36 @@ def logs_table(operation: str) -> str:
     return f"logs_{operation}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Thresholds:
+    """Apdex thresholds in ms: of services by name, and of all others."""
+
+    of_service_ms: Mapping[str, int]
+    default_ms: int
+
+
 def metric_sql(
-    metric: Metric, minutes: int = 1, apdex_thresholds_ms: Mapping[str, int] | None = None
+    metric: Metric,
+    minutes: int = 1,
+    apdex_thresholds_ms: Mapping[str, int] | None = None,
+    apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS,
 ) -> str:
     """Return a query for every value of a metric.
 
     Its columns are `minute` (TIMESTAMP, the UTC start of a bucket of this many minutes: 1, 60
     or 1440), the names of the entity, and the value under the metric's name.
     """
-    thresholds_ms = apdex_thresholds_ms or {}
+    thresholds = _Thresholds(apdex_thresholds_ms or {}, apdex_default_ms)
     selects = [
-        _select_logs(metric, operation, minutes, thresholds_ms)
+        _select_logs(metric, operation, minutes, thresholds)
         for operation in metric.scope.operations
     ]
     logs = "\nUNION ALL\n".join(select for select in selects if select)
-    steps, logs_of, value = _FUNCTIONS[metric.function.name](metric, minutes)
+    steps, last, value = _FUNCTIONS[metric.function.name](metric, minutes)
     steps = {"logs": logs} | steps
     with_steps = ",\n".join(f"{name} AS (\n{_indented(step)}\n)" for name, step in steps.items())
     columns = [*_entity(metric.scope), f"{value} AS {_quoted(metric.name)}"]
-    return f"WITH {with_steps}\n{_select(columns, logs_of)}\nGROUP BY ALL"
+    return f"WITH {with_steps}\n{_select(columns, last)}\nGROUP BY ALL"
 
 
 def _select(columns: Iterable[str], source: str, conditions: Sequence[str] = ()) -> str:
@@ -85,13 +97,11 @@ def _entity(scope: Scope) -> list[str]:
 # Which logs count, and what the function needs of each.
 
 
-def _select_logs(
-    metric: Metric, operation: str, minutes: int, thresholds_ms: Mapping[str, int]
-) -> str:
+def _select_logs(metric: Metric, operation: str, minutes: int, thresholds: _Thresholds) -> str:
     """Return a select of the logs of one operation, or nothing if none of them can count."""
     scope = metric.scope
     filters = [_condition(scope, operation, each) for each in metric.definition.filters]
-    inputs = _inputs(metric, operation, thresholds_ms)
+    inputs = _inputs(metric, operation, thresholds)
     if inputs is None or _NEVER in filters:
         return ""
     columns = {"minute": _bucket(minutes)}
@@ -142,9 +152,7 @@ def _source(metric: Metric) -> Operand | None:
     return None if isinstance(source.attribute, Star) else Operand(source.cast, source.attribute)
 
 
-def _inputs(
-    metric: Metric, operation: str, thresholds_ms: Mapping[str, int]
-) -> dict[str, str] | None:
+def _inputs(metric: Metric, operation: str, thresholds: _Thresholds) -> dict[str, str] | None:
     """Return what the function needs of a log by name; None where logs do not have it all."""
     scope, function, source = metric.scope, metric.function, _source(metric)
     of_source = None if source is None else _value(scope, operation, source)
@@ -158,20 +166,20 @@ def _inputs(
         if isinstance(argument, Condition):
             inputs[parameter.name] = _condition(scope, operation, argument)
         elif isinstance(argument, Operand) and parameter.kind is Kind.SERVICE_NAME:
-            inputs["threshold_ms"] = _threshold(_value(scope, operation, argument), thresholds_ms)
+            inputs["threshold_ms"] = _threshold(_value(scope, operation, argument), thresholds)
         elif isinstance(argument, Operand):
             inputs[parameter.name] = _value(scope, operation, argument)
     known = {name: sql for name, sql in inputs.items() if sql is not None}
     return known if len(known) == len(inputs) else None
 
 
-def _threshold(service: str | None, thresholds_ms: Mapping[str, int]) -> str:
-    if not thresholds_ms:
-        return str(DEFAULT_APDEX_THRESHOLD_MS)
+def _threshold(service: str | None, thresholds: _Thresholds) -> str:
     whens = " ".join(
-        f"WHEN {_literal(name)} THEN {limit_ms}" for name, limit_ms in thresholds_ms.items()
+        f"WHEN {_literal(name)} THEN {limit_ms}"
+        for name, limit_ms in thresholds.of_service_ms.items()
     )
-    return f"CASE {service} {whens} ELSE {DEFAULT_APDEX_THRESHOLD_MS} END"
+    default = str(thresholds.default_ms)
+    return f"CASE {service} {whens} ELSE {default} END" if whens else default
 
 
 # Attributes, conversions and conditions.
@@ -206,7 +214,9 @@ def _condition(scope: Scope, operation: str, condition: Condition) -> str:
     held = attribute.columns.get(operation)
     operand = _operands(condition.value)
     if not isinstance(held, Column):
-        return _ALWAYS if _constant_meets(held, condition.operator, operand) else _NEVER
+        # No constant of the catalogue is a number, so a conversion finds none.
+        constant = None if condition.cast else held
+        return _ALWAYS if _constant_meets(constant, condition.operator, operand) else _NEVER
     if attribute.type is ValueType.COMPONENTS:
         return _components_meet(held.name, condition.operator, operand)
     return _compared(_converted(held.name, condition.cast), condition.operator, operand)
@@ -310,11 +320,13 @@ def _cpm(_metric: Metric, minutes: int) -> _Aggregation:
 
 
 def _apdex(_metric: Metric, _minutes: int) -> _Aggregation:
-    satisfied = "count(*) FILTER (success AND value <= threshold_ms)"
-    tolerated = (
-        "count(*) FILTER (success AND value > threshold_ms AND value <= 4 * threshold_ms::BIGINT)"
+    satisfied = "success AND value <= threshold_ms"
+    tolerated = "success AND value > threshold_ms\n      AND value <= 4 * threshold_ms::BIGINT"
+    value = (
+        f"(\n  count(*) FILTER ({satisfied}) * 10000"
+        f"\n  + count(*) FILTER ({tolerated}) * 5000\n) // count(*)"
     )
-    return {}, "logs", f"({satisfied} * 10000\n+ {tolerated} * 5000)\n// count(*)"
+    return {}, "logs", value
 
 
 def _percentile(metric: Metric, _minutes: int) -> _Aggregation:

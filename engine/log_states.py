@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from framewalk.engine.derive import with_derived
-from framewalk.engine.merge import KEY, MINUTE, VALUE, sum_expression, sum_fits
 from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.expressions import (
     condition_expression,
@@ -20,7 +19,8 @@ from framewalk.engine.oal.expressions import (
     threshold_column,
     value_expression,
 )
-from framewalk.engine.oal.plan import DEFAULT_APDEX_THRESHOLD_MS, log_columns, peer_columns
+from framewalk.engine.oal.plan import log_columns, peer_columns
+from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,15 +87,15 @@ def _with_peer_columns(
     read, thresholds = peer_columns(states)
     wanted = [peers[name] for name in sorted(read)]
     wanted += [
-        _thresholds_ms(peers[name], plan.apdex_thresholds_ms).alias(threshold_column(name))
+        _thresholds_ms(peers[name], plan).alias(threshold_column(name))
         for name in sorted(thresholds)
     ]
     return frame.with_columns(column.gather(frame["peer"]) for column in wanted)
 
 
-def _thresholds_ms(services: pl.Series, thresholds_ms: Mapping[str, int]) -> pl.Series:
+def _thresholds_ms(services: pl.Series, plan: Plan) -> pl.Series:
     return services.replace_strict(
-        dict(thresholds_ms), default=DEFAULT_APDEX_THRESHOLD_MS, return_dtype=pl.Int64
+        dict(plan.apdex_thresholds_ms), default=plan.apdex_default_ms, return_dtype=pl.Int64
     )
 
 

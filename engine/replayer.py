@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.capture import CaptureReader, digests_at, find_captures
 from framewalk.engine.counters import Counters
 from framewalk.engine.decode import decode
-from framewalk.engine.merge import MINUTE, merge
 from framewalk.engine.pipeline import pieces, regroup, step
+from framewalk.engine.states import MINUTE, merge
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from framewalk.engine.capture import CaptureBatch, CapturePosition
     from framewalk.engine.entities import Entities
-    from framewalk.engine.merge import States
+    from framewalk.engine.states import States
     from framewalk.engine.store import Store, StoredCapture
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
@@ -125,7 +125,7 @@ class _CaptureReplay:
                 self._tell(reader)
                 if sum(states.counters.logs for states in self._pending) >= self._commit_logs:
                     capture = self._commit(capture)
-            if self._pending or capture is None:
+            if self._reached:
                 self._commit(capture)
             known_messages = known.position.messages if known else 0
             return CaptureSummary(self._path, self._counters, known_messages, reader.warning)
@@ -179,7 +179,8 @@ class KnownCapture:
 def find_stored(path: Path, captures: Iterable[StoredCapture]) -> KnownCapture | None:
     """Find the stored capture that the file is, or is the beginning or the continuation of.
 
-    A capture matches if it agrees with the file at every position that the file reaches.
+    A capture matches if it agrees with the file at every position that the file reaches, or if
+    it holds all that can be read of a damaged file.
     """
     size_bytes = path.stat().st_size
     within = {
@@ -194,4 +195,23 @@ def find_stored(path: Path, captures: Iterable[StoredCapture]) -> KnownCapture |
         for id_, positions in candidates.items()
         if all(digests[one.offset_bytes] == one.digest for one in positions)
     ]
-    return max(matching, key=lambda known: known.position.offset_bytes, default=None)
+    if matching:
+        return max(matching, key=lambda known: known.position.offset_bytes)
+    alike = {
+        id_: positions
+        for id_, positions in candidates.items()
+        if digests[positions[0].offset_bytes] == positions[0].digest
+    }
+    return _find_damaged(path, alike) if alike else None
+
+
+def _find_damaged(
+    path: Path, candidates: Mapping[int, Sequence[CapturePosition]]
+) -> KnownCapture | None:
+    """Find the capture that holds every record batch that can be read of this file."""
+    with CaptureReader(path) as reader:
+        readable = [batch.position for batch in reader]
+    for id_, positions in candidates.items():
+        if set(readable) <= set(positions):
+            return KnownCapture(id_, readable[-1])
+    return None

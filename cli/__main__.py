@@ -1,0 +1,5 @@
+"""`python -m framewalk.cli`."""
+
+from framewalk.cli import main
+
+main()

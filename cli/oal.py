@@ -1,0 +1,183 @@
+"""`framewalk oal`: check, format and explain definitions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from framewalk.cli.console import stdout, warn
+from framewalk.engine import load_plan
+from framewalk.engine.definitions import definition_files, read_bytes, read_definitions
+from framewalk.engine.errors import InputError
+from framewalk.engine.oal.explain import explain_metric, explain_plan, find_metric
+from framewalk.engine.oal.parser import parse_bytes
+from framewalk.engine.oal.syntax import format_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from framewalk.engine.oal.diagnostics import Diagnostic
+    from framewalk.engine.oal.explain import Section
+
+oal = typer.Typer(
+    name="oal",
+    help="Check, format and explain the definitions of metrics (*.oal).",
+    no_args_is_help=True,
+)
+
+_PATHS = "OAL files, or folders whose *.oal files are taken."
+
+
+@oal.command()
+def check(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help=f"{_PATHS} Default: the shipped ones.", show_default=False
+        ),
+    ] = None,
+    *,
+    skip_unknown_scopes: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unknown-scopes",
+            help="Definitions of scopes that framewalk does not have are a warning, no error.",
+        ),
+    ] = False,
+) -> None:
+    """Find every error of definitions, in one run and without a store.
+
+    Exits with 1 if there is one; warnings alone are fine. All files are checked together, as
+    names are unique across them.
+    """
+    found = read_definitions(paths or (), skip_unknown_scopes=skip_unknown_scopes)
+    _print_findings(found.diagnostics)
+    counts = [
+        _count(len(found.files), "file"),
+        _count(found.definitions, "definition"),
+        _count(found.errors, "error") if found.errors else "no errors",
+    ]
+    if found.warnings:
+        counts.append(_count(found.warnings, "warning"))
+    _print(", ".join(counts))
+    if found.errors:
+        raise typer.Exit(1)
+
+
+@oal.command("format")
+def format_files(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=_PATHS)],
+    *,
+    only_check: Annotated[
+        bool,
+        typer.Option("--check", help="Change nothing; exit with 1 if a file would change."),
+    ] = False,
+) -> None:
+    """Write definitions in their canonical form, comments and order kept.
+
+    A file with syntax errors is left as it is, and the exit code is 1.
+    """
+    changed = 0
+    findings: list[Diagnostic] = []
+    files = definition_files(paths)
+    for path in files:
+        data = read_bytes(path)
+        parsed = parse_bytes(data, path)
+        findings.extend(parsed.diagnostics)
+        canonical = format_script(parsed.script).encode()
+        if parsed.diagnostics or canonical == data:
+            continue
+        changed += 1
+        if not only_check:
+            _replace(path, canonical)
+        _print(f"{'would change' if only_check else 'changed'} {path}")
+    _print_findings(findings)
+    wrong = len({finding.path for finding in findings})
+    counts = [_count(changed, "file") + (" would change" if only_check else " changed")]
+    counts.append(f"{len(files) - changed - wrong} unchanged")
+    if wrong:
+        counts.append(f"{wrong} with errors")
+    _print(", ".join(counts))
+    if wrong or (only_check and changed):
+        raise typer.Exit(1)
+
+
+@oal.command()
+def explain(
+    metric: Annotated[
+        str | None,
+        typer.Argument(help="The metric. Default: all, in numbers.", show_default=False),
+    ] = None,
+    definitions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--oal",
+            metavar="PATH",
+            help="Definitions to use instead of the shipped ones: an OAL file or a folder; "
+            "may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show what a definition means and how its values are computed.
+
+    Prints its states, both phases, the Polars expressions, the column of the views, and one
+    DuckDB query over the logs that gives the same values.
+    """
+    plan = load_plan(definitions or (), on_warning=lambda warning: warn(str(warning)))
+    if metric is None:
+        _print_sections(explain_plan(plan))
+        return
+    try:
+        found = find_metric(plan, metric)
+    except LookupError as error:
+        remedy = str(error.args[0]) or "`framewalk sql` with `FROM metrics` lists those of a store"
+        raise InputError(metric, "there is no such metric", remedy) from error
+    _print_sections(explain_metric(plan, found))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a file's new content in its place at once; its mode stays, and links to it."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(target, name)
+        Path(name).replace(target)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _print_findings(findings: Iterable[Diagnostic]) -> None:
+    for finding in findings:
+        _print(f"{finding}\n")
+
+
+def _print_sections(sections: Iterable[Section]) -> None:
+    for number, section in enumerate(sections):
+        if number:
+            _print("")
+        stdout.print(Text(section.title, style="bold"))
+        for line in section.lines:
+            _print(f"  {line}".rstrip())
+
+
+def _print(text: str) -> None:
+    """Print a text as it is."""
+    stdout.print(text, markup=False, highlight=False, emoji=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,122 @@
+"""How merged states become values, as SQL over columns of states (analysis.md, section 4).
+
+Each takes the columns, the minutes of the bucket and the function's literal arguments. The
+contract of the columns is told in functions.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_LABELS: Final = 50
+PERCENTILES: Final = (50, 75, 90, 95, 99)
+
+_LARGEST: Final = 2**63 - 1
+_SMALLEST: Final = -(2**63)
+
+
+def _if_any(count: str, value: str) -> str:
+    return f"CASE WHEN {count} > 0 THEN {value} END"
+
+
+def finish_long_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Divide toward zero, as `//` of DuckDB does."""
+    total, count = states
+    return _if_any(count, f"{total} // {count}")
+
+
+def finish_double_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Divide with decimals."""
+    total, count = states
+    return _if_any(count, f"{total}::DOUBLE / {count}")
+
+
+def finish_sum(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Show a sum of 0 only where something was added."""
+    total, count = states
+    return _if_any(count, total)
+
+
+def finish_extreme(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Return the extreme as it is."""
+    return states[0]
+
+
+def finish_count(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Show no count of 0."""
+    return _if_any(states[0], states[0])
+
+
+def finish_cpm(states: Sequence[str], minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Divide a count by the minutes of the bucket."""
+    return _if_any(states[0], f"{states[0]} // {minutes}")
+
+
+def finish_ratio(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Return ten-thousandths; no value at a denominator of 0."""
+    numerator, denominator = states
+    return _if_any(denominator, f"{numerator} * 10000 // {denominator}")
+
+
+def finish_apdex(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+    """Count a tolerated log half."""
+    total, satisfied, tolerated = states
+    return _if_any(total, f"({satisfied} * 10000 + {tolerated} * 10000 // 2) // {total}")
+
+
+def finish_percentile(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+    """Find the bucket in which the running count reaches the rank, rounded half up."""
+    entries = states[0]
+    total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
+    values = []
+    for percentile in PERCENTILES:
+        rank = f"({total} * {percentile} + 50) // 100"
+        reached = (
+            f"list_reduce(list_sort({entries}), lambda a, e: CASE WHEN a.value >= {rank} THEN a "
+            f"ELSE {{'key': e.key, 'value': a.value + e.value}} END).key"
+        )
+        values.append(f"'p{percentile}': {reached} * {parameters[0]}")
+    return f"CASE WHEN {entries} IS NOT NULL THEN {{{', '.join(values)}}} END"
+
+
+def _sum_of_key(entries: str, key: str) -> str:
+    matching = f"list_filter({entries}, lambda e: e.key = {key})"
+    total = f"coalesce(list_sum(list_transform({matching}, lambda e: e.value)), 0)"
+    return f"least(greatest({total}, {_SMALLEST}), {_LARGEST})::BIGINT"
+
+
+def finish_histogram(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+    """Return all buckets, empty ones included."""
+    step, steps = parameters
+    entry = f"{{'k': i * {step}, 'v': {_sum_of_key(states[0], 'i')}}}"
+    all_buckets = f"list_transform(range({steps + 1}), lambda i: {entry})"
+    return f"CASE WHEN {states[0]} IS NOT NULL THEN map_from_entries({all_buckets}) END"
+
+
+def _top_labels(counts: str, parameters: tuple[int, ...], value: str) -> str:
+    """Return a map of the labels with the most logs; which ones does not depend on order."""
+    most = parameters[0] if parameters else DEFAULT_LABELS
+    labels = f"list_distinct(list_transform({counts}, lambda e: e.key))"
+    ranked = (
+        f"list_sort(list_transform({labels}, "
+        f"lambda l: {{'rank': -{_sum_of_key(counts, 'l')}, 'label': l}}))[1:{most}]"
+    )
+    entries = f"list_transform({ranked}, lambda r: {{'k': r.label, 'v': {value}}})"
+    return f"CASE WHEN {counts} IS NOT NULL THEN map_from_entries({entries}) END"
+
+
+def finish_label_count(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+    """Return the labels with the most logs."""
+    return _top_labels(states[0], parameters, "-r.rank")
+
+
+def finish_label_avg(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+    """Return the averages of the labels with the most logs, 1 for what is cut to 0."""
+    sums, counts = states
+    total = _sum_of_key(sums, "r.label")
+    average = f"{total} // -r.rank"
+    shown = f"CASE WHEN {average} = 0 AND {total} <> 0 THEN 1 ELSE {average} END"
+    return _top_labels(counts, parameters, shown)
