@@ -79,8 +79,8 @@ def replay(
             "--commit-logs",
             min=1,
             metavar="LOGS",
-            help="Commit after this many logs: fewer lose less work when cut off, "
-            "more are a little faster.",
+            help="Commit after this many logs, in steps of 50,000 messages: fewer lose less "
+            "work when cut off, more are a little faster.",
         ),
     ] = COMMIT_LOGS,
     *,

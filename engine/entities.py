@@ -37,7 +37,7 @@ OPEN_END_NS: Final = 2**63 - 1
 _NAMES: Final = ("namespace", "service", "instance")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entities:
     """The addresses of a cluster's Services and Pods.
 
@@ -48,6 +48,9 @@ class Entities:
     """
 
     addresses: pl.DataFrame
+
+    def __repr__(self) -> str:
+        return f"Entities({self.addresses.height} address intervals)"
 
     @classmethod
     def from_inventory(cls, inventory: Inventory) -> Self:

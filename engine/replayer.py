@@ -18,7 +18,7 @@ from framewalk.engine.states import MINUTE, merge
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from framewalk.engine.capture import CaptureBatch, CapturePosition
@@ -116,6 +116,9 @@ class _CaptureReplay:
     def run(self) -> CaptureSummary:
         """Replay what the store does not have yet."""
         known = find_stored(self._path, self._store.captures())
+        if known is not None and known.whole:
+            messages = known.position.messages
+            return CaptureSummary(self._path, self._counters, messages, known.warning)
         capture = known.capture if known else None
         known_bytes = known.position.offset_bytes if known else 0
         with CaptureReader(self._path) as reader:
@@ -170,48 +173,47 @@ def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
 
 @dataclass(frozen=True, slots=True)
 class KnownCapture:
-    """A stored capture that a file begins with, and how far the two are the same."""
+    """A stored capture that a file begins with, and how far the two are the same.
+
+    `whole` is true if the store holds all that can be read of the file; `warning` is what
+    reading it warned of.
+    """
 
     capture: int
     position: CapturePosition
+    whole: bool
+    warning: str | None
 
 
 def find_stored(path: Path, captures: Iterable[StoredCapture]) -> KnownCapture | None:
-    """Find the stored capture that the file is, or is the beginning or the continuation of.
+    """Find the stored capture that the file is, is a beginning of, or goes on from.
 
-    A capture matches if it agrees with the file at every position that the file reaches, or if
-    it holds all that can be read of a damaged file.
+    One of the two must hold every record batch of the other: captures that begin alike and
+    then differ are different captures.
     """
-    size_bytes = path.stat().st_size
-    within = {
-        capture.id: [one for one in capture.positions if one.offset_bytes <= size_bytes]
-        for capture in captures
-    }
-    candidates = {id_: positions for id_, positions in within.items() if positions}
-    offsets = {one.offset_bytes for positions in candidates.values() for one in positions}
-    digests = digests_at(path, offsets)
-    matching = [
-        KnownCapture(id_, positions[-1])
-        for id_, positions in candidates.items()
-        if all(digests[one.offset_bytes] == one.digest for one in positions)
-    ]
-    if matching:
-        return max(matching, key=lambda known: known.position.offset_bytes)
-    alike = {
-        id_: positions
-        for id_, positions in candidates.items()
-        if digests[positions[0].offset_bytes] == positions[0].digest
-    }
-    return _find_damaged(path, alike) if alike else None
-
-
-def _find_damaged(
-    path: Path, candidates: Mapping[int, Sequence[CapturePosition]]
-) -> KnownCapture | None:
-    """Find the capture that holds every record batch that can be read of this file."""
+    alike = _alike(path, captures)
+    if not alike:
+        return None
     with CaptureReader(path) as reader:
-        readable = [batch.position for batch in reader]
-    for id_, positions in candidates.items():
-        if set(readable) <= set(positions):
-            return KnownCapture(id_, readable[-1])
-    return None
+        read = {batch.position for batch in reader}
+        warning = reader.warning
+    known = [
+        KnownCapture(capture.id, _furthest(read & held), read <= held, warning)
+        for capture in alike
+        if (held := set(capture.positions)) <= read or read <= held
+    ]
+    return max(known, key=lambda one: one.position.offset_bytes, default=None)
+
+
+def _alike(path: Path, captures: Iterable[StoredCapture]) -> list[StoredCapture]:
+    """Return the stored captures whose first record batch the file has too."""
+    size_bytes = path.stat().st_size
+    stored = [one for one in captures if one.positions]
+    candidates = [one for one in stored if one.positions[0].offset_bytes <= size_bytes]
+    digests = digests_at(path, {one.positions[0].offset_bytes for one in candidates})
+    firsts = [(one, one.positions[0]) for one in candidates]
+    return [one for one, first in firsts if digests[first.offset_bytes] == first.digest]
+
+
+def _furthest(positions: Iterable[CapturePosition]) -> CapturePosition:
+    return max(positions, key=lambda one: one.offset_bytes)

@@ -340,8 +340,8 @@ def test_values_out_of_range_count_as_zero() -> None:
     assert found["kubernetes_service_write_time"] == 0
 
 
-def test_dropped_logs_do_not_count_as_bad_input() -> None:
-    assert run(message(read(0, 2**63))).quality == {}
+def test_bad_input_counts_in_dropped_logs_too() -> None:
+    assert run(message(read(0, 2**63))).quality == {"value_out_of_range": 1}
 
 
 def test_sums_stay_at_the_top() -> None:

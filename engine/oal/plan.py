@@ -17,7 +17,6 @@ from framewalk.engine.oal.bound import (
     ApdexPredicate,
     Condition,
     Metric,
-    Predicate,
     Selection,
     State,
     StatePart,
@@ -75,7 +74,7 @@ class ScopePlan:
         return tuple(state for state in self.states if state.keyed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """All that is computed for a set of definitions.
 
@@ -87,6 +86,10 @@ class Plan:
     log_states: Mapping[str, tuple[StatePart, ...]]
     apdex_thresholds_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS
+
+    def __repr__(self) -> str:
+        states = sum(map(len, self.log_states.values()))
+        return f"Plan({len(self.metrics)} metrics from {states} states of logs)"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -140,32 +143,30 @@ def _log_states(scopes: Iterable[ScopePlan], operation: str) -> tuple[StatePart,
 
 def peer_columns(log_states: Iterable[StatePart]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the peer columns that states of logs read, and those whose Apdex thresholds."""
-    read, thresholds = set(), set()
-    for state in log_states:
-        for condition in state.selection.conditions:
-            if isinstance(condition, ApdexPredicate):
-                thresholds.add(condition.service.name)
-        for value in (state.value, state.key.value if state.key is not None else None):
-            if isinstance(value, Value) and value.column.level is Level.PEER:
-                read.add(value.column.name)
-    return frozenset(read), frozenset(thresholds)
+    states = tuple(log_states)
+    thresholds = frozenset(
+        condition.service.name
+        for state in states
+        for condition in state.selection.conditions
+        if isinstance(condition, ApdexPredicate)
+    )
+    return _columns_read(states, Level.PEER), thresholds
 
 
 def log_columns(plan: Plan) -> frozenset[str]:
     """Return the names of all log columns that any state reads."""
+    states = [state for states in plan.log_states.values() for state in states]
+    return _columns_read(states, Level.LOG)
+
+
+def _columns_read(states: Iterable[StatePart], level: Level) -> frozenset[str]:
     values: set[Value | str | None] = set()
-    for states in plan.log_states.values():
-        for state in states:
-            values.add(state.value)
-            values.update(
-                condition.value
-                for condition in state.selection.conditions
-                if isinstance(condition, Predicate | ApdexPredicate)
-            )
-            if state.key is not None:
-                values.add(state.key.value)
+    for state in states:
+        values.add(state.value)
+        values.add(state.key.value if state.key is not None else None)
+        values.update(condition.value for condition in state.selection.conditions)
     return frozenset(
         value.column.name
         for value in values
-        if isinstance(value, Value) and value.column.level is Level.LOG
+        if isinstance(value, Value) and value.column.level is level
     )
