@@ -1,4 +1,4 @@
-"""Log columns that are made when a definition asks for them (analysis.md, section 3)."""
+"""Columns of logs and peers that definitions ask for, made of others (analysis.md, section 3)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from framewalk.engine.oal.catalogue import DETECT_POINTS
 from framewalk.engine.schemas import (
     ENDPOINT_LENGTH,
     HTTP_METHODS,
     READ_SYSCALLS,
+    ROLES,
     WRITE_SYSCALLS,
 )
 
@@ -48,4 +50,27 @@ def with_derived(frame: pl.DataFrame, operation: str, wanted: Collection[str]) -
     derived = _DERIVED.get(operation, {})
     return frame.with_columns(
         expression.alias(name) for name, expression in derived.items() if name in wanted
+    )
+
+
+def with_sides(peers: pl.DataFrame) -> pl.DataFrame:
+    """Add what definitions call the columns of PEER_SCHEMA: source, dest and detect point.
+
+    Role server: the remote side is the source. Otherwise the local side is (analysis.md,
+    section 2).
+    """
+    serving = pl.col("role") == "server"
+    sides = {
+        f"{end}_{kind}": pl.when(serving if end == "dest" else ~serving)
+        .then(f"local_{kind}")
+        .otherwise(f"remote_{kind}")
+        for end in ("source", "dest")
+        for kind in ("service", "instance")
+    }
+    return peers.with_columns(
+        **sides,
+        detect_point=pl.col("role").replace_strict(
+            list(ROLES), list(DETECT_POINTS), return_dtype=pl.String
+        ),
+        component_ids=pl.col("components"),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.derive import with_derived
+from framewalk.engine.derive import with_derived, with_sides
 from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.expressions import (
     condition_expression,
@@ -25,6 +25,7 @@ from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from framewalk.engine.counters import Counters
     from framewalk.engine.oal.bound import StatePart
     from framewalk.engine.oal.plan import Plan
     from framewalk.engine.resolve import ResolvedLogs
@@ -44,18 +45,32 @@ class OperationStates:
     keyed: Mapping[str, pl.DataFrame]
 
 
+@dataclass(frozen=True, slots=True)
+class PeerStates:
+    """The states of some logs per (peers, minute), all operations; what phase 2 starts from.
+
+    `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it.
+    """
+
+    peers: pl.DataFrame
+    operations: Mapping[str, OperationStates]
+    counters: Counters
+
+
 def operation_keys(operation: str) -> list[str]:
     """Return the finest key of an operation's states."""
     return ["peer", MINUTE, "method", "path"] if operation == "http" else ["peer", MINUTE]
 
 
-def log_states(logs: ResolvedLogs, peers: pl.DataFrame, plan: Plan) -> dict[str, OperationStates]:
-    """Compute the states of all operations; `peers` has the columns of with_sides()."""
+def log_states(logs: ResolvedLogs, plan: Plan) -> PeerStates:
+    """Compute the states of all operations."""
     columns = log_columns(plan)
-    return {
+    peers = with_sides(logs.peers)
+    operations = {
         operation: _operation_states(operation, frame, peers, plan, columns)
         for operation, frame in logs.operations.items()
     }
+    return PeerStates(logs.peers, operations, logs.counters)
 
 
 def _operation_states(

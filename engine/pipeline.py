@@ -6,19 +6,20 @@ An embedding service, a replay, a live server and a cluster differ only in who c
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import polars as pl
 import pyarrow as pa
 
 from framewalk.engine.capture import CAPTURE_SCHEMA
 from framewalk.engine.counters import Counters
 from framewalk.engine.decode import decode
 from framewalk.engine.flatten import DEVICE_NAME, concat_logs, flatten
-from framewalk.engine.log_states import log_states
+from framewalk.engine.log_states import PeerStates, log_states
 from framewalk.engine.oal.plan import log_columns
 from framewalk.engine.resolve import resolve
-from framewalk.engine.rollup import roll_up, with_sides
+from framewalk.engine.rollup import roll_up
+from framewalk.engine.schemas import PEER_SCHEMA
 from framewalk.engine.states import States, merge
 from framewalk.engine.streams import Carried, follow_streams
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 # frames does not show, small enough for about 100 MB.
 BATCH_MESSAGES: Final = 50_000
 
+# Results of the first phase that are added up at once: rolling up costs much the same for one
+# as for many.
+_ROLL_UP_AT: Final = 16
+
 Item = TypeVar("Item")
 
 
@@ -43,31 +48,41 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
     """
     carried = Carried()
     states = merge(plan)
+    waiting: list[PeerStates] = []
     for group in regroup(batches, lambda batch: batch.num_rows):
         for messages in pieces(group):
-            found, carried = step(messages, carried, entities, plan)
-            states = merge(plan, states, found)
-    return states
+            found, carried = first_phase(messages, carried, entities, plan)
+            waiting.append(found)
+        if len(waiting) >= _ROLL_UP_AT:
+            states = merge(plan, states, roll_up(waiting, plan))
+            waiting = []
+    return merge(plan, states, roll_up(waiting, plan))
 
 
 def step(
     messages: pa.Table, carried: Carried, entities: Entities, plan: Plan
 ) -> tuple[States, Carried]:
     """Compute the states of some messages, and what to carry on to those that follow them."""
+    found, carried = first_phase(messages, carried, entities, plan)
+    return roll_up([found], plan), carried
+
+
+def first_phase(
+    messages: pa.Table, carried: Carried, entities: Entities, plan: Plan
+) -> tuple[PeerStates, Carried]:
+    """Do all that must look at each log; roll_up adds up the results of many such calls."""
     decoded = decode(messages)
     skipped = Counters(messages=decoded.undecodable)
     skipped.quality["undecodable_message"] += decoded.undecodable
+    device_names = DEVICE_NAME in log_columns(plan)
     parts = []
     for context in follow_streams(decoded.captured, decoded.nested, carried):
         carried = context.carried
-        parts.append(flatten(context, device_names=DEVICE_NAME in log_columns(plan)))
+        parts.append(flatten(context, device_names=device_names))
     if not parts:
-        return replace(merge(plan), counters=skipped), carried
-    resolved = resolve(concat_logs(parts), entities)
-    peers = with_sides(resolved.peers)
-    operations = log_states(resolved, peers, plan)
-    scopes = {scope.scope.view: roll_up(operations, peers, scope) for scope in plan.scopes}
-    return States(MappingProxyType(scopes), resolved.counters + skipped), carried
+        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, skipped), carried
+    found = log_states(resolve(concat_logs(parts), entities), plan)
+    return replace(found, counters=found.counters + skipped), carried
 
 
 def regroup(items: Iterable[Item], rows_of: Callable[[Item], int]) -> Iterator[list[Item]]:

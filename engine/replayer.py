@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.capture import CaptureReader, digests_at, find_captures
 from framewalk.engine.counters import Counters
 from framewalk.engine.decode import decode
-from framewalk.engine.pipeline import pieces, regroup, step
-from framewalk.engine.states import MINUTE, merge
+from framewalk.engine.pipeline import first_phase, pieces, regroup
+from framewalk.engine.rollup import roll_up
+from framewalk.engine.states import MINUTE
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.capture import CaptureBatch, CapturePosition
     from framewalk.engine.entities import Entities
-    from framewalk.engine.states import States
+    from framewalk.engine.log_states import PeerStates
     from framewalk.engine.store import Store, StoredCapture
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
@@ -110,7 +111,7 @@ class _CaptureReplay:
         self._commit_logs = commit_logs
         self._on_progress = on_progress
         self._counters = Counters()
-        self._pending: list[States] = []
+        self._pending: list[PeerStates] = []
         self._reached: list[CapturePosition] = []
 
     def run(self) -> CaptureSummary:
@@ -126,7 +127,7 @@ class _CaptureReplay:
             for group in regroup(reader, _rows):
                 carried = self._work(group, carried)
                 self._tell(reader)
-                if sum(states.counters.logs for states in self._pending) >= self._commit_logs:
+                if sum(found.counters.logs for found in self._pending) >= self._commit_logs:
                     capture = self._commit(capture)
             if self._reached:
                 self._commit(capture)
@@ -135,14 +136,14 @@ class _CaptureReplay:
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         for messages in pieces([batch.messages for batch in group]):
-            states, carried = step(messages, carried, self._entities, self._store.plan)
-            self._pending.append(states)
-            self._counters += states.counters
+            found, carried = first_phase(messages, carried, self._entities, self._store.plan)
+            self._pending.append(found)
+            self._counters += found.counters
         self._reached.extend(batch.position for batch in group)
         return carried
 
     def _commit(self, capture: int | None) -> int:
-        states = merge(self._store.plan, *self._pending)
+        states = roll_up(self._pending, self._store.plan)
         for scope in states.scopes.values():
             self.minutes.update(scope.scalars[MINUTE].unique().to_list())
         committed = self._store.commit(capture, self._path, self._reached, states)

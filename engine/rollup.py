@@ -6,84 +6,138 @@ what is left by its own entities (analysis.md, section 3).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.derive import endpoint_expression
-from framewalk.engine.log_states import OperationStates
+from framewalk.engine.counters import Counters
+from framewalk.engine.derive import endpoint_expression, with_sides
+from framewalk.engine.log_states import OperationStates, PeerStates
 from framewalk.engine.oal.bound import Keep
-from framewalk.engine.oal.catalogue import DETECT_POINTS, Column, Level
+from framewalk.engine.oal.catalogue import Column, Level
 from framewalk.engine.oal.expressions import condition_expression
-from framewalk.engine.schemas import ROLES
 from framewalk.engine.states import (
     KEY,
     MINUTE,
     TRAITS,
     VALUE,
     ScopeStates,
+    States,
     empty_states,
+    merge,
     merge_expression,
     merge_rows,
 )
 from framewalk.engine.traits import traits_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from framewalk.engine.oal.bound import Condition
     from framewalk.engine.oal.catalogue import Scope
-    from framewalk.engine.oal.plan import ScopePlan, Share
+    from framewalk.engine.oal.plan import Plan, ScopePlan, Share
 
 _ENTITY: Final = "entity"
 
 
-def with_sides(peers: pl.DataFrame) -> pl.DataFrame:
-    """Add what definitions call the columns of PEER_SCHEMA: source, dest and detect point.
+def roll_up(parts: Sequence[PeerStates], plan: Plan) -> States:
+    """Add up the states of logs for the entities of every scope."""
+    counters = sum((part.counters for part in parts), Counters())
+    with_logs = [part for part in parts if part.operations]
+    if not with_logs:
+        return replace(merge(plan), counters=counters)
+    peers, operations = _on_common_peers(with_logs)
+    peers = with_sides(peers).with_columns(traits=traits_expression())
+    finest = _side_by_side(operations, plan)
+    scopes = {scope.scope.view: _roll_up_scope(finest, peers, scope) for scope in plan.scopes}
+    return States(MappingProxyType(scopes), counters)
 
-    Role server: the remote side is the source. Otherwise the local side is (analysis.md,
-    section 2).
-    """
-    serving = pl.col("role") == "server"
-    sides = {
-        f"{end}_{kind}": pl.when(serving if end == "dest" else ~serving)
-        .then(f"local_{kind}")
-        .otherwise(f"remote_{kind}")
-        for end in ("source", "dest")
-        for kind in ("service", "instance")
+
+def _on_common_peers(
+    parts: Sequence[PeerStates],
+) -> tuple[pl.DataFrame, dict[str, OperationStates]]:
+    """Number the peers of all parts alike and put their states together."""
+    every = pl.concat([part.peers for part in parts])
+    peers = every.unique(maintain_order=True).with_row_index("peer")
+    number = every.join(
+        peers, on=every.columns, how="left", nulls_equal=True, maintain_order="left"
+    )["peer"]
+    first_row = 0
+    renumbered: list[Mapping[str, OperationStates]] = []
+    for part in parts:
+        own = number.slice(first_row, part.peers.height)
+        renumbered.append(
+            {name: _renumbered(states, own) for name, states in part.operations.items()}
+        )
+        first_row += part.peers.height
+    operations = {
+        name: _concat([states[name] for states in renumbered]) for name in parts[0].operations
     }
-    return peers.with_columns(
-        **sides,
-        detect_point=pl.col("role").replace_strict(
-            list(ROLES), list(DETECT_POINTS), return_dtype=pl.String
-        ),
-        component_ids=pl.col("components"),
-        traits=traits_expression(),
+    return peers.drop("peer"), operations
+
+
+def _renumbered(states: OperationStates, number: pl.Series) -> OperationStates:
+    def renumber(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(number.gather(frame["peer"]).alias("peer"))
+
+    keyed = {name: renumber(frame) for name, frame in states.keyed.items()}
+    return OperationStates(renumber(states.scalars), keyed)
+
+
+def _concat(parts: Sequence[OperationStates]) -> OperationStates:
+    return OperationStates(
+        pl.concat([part.scalars for part in parts]),
+        {name: pl.concat([part.keyed[name] for part in parts]) for name in parts[0].keyed},
     )
 
 
-def roll_up(
-    operations: Mapping[str, OperationStates], peers: pl.DataFrame, scope: ScopePlan
-) -> ScopeStates:
+@dataclass(frozen=True, slots=True)
+class _FinestStates:
+    """The states of all operations' logs at the finest key.
+
+    `by_peer` has `peer`, `minute` and a column per state of any operation, `by_endpoint` also
+    `endpoint` and the states of HTTP only; a key may come several times. `keyed` maps a state's
+    name to `peer`, `minute`, for HTTP `endpoint`, `key` and `value`.
+    """
+
+    by_peer: pl.DataFrame
+    by_endpoint: pl.DataFrame
+    keyed: Mapping[str, pl.DataFrame]
+
+
+def _side_by_side(operations: Mapping[str, OperationStates], plan: Plan) -> _FinestStates:
+    """Put the states of all operations side by side, and name the endpoints of HTTP."""
+    named = {name: _with_endpoint(name, states) for name, states in operations.items()}
+    http = named["http"].scalars
+    keeps = {str(state): state.keep for state in plan.log_states["http"] if state.key is None}
+    by_peer = [states.scalars for name, states in named.items() if name != "http"]
+    by_peer.append(merge_rows([http], ["peer", MINUTE], keeps))
+    keyed = {name: frame for states in named.values() for name, frame in states.keyed.items()}
+    return _FinestStates(pl.concat(by_peer, how="diagonal"), http, keyed)
+
+
+def _roll_up_scope(states: _FinestStates, peers: pl.DataFrame, scope: ScopePlan) -> ScopeStates:
     """Compute the states of one scope; `peers` has the columns of with_sides()."""
-    operations = {name: _with_endpoint(name, states) for name, states in operations.items()}
     names, entity_of_peer = _entities(peers, scope.scope)
-    keys = [_ENTITY, *_log_keys(scope.scope), MINUTE]
-    scalars = [_traits(operations, peers, entity_of_peer, scope.scope)]
-    keyed: dict[str, list[pl.DataFrame]] = {state.name: [] for state in scope.keyed_states}
-    for (operation, conditions), shares in _grouped(scope.shares).items():
+    renamed = _log_keys_to_names(scope.scope)
+    keys = [_ENTITY, *renamed.values(), MINUTE]
+    rows = states.by_endpoint if renamed else states.by_peer
+    rows = rows.with_columns(peers[TRAITS].gather(rows["peer"])).rename(renamed)
+    scalars = [_of_entities(rows, entity_of_peer).group_by(keys).agg(pl.col(TRAITS).bitwise_or())]
+    for conditions, shares in _layers(scope.shares):
         entities = _entities_that_meet(conditions, peers, entity_of_peer)
-        states = operations[operation]
-        plain = [share for share in shares if not share.state.keyed]
-        if plain:
-            rows = _of_entities(states.scalars, entities).rename(_log_keys_to_names(scope.scope))
-            scalars.append(_sum_shares(rows, keys, plain))
-        for share in shares:
-            if share.state.keyed:
-                rows = _of_entities(states.keyed[str(share.log_state)], entities)
-                keyed[share.state.name].append(rows.rename(_log_keys_to_names(scope.scope)))
+        columns = dict.fromkeys(str(share.log_state) for share in shares)
+        needed = rows.select("peer", *keys[1:], *columns)
+        scalars.append(_sum_shares(_of_entities(needed, entities), keys, shares))
+    keyed: dict[str, list[pl.DataFrame]] = {state.name: [] for state in scope.keyed_states}
+    for share in scope.shares:
+        if share.state.keyed:
+            entities = _entities_that_meet(share.conditions, peers, entity_of_peer)
+            split = _of_entities(states.keyed[str(share.log_state)], entities)
+            keyed[share.state.name].append(split.rename(renamed))
     return _with_names(scope, names, keys, scalars, keyed)
 
 
@@ -93,8 +147,11 @@ def _with_endpoint(operation: str, states: OperationStates) -> OperationStates:
         return states
     endpoint = endpoint_expression().alias("endpoint")
     return OperationStates(
-        states.scalars.with_columns(endpoint),
-        {name: frame.with_columns(endpoint) for name, frame in states.keyed.items()},
+        states.scalars.with_columns(endpoint).drop("method", "path"),
+        {
+            name: frame.with_columns(endpoint).drop("method", "path")
+            for name, frame in states.keyed.items()
+        },
     )
 
 
@@ -104,11 +161,6 @@ def _log_keys_to_names(scope: Scope) -> dict[str, str]:
         for name, column in scope.keys.items()
         if isinstance(column, Column) and column.level is Level.LOG
     }
-
-
-def _log_keys(scope: Scope) -> list[str]:
-    """Return those names of an entity that differ between logs of the same peers."""
-    return list(_log_keys_to_names(scope).values())
 
 
 def _entities(peers: pl.DataFrame, scope: Scope) -> tuple[pl.DataFrame, pl.Series]:
@@ -139,11 +191,16 @@ def _entities_that_meet(
     return kept.to_series()
 
 
-def _grouped(shares: tuple[Share, ...]) -> dict[tuple[str, frozenset[Condition]], list[Share]]:
-    groups: defaultdict[tuple[str, frozenset[Condition]], list[Share]] = defaultdict(list)
+def _layers(shares: tuple[Share, ...]) -> Iterator[tuple[frozenset[Condition], list[Share]]]:
+    """Yield scalar shares with the same conditions together, each state once in a layer."""
+    layers: defaultdict[tuple[frozenset[Condition], int], list[Share]] = defaultdict(list)
+    seen: Counter[str] = Counter()
     for share in shares:
-        groups[share.log_state.selection.operation, share.conditions].append(share)
-    return groups
+        if not share.state.keyed:
+            layers[share.conditions, seen[share.state.name]].append(share)
+            seen[share.state.name] += 1
+    for (conditions, _), layer in layers.items():
+        yield conditions, layer
 
 
 def _of_entities(frame: pl.DataFrame, entities: pl.Series) -> pl.DataFrame:
@@ -156,21 +213,6 @@ def _sum_shares(rows: pl.DataFrame, keys: list[str], shares: list[Share]) -> pl.
         merge_expression(rows, str(share.log_state), share.state.keep).alias(share.state.name)
         for share in shares
     )
-
-
-def _traits(
-    operations: Mapping[str, OperationStates],
-    peers: pl.DataFrame,
-    entity_of_peer: pl.Series,
-    scope: Scope,
-) -> pl.DataFrame:
-    """Return every entity and minute that has logs, with the traits of their connections."""
-    columns = ["peer", MINUTE, *_log_keys_to_names(scope)]
-    rows = pl.concat([operations[name].scalars.select(columns) for name in scope.operations])
-    rows = rows.with_columns(peers[TRAITS].gather(rows["peer"]))
-    rows = _of_entities(rows, entity_of_peer).rename(_log_keys_to_names(scope))
-    keys = [_ENTITY, *_log_keys(scope), MINUTE]
-    return rows.group_by(keys).agg(pl.col(TRAITS).bitwise_or())
 
 
 def _with_names(

@@ -20,7 +20,7 @@ from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
 from framewalk.engine.capture import CAPTURE_SCHEMA, CaptureReader
 from framewalk.engine.decode import decode
-from framewalk.engine.derive import with_derived
+from framewalk.engine.derive import with_derived, with_sides
 from framewalk.engine.entities import Entities, read_entities
 from framewalk.engine.flatten import concat_logs, flatten
 from framewalk.engine.oal.bind import bind
@@ -57,7 +57,6 @@ from framewalk.engine.oal.syntax import (
 from framewalk.engine.oal.syntax import Source as From
 from framewalk.engine.pipeline import step
 from framewalk.engine.resolve import resolve
-from framewalk.engine.rollup import with_sides
 from framewalk.engine.schemas import COMPONENT_IDS
 from framewalk.engine.store import Store
 from framewalk.engine.streams import Carried, follow_streams
