@@ -26,8 +26,8 @@ class FramewalkError(Exception):
     """
 
 
-class InputError(FramewalkError):
-    """An input could not be read. `place` names the file, and where in it if known."""
+class LocatedError(FramewalkError):
+    """An error at a place: a file, and where in it if known."""
 
     def __init__(self, place: str | PathLike[str], problem: str, remedy: str) -> None:
         """Join the three parts into the one line that `str()` gives."""
@@ -35,6 +35,10 @@ class InputError(FramewalkError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{self.place}: {problem}; {remedy}")
+
+
+class InputError(LocatedError):
+    """An input could not be read."""
 
 
 class CaptureError(InputError):
@@ -45,7 +49,7 @@ class EntitiesError(InputError):
     """A Kubernetes dump is missing, malformed or of the wrong kind."""
 
 
-class StoreError(InputError):
+class StoreError(LocatedError):
     """A store could not be opened or written; what it held before is unchanged."""
 
 

@@ -19,13 +19,13 @@ from framewalk.engine.states import MINUTE
 from framewalk.engine.streams import Carried, follow_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from framewalk.engine.capture import CaptureBatch, CapturePosition
     from framewalk.engine.entities import Entities
     from framewalk.engine.log_states import PeerStates
-    from framewalk.engine.store import Store, StoredCapture
+    from framewalk.engine.store import Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
 COMMIT_LOGS: Final = 2_000_000
@@ -116,7 +116,7 @@ class _CaptureReplay:
 
     def run(self) -> CaptureSummary:
         """Replay what the store does not have yet."""
-        known = find_stored(self._path, self._store.captures())
+        known = find_stored(self._path, self._store)
         if known is not None and known.whole:
             messages = known.position.messages
             return CaptureSummary(self._path, self._counters, messages, known.warning)
@@ -162,7 +162,11 @@ def _rows(batch: CaptureBatch) -> int:
 
 
 def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
-    """Follow the streams of messages that the store has, for those that come after them."""
+    """Follow the streams of messages that the store has, for those that come after them.
+
+    All of them are decoded: a stream that never fell silent may still be about a connection
+    that it named long ago.
+    """
     carried = Carried()
     for group in regroup(stored, _rows):
         for messages in pieces([batch.messages for batch in group]):
@@ -186,34 +190,32 @@ class KnownCapture:
     warning: str | None
 
 
-def find_stored(path: Path, captures: Iterable[StoredCapture]) -> KnownCapture | None:
+def find_stored(path: Path, store: Store) -> KnownCapture | None:
     """Find the stored capture that the file is, is a beginning of, or goes on from.
 
     One of the two must hold every record batch of the other: captures that begin alike and
     then differ are different captures.
     """
-    alike = _alike(path, captures)
+    alike = _alike(path, store.captures())
     if not alike:
         return None
     with CaptureReader(path) as reader:
         read = {batch.position for batch in reader}
         warning = reader.warning
     known = [
-        KnownCapture(capture.id, _furthest(read & held), read <= held, warning)
+        KnownCapture(capture, _furthest(read & held), read <= held, warning)
         for capture in alike
-        if (held := set(capture.positions)) <= read or read <= held
+        if (held := store.positions(capture)) <= read or read <= held
     ]
     return max(known, key=lambda one: one.position.offset_bytes, default=None)
 
 
-def _alike(path: Path, captures: Iterable[StoredCapture]) -> list[StoredCapture]:
+def _alike(path: Path, first_positions: Mapping[int, CapturePosition]) -> list[int]:
     """Return the stored captures whose first record batch the file has too."""
     size_bytes = path.stat().st_size
-    stored = [one for one in captures if one.positions]
-    candidates = [one for one in stored if one.positions[0].offset_bytes <= size_bytes]
-    digests = digests_at(path, {one.positions[0].offset_bytes for one in candidates})
-    firsts = [(one, one.positions[0]) for one in candidates]
-    return [one for one, first in firsts if digests[first.offset_bytes] == first.digest]
+    within = {id_: one for id_, one in first_positions.items() if one.offset_bytes <= size_bytes}
+    digests = digests_at(path, {one.offset_bytes for one in within.values()})
+    return [id_ for id_, one in within.items() if digests[one.offset_bytes] == one.digest]
 
 
 def _furthest(positions: Iterable[CapturePosition]) -> CapturePosition:

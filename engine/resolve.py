@@ -47,10 +47,13 @@ class ResolvedLogs:
 def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     """Resolve the connections of the logs; drop and count logs that do not count."""
     boundaries_ns = _boundaries_within(logs, entities)
+    pairs = {name: _pairs(frame, boundaries_ns) for name, frame in logs.operations.items()}
+    visited = pl.concat(pairs.values()).unique().sort()
     frames = {
-        operation: _with_visit(frame, boundaries_ns) for operation, frame in logs.operations.items()
+        operation: _with_visit(frame, pairs[operation], visited)
+        for operation, frame in logs.operations.items()
     }
-    visits = _visits(frames, logs, boundaries_ns)
+    visits = _visits(visited, logs, boundaries_ns)
     named = _name_sides(visits, entities)
     peers, peer_of_visit = _distinct_peers(named)
     reason_of_visit = _by_visit(named, "reason")
@@ -74,27 +77,31 @@ def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
     return boundaries_ns.filter((boundaries_ns > first) & (boundaries_ns <= last))
 
 
-def _with_visit(frame: pl.DataFrame, boundaries_ns: pl.Series) -> pl.DataFrame:
-    """Add `visit`, the number of a (connection, epoch)."""
+def _pairs(frame: pl.DataFrame, boundaries_ns: pl.Series) -> pl.Series:
+    """Return each log's connection and epoch as one number."""
+    connection = frame["connection"].cast(pl.UInt64)
     if boundaries_ns.is_empty():
-        return frame.rename({"connection": "visit"})
-    epochs = boundaries_ns.len() + 1
-    epoch = pl.Series("epoch", boundaries_ns.search_sorted(frame["time_ns"], side="right"))
-    visit = frame["connection"] * epochs + epoch.cast(pl.UInt32)
-    return frame.drop("connection").with_columns(visit.alias("visit"))
+        return connection.alias("pair")
+    epoch = pl.Series(boundaries_ns.search_sorted(frame["time_ns"], side="right"))
+    return (connection * (boundaries_ns.len() + 1) + epoch.cast(pl.UInt64)).alias("pair")
 
 
-def _visits(
-    frames: Mapping[str, pl.DataFrame], logs: LogFrames, boundaries_ns: pl.Series
-) -> pl.DataFrame:
-    """Return the connection columns of each visit with logs, and a `time_ns` inside its epoch."""
+def _with_visit(frame: pl.DataFrame, pairs: pl.Series, visited: pl.Series) -> pl.DataFrame:
+    """Put `visit` in place of `connection`: the number of its pair among those that occur."""
+    visit = pl.Series("visit", visited.search_sorted(pairs), dtype=pl.UInt32)
+    return frame.drop("connection").with_columns(visit)
+
+
+def _visits(visited: pl.Series, logs: LogFrames, boundaries_ns: pl.Series) -> pl.DataFrame:
+    """Return the connection columns of each visit, and a `time_ns` inside its epoch."""
     epochs = boundaries_ns.len() + 1
-    times = [frame["time_ns"].min() for frame in frames.values()]
+    times = [frame["time_ns"].min() for frame in logs.operations.values()]
     first_ns = min((time for time in times if isinstance(time, int)), default=0)
     starts_ns = pl.concat([pl.Series([first_ns], dtype=pl.Int64), boundaries_ns.cast(pl.Int64)])
-    visited = pl.concat([frame["visit"] for frame in frames.values()]).unique()
-    connection, epoch = visited // epochs, visited % epochs
-    return logs.connections[connection].with_columns(visit=visited, time_ns=starts_ns.gather(epoch))
+    return logs.connections[visited // epochs].with_columns(
+        visit=pl.int_range(visited.len(), dtype=pl.UInt32, eager=True),
+        time_ns=starts_ns.gather(visited % epochs),
+    )
 
 
 def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:

@@ -8,7 +8,6 @@ message is either counted and behind the position, or neither.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -52,15 +51,6 @@ _ANYTHING: Final = (
     "SELECT 1 FROM duckdb_schemas() WHERE NOT internal"
 )
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCapture:
-    """How far a capture is in the store: the ends of its record batches, in order."""
-
-    id: int
-    path: str
-    positions: tuple[CapturePosition, ...]
 
 
 class Store:
@@ -111,17 +101,21 @@ class Store:
         """Run a query; `.pl()`, `.to_arrow_table()` or `.fetchall()` give its rows."""
         return self._connection.sql(sql)
 
-    def captures(self) -> list[StoredCapture]:
-        """Return what is known of each capture that was ever committed."""
-        positions: dict[int, list[CapturePosition]] = {}
+    def captures(self) -> dict[int, CapturePosition]:
+        """Return the end of the first record batch of each capture in the store, by its id."""
         rows = self._run(
             "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
-            "ORDER BY capture, offset_bytes"
+            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes) = 1"
         )
-        for capture, *position in rows:
-            positions.setdefault(capture, []).append(CapturePosition(*position))
-        captures = self._run("SELECT id, path FROM internal.captures ORDER BY id")
-        return [StoredCapture(id_, path, tuple(positions.get(id_, ()))) for id_, path in captures]
+        return {capture: CapturePosition(*position) for capture, *position in rows}
+
+    def positions(self, capture: int) -> frozenset[CapturePosition]:
+        """Return the ends of all record batches of a capture that are in the store."""
+        rows = self._run(
+            "SELECT offset_bytes, messages, digest FROM internal.positions WHERE capture = ?",
+            [capture],
+        )
+        return frozenset(CapturePosition(*position) for position in rows)
 
     def commit(
         self,
@@ -174,17 +168,19 @@ class Store:
 
     def _remember(self, plan: Plan) -> None:
         """Add what the plan defines and the store does not know; refuse changed meanings."""
-        stored = dict(self._run("SELECT name, definition FROM internal.definitions"))
+        rows = self._run("SELECT name, definition FROM internal.definitions")
+        # DuckDB's column names do not tell case apart.
+        stored = {name.casefold(): (name, definition) for name, definition in rows}
         for metric in plan.metrics:
-            known = stored.get(metric.name)
-            if known is not None and _changed(known, metric):
+            known = stored.get(metric.name.casefold())
+            if known is not None and (known[0] != metric.name or _changed(known[1], metric)):
                 raise StoreError(
                     self.path,
-                    f"it defines {metric.name!r} as `{_one_line(known)}`, "
+                    f"it defines {known[0]!r} as `{_one_line(known[1])}`, "
                     f"the definitions at hand as `{_one_line(str(metric.definition))}`",
                     "give the new meaning a new name, or use a new store",
                 )
-        added = [metric for metric in plan.metrics if metric.name not in stored]
+        added = [metric for metric in plan.metrics if metric.name.casefold() not in stored]
         if not added and self._run("SELECT 1 FROM duckdb_views() WHERE view_name = 'entities'"):
             return
         self._run("BEGIN")
@@ -249,7 +245,7 @@ def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
 
 def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path), read_only=read_only)
+        return duckdb.connect(str(path.absolute()), read_only=read_only)
     except duckdb.Error as error:
         raise _explained(path, error) from error
     except RuntimeError as error:
@@ -403,7 +399,11 @@ def _as_table(scope: Scope, states: ScopeStates, keyed: Sequence[State]) -> pl.D
         entries = (
             states.keyed[state.name].group_by(keys).agg(pl.struct(KEY, VALUE).alias(state.name))
         )
-        frame = frame.join(entries, on=keys, how="left")
+        # A state that was computed and found nothing is an empty list, not NULL.
+        none = pl.lit([], dtype=entries.schema[state.name])
+        frame = frame.join(entries, on=keys, how="left").with_columns(
+            pl.col(state.name).fill_null(none)
+        )
     minute_us = 60_000_000
     bucket = (pl.col(MINUTE) * minute_us).cast(pl.Datetime("us")).alias(BUCKET)
     return frame.select(bucket, pl.exclude(MINUTE))

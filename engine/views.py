@@ -67,10 +67,9 @@ def metric_view(
     `columns` maps the names of states to columns of the states table.
     """
     keys = ", ".join(map(quoted, scope.keys))
-    states = {state.name: state for metric in metrics for state in metric.states}
-    merged = [_merged(state, quoted(columns[name])) for name, state in states.items()]
+    merged = _Merged(columns)
     values = [
-        f"({_finished(metric, columns, resolution)})::{metric.function.sql_type} "
+        f"({_finished(metric, merged, resolution)})::{metric.function.sql_type} "
         f"AS {quoted(metric.name)}"
         for metric in metrics
     ]
@@ -80,7 +79,7 @@ def metric_view(
     return (
         f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
         f"SELECT {_listed([BUCKET, f'{entity_id(scope)} AS entity_id', keys, *values])}\n"
-        f"FROM (\nSELECT {_listed([bucket, keys, *merged])}\n"
+        f"FROM (\nSELECT {_listed([bucket, keys, *merged.selected()])}\n"
         f"FROM {states_table(scope)}\nGROUP BY ALL\n)"
     )
 
@@ -89,21 +88,52 @@ def _listed(columns: Iterable[str]) -> str:
     return ",\n  ".join(columns)
 
 
-def _merged(state: State, column: str) -> str:
+class _Merged:
+    """The merged states that the metrics of a view need, each with a name of its own.
+
+    A metric's states are merged over the rows that hold all of them. Rows that were written
+    with other definitions may hold some: a count without its sum would make a wrong average.
+    """
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self._columns = columns
+        self._names: dict[str, str] = {}
+
+    def of_metric(self, metric: Metric) -> list[str]:
+        """Return the names of the merged states of a metric."""
+        additive = [state for state in metric.states if state.keep not in _EXTREMES]
+        columns = sorted({quoted(self._columns[state.name]) for state in additive})
+        return [self._name(state, columns) for state in metric.states]
+
+    def selected(self) -> list[str]:
+        """Return the aggregations with their names."""
+        return [f"{merged} AS {name}" for merged, name in self._names.items()]
+
+    def _name(self, state: State, needed: Sequence[str]) -> str:
+        column = quoted(self._columns[state.name])
+        merged = _merged(state, column, needed)
+        return self._names.setdefault(merged, f"merged_{len(self._names)}")
+
+
+_EXTREMES: Final = {Keep.MAX: "max", Keep.MIN: "min"}
+
+
+def _merged(state: State, column: str, needed: Sequence[str]) -> str:
+    if state.keep in _EXTREMES:
+        return f"{_EXTREMES[state.keep]}({column})"
+    held = " AND ".join(f"{one} IS NOT NULL" for one in needed)
     if state.keyed:
-        return f"flatten(list({column}) FILTER ({column} IS NOT NULL)) AS {column}"
-    if state.keep is Keep.MAX:
-        return f"max({column}) AS {column}"
-    if state.keep is Keep.MIN:
-        return f"min({column}) AS {column}"
+        return f"nullif(flatten(list({column}) FILTER ({held})), [])"
+    total = f"sum({column}) FILTER ({held})"
+    # least and greatest pass over NULL: without the condition no sum would be the smallest one.
     return (
-        f"least(greatest(sum({column}), -9223372036854775808), 9223372036854775807)::BIGINT "
-        f"AS {column}"
+        f"(CASE WHEN {total} IS NOT NULL THEN least(greatest({total}, "
+        f"-9223372036854775808), 9223372036854775807) END)::BIGINT"
     )
 
 
-def _finished(metric: Metric, columns: Mapping[str, str], resolution: Resolution) -> str:
-    states = [quoted(columns[state.name]) for state in metric.states]
+def _finished(metric: Metric, merged: _Merged, resolution: Resolution) -> str:
+    states = merged.of_metric(metric)
     return metric.function.finish(states, resolution.minutes, metric.parameters)
 
 

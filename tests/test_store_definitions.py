@@ -5,10 +5,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import CAPTURES
 
-from framewalk.engine import Entities, Plan, Store, StoreError, load_plan, read_entities, replay
+from framewalk.engine import (
+    CaptureReader,
+    CaptureWriter,
+    Entities,
+    Plan,
+    Store,
+    StoreError,
+    load_plan,
+    read_entities,
+    replay,
+)
 
 BOOKINFO = CAPTURES / "bookinfo"
 
@@ -112,3 +123,71 @@ def test_a_copy_of_a_store_is_a_store(tmp_path: Path, half: Path, entities: Enti
     shutil.copy(tmp_path / "one.duckdb", tmp_path / "two.duckdb")
     with Store(tmp_path / "two.duckdb", plan) as store:
         assert rows(store, "reads") == before
+
+
+COUNT = 'w_count = from(K8SService.*).filter(type == "write").count();'
+SUM = 'w_sum = from(K8SService.write.duration).filter(type == "write").sum();'
+AVERAGE = 'w_avg = from(K8SService.write.duration).filter(type == "write").longAvg();'
+SHARE = 'w_share = from(K8SService.*).percent(type == "write");'
+LABELS = """
+by_kind = from(K8SService.*).labelCount(type);
+time_by_kind = from(K8SService.*).labelAvg(type, write.duration);
+"""
+
+
+def rows_of(store: Store, view: str, columns: str) -> list[tuple[object, ...]]:
+    return store.query(f"SELECT service, {columns} FROM {view} ORDER BY ALL").fetchall()
+
+
+def test_a_new_metric_that_shares_a_state_has_no_value_before(
+    tmp_path: Path, half: Path, entities: Entities
+) -> None:
+    path = tmp_path / "store.duckdb"
+    with Store(path, plan_of(tmp_path, COUNT)) as store:
+        replay([half], entities, store)
+    with Store(path, plan_of(tmp_path, COUNT, SUM, AVERAGE, SHARE, LABELS)) as store:
+        columns = "w_sum, w_avg, w_share, by_kind, time_by_kind"
+        for view in ("service_minute", "service_hour", "service_day"):
+            assert {row[1:] for row in rows_of(store, view, columns)} == {(None,) * 5}
+        assert store.query("SELECT count(*) FROM metric_values").fetchall() != [(0,)]
+
+
+def test_a_bucket_does_not_mix_logs_of_before_and_after_a_change(
+    tmp_path: Path, entities: Entities
+) -> None:
+    """The average of a day that has it for half of its logs is the average of that half."""
+    even, odd = split_by_stream(tmp_path)
+    columns = "w_sum, w_avg, by_kind, time_by_kind"
+    plan = plan_of(tmp_path, COUNT, SUM, AVERAGE, LABELS)
+    with Store(tmp_path / "odd.duckdb", plan) as store:
+        replay([odd], entities, store)
+        want = rows_of(store, "service_day", columns)
+        odd_writes = store.query("SELECT sum(w_count) FROM service_day").fetchall()[0][0]
+    with Store(tmp_path / "both.duckdb", plan_of(tmp_path, COUNT)) as store:
+        replay([even], entities, store)
+    with Store(tmp_path / "both.duckdb", plan) as store:
+        replay([odd], entities, store)
+        assert rows_of(store, "service_day", columns) == want
+        assert store.query("SELECT sum(w_count) FROM service_day").fetchall()[0][0] > odd_writes
+
+
+def split_by_stream(folder: Path) -> tuple[Path, Path]:
+    """Write the streams with even and those with odd numbers as captures of their own."""
+    with CaptureReader(BOOKINFO / "bookinfo.capture.arrows") as reader:
+        table = pa.Table.from_batches([batch.messages for batch in reader])
+    paths = []
+    for parity in (0, 1):
+        path = folder / f"{parity}.capture.arrows"
+        mine = [number % 2 == parity for number in table["stream"].to_pylist()]
+        with CaptureWriter(path) as writer:
+            for batch in table.filter(mine).combine_chunks().to_batches():
+                writer.write(batch)
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def test_names_that_differ_in_case_only_are_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    Store(path, plan_of(tmp_path, "Foo = from(K8SService.*).cpm();")).close()
+    with pytest.raises(StoreError, match="it defines 'Foo'"):
+        Store(path, plan_of(tmp_path, "foo = from(K8SService.*).cpm();"))
