@@ -88,6 +88,10 @@ fixtures: $(READY) ## Generate the committed captures again
 memory: $(DEV) ## Measure that memory does not grow with a capture's length
 	@$(BIN)/python benchmarks/memory.py
 
+.PHONY: definitions
+definitions: $(DEV) ## Measure what 426 definitions cost beside 40
+	@$(BIN)/python benchmarks/definitions.py
+
 .PHONY: package
 package: $(DEV) ## Build the wheel and try it in an environment of its own
 	@rm -rf build/dist build/lib build/installed

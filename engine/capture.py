@@ -222,7 +222,9 @@ def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:
 def find_captures(paths: Iterable[str | Path]) -> list[Path]:
     """Replace each folder by the captures in it, sorted by name; files stay as they are.
 
-    Raises CaptureError for a folder without a `*.capture.arrows` file.
+    Each is opened once, so a wrong path or file shows before work begins.
+
+    Raises CaptureError for a folder without a `*.capture.arrows` file, and for what is no capture.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -233,6 +235,8 @@ def find_captures(paths: Iterable[str | Path]) -> list[Path]:
         if not inside:
             raise CaptureError(path, f"no *{CAPTURE_SUFFIX} file in this folder", _CAPTURE_REMEDY)
         found.extend(inside)
+    for path in found:
+        CaptureReader(path).close()
     return found
 
 

@@ -82,8 +82,6 @@ def replay(
         StoreError: the store cannot be written; what was committed before stays.
     """
     paths = find_captures(captures)
-    for path in paths:
-        CaptureReader(path).close()
     minutes: set[int] = set()
     summaries = []
     for path in paths:

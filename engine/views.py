@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.catalogue import SCOPES
-from framewalk.engine.oal.functions import PERCENTILES
+from framewalk.engine.oal.finish import PERCENTILES
 from framewalk.engine.schemas import UNKNOWN
 from framewalk.engine.traits import component_names, detect_point_names, tls_mode_names
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeAlias, TypeVar
 from framewalk.engine.oal import syntax
 from framewalk.engine.oal.bound import Metric, State, Value
 from framewalk.engine.oal.catalogue import ENUMERATIONS, SCOPES, Column, Level, ValueType
-from framewalk.engine.oal.comparison import OF_STRING, Comparison, Typed, select, state_parts
+from framewalk.engine.oal.comparison import (
+    EQUALITY,
+    OF_STRING,
+    Comparison,
+    Typed,
+    select,
+    state_parts,
+)
 from framewalk.engine.oal.diagnostics import Severity, suggest
 from framewalk.engine.oal.functions import FUNCTIONS, Kind, Source
 from framewalk.engine.oal.never import why_filtered_out, why_without_value
@@ -34,15 +41,14 @@ if TYPE_CHECKING:
 DECORATORS: Final = ("K8SServiceDecorator",)
 RESERVED_NAMES: Final = frozenset({"time_bucket", "entity_id"})
 
-_EQUALITY: Final = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
 _ORDER: Final = frozenset(
     {Operator.GREATER, Operator.LESS, Operator.GREATER_EQUAL, Operator.LESS_EQUAL}
 )
 _OPERATORS: Final = {
-    ValueType.LONG: _EQUALITY | _ORDER | {Operator.IN},
-    ValueType.STRING: _EQUALITY | {Operator.LIKE, Operator.IN},
-    ValueType.BOOLEAN: _EQUALITY | {Operator.IN},
-    ValueType.DETECT_POINT: _EQUALITY | {Operator.IN},
+    ValueType.LONG: EQUALITY | _ORDER | {Operator.IN},
+    ValueType.STRING: EQUALITY | {Operator.LIKE, Operator.IN},
+    ValueType.BOOLEAN: EQUALITY | {Operator.IN},
+    ValueType.DETECT_POINT: EQUALITY | {Operator.IN},
     ValueType.COMPONENTS: frozenset({Operator.CONTAIN, Operator.NOT_CONTAIN}),
 }
 _OPERANDS: Final[Mapping[ValueType, tuple[type, str]]] = {
@@ -357,7 +363,7 @@ class _Binder:
 
     def _operand(self, value: syntax.Value, typed: Typed, condition: syntax.Condition) -> Scalar:
         if isinstance(value, syntax.Null):
-            if condition.operator not in _EQUALITY:
+            if condition.operator not in EQUALITY:
                 self._refuse(value.span, "null can be compared with == and != only")
             return None
         literal, words = _OPERANDS[typed.type]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OF_STRING: Final = frozenset({Cast.STRING_TO_LONG, Cast.STRING_TO_INT})
 
-_EQUALITY: Final = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
+EQUALITY: Final = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
 _ORDER: Final[Mapping[Operator, Callable[[Any, Any], bool]]] = {
     Operator.GREATER: compare.gt,
     Operator.LESS: compare.lt,
@@ -58,7 +58,7 @@ class Comparison:
 
 def holds(value: Scalar, operator: Operator, operand: Scalar | tuple[Scalar, ...]) -> bool:
     """Compare a value; None stands for an attribute that the log does not have."""
-    if operator in _EQUALITY:
+    if operator in EQUALITY:
         return (value == operand) is (operator is Operator.EQUAL)
     if value is None:
         return operator is Operator.NOT_CONTAIN

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.apdex import DEFAULT_APDEX_THRESHOLD_MS
 from framewalk.engine.oal.catalogue import Column, ValueType
-from framewalk.engine.oal.functions import DEFAULT_LABELS, PERCENTILES, Kind, Source
-from framewalk.engine.oal.plan import DEFAULT_APDEX_THRESHOLD_MS
+from framewalk.engine.oal.finish import DEFAULT_LABELS, PERCENTILES
+from framewalk.engine.oal.functions import Kind, Source
 from framewalk.engine.oal.syntax import Cast, Condition, EnumValue, Null, Operand, Operator, Star
 from framewalk.engine.schemas import COMPONENT_IDS, ROLES
 
