@@ -17,6 +17,7 @@ from framewalk.cli.config import config
 from framewalk.cli.console import complain, say
 from framewalk.cli.generate import generate
 from framewalk.cli.oal import oal
+from framewalk.cli.record import record
 from framewalk.cli.replay import replay
 from framewalk.cli.sql import sql
 from framewalk.engine.errors import FramewalkError
@@ -31,7 +32,9 @@ class _Commands(TyperGroup):
             result = super().invoke(context)
             sys.stdout.flush()
         except KeyboardInterrupt as error:
-            complain("interrupted; nothing stored is lost, run this again to go on")
+            replayed = context.invoked_subcommand == "replay"
+            hint = "; nothing stored is lost, run this again to go on" if replayed else ""
+            complain(f"interrupted{hint}")
             raise typer.Exit(130) from error
         except BrokenPipeError as error:
             # The reader of a pipe has seen enough. Without this, closing stdout would fail again.
@@ -54,6 +57,7 @@ app = typer.Typer(
 app.command()(replay)
 app.command()(sql)
 app.command()(generate)
+app.command()(record)
 app.add_typer(config)
 app.add_typer(oal)
 

@@ -40,7 +40,7 @@ def check(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help=f"{_PATHS} Default: the shipped ones.", show_default=False
+            metavar="PATH", help=f"{_PATHS} Default: the shipped ones.", show_default=False
         ),
     ] = None,
     *,
@@ -54,8 +54,9 @@ def check(
 ) -> None:
     """Find every error of definitions, in one run and without a store.
 
-    Exits with 1 if there is one; warnings alone are fine. All files are checked together, as
-    names are unique across them.
+    Exits with 1 if there is one; warnings alone are fine.
+
+    All files are checked together, as names are unique across them.
     """
     found = read_definitions(paths or (), skip_unknown_scopes=skip_unknown_scopes)
     _print_findings(found.diagnostics)
@@ -73,7 +74,7 @@ def check(
 
 @oal.command("format")
 def format_files(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=_PATHS)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help=_PATHS)],
     *,
     only_check: Annotated[
         bool,
@@ -113,7 +114,9 @@ def format_files(
 def explain(
     metric: Annotated[
         str | None,
-        typer.Argument(help="The metric. Default: all, in numbers.", show_default=False),
+        typer.Argument(
+            metavar="METRIC", help="The metric. Default: all, in numbers.", show_default=False
+        ),
     ] = None,
     definitions: Annotated[
         list[Path] | None,
@@ -128,8 +131,9 @@ def explain(
 ) -> None:
     """Show what a definition means and how its values are computed.
 
-    Prints its states, both phases, the Polars expressions, the column of the views, and one
-    DuckDB query over the logs that gives the same values.
+    Prints its states, both phases, the Polars expressions and the column of the views.
+
+    Then one DuckDB query over the logs that gives the same values.
     """
     plan = load_plan(definitions or (), on_warning=lambda warning: warn(str(warning)))
     if metric is None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from framewalk.cli.console import byte_progress, stdout, warn
 from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.apdex import read_apdex_thresholds
-from framewalk.engine.capture import CaptureReader, find_captures
+from framewalk.engine.capture import find_captures
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal.catalogue import SCOPES
 from framewalk.engine.replayer import COMMIT_LOGS, ReplayProgress, ReplaySummary
@@ -27,7 +27,7 @@ def replay(
     captures: Annotated[
         list[Path],
         typer.Argument(
-            metavar="CAPTURE...",
+            metavar="CAPTURE",
             help="Captures (*.capture.arrows), or folders of them.",
             show_default=False,
         ),
@@ -94,8 +94,11 @@ def replay(
 ) -> None:
     """Turn captures into per-minute metrics in a DuckDB file.
 
-    A capture that the file already holds is not counted again, and one whose replay was cut
-    off goes on where it stopped. Read the metrics with [bold]framewalk sql[/bold].
+    A capture that the file already holds is not counted again.
+
+    A replay that was cut off goes on where it stopped when it is run again.
+
+    Read the metrics with [bold]framewalk sql[/bold].
     """
     plan = load_plan(
         oal or (),
@@ -107,7 +110,8 @@ def replay(
         names = ", ".join(map(str, oal or ()))
         raise InputError(names, "no metric is defined here", "give definitions of at least one")
     known_entities = read_entities(*entities)
-    paths = _openable(captures)
+    # Before the store is made, so that a wrong path leaves none behind.
+    paths = find_captures(captures)
     with Store(store, plan) as opened, byte_progress() as progress:
         show = _Bars(progress, paths)
         started_s = time.monotonic()
@@ -121,14 +125,6 @@ def replay(
         elif not capture.counters.messages + capture.known_messages:
             warn(f"{capture.path}: this capture holds no messages; nothing was added")
     _print_summary(rows)
-
-
-def _openable(captures: list[Path]) -> list[Path]:
-    """Find the captures and open each once, so that a wrong one leaves the store alone."""
-    paths = find_captures(captures)
-    for path in paths:
-        CaptureReader(path).close()
-    return paths
 
 
 class _Bars:

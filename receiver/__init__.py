@@ -1,1 +1,1 @@
-"""What a live server needs to stand in for an OAP."""
+"""Live ingress: what Rover sends, kept in a spool of captures."""

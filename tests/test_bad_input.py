@@ -749,5 +749,5 @@ def test_interrupted_query(scene: Scene) -> None:
     endless = "SELECT count(*) FROM range(100000000000) AS t(i) WHERE sin(i) > 0.5"
     query = f"COPY (SELECT 1) TO '{marker}'; {endless}"
     outcome = interrupt([COMMAND, "sql", query, "--store", scene.store], marker.exists)
-    assert outcome == INTERRUPTED
+    assert outcome == Outcome(130, "", "error: interrupted\n")
     scene.assert_unchanged()

@@ -1,0 +1,86 @@
+"""The access log service: a stream is acknowledged when it is on disk, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from framewalk.receiver.limits import InFlight, Limit, LimitError
+from framewalk.receiver.spool import SpoolFullError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from framewalk.receiver.limits import StreamShare
+    from framewalk.receiver.spool import Spool
+    from framewalk.receiver.telemetry import Telemetry
+
+
+class _Kept(NamedTuple):
+    messages: int
+    size_bytes: int
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Takes in streams of raw EBPFAccessLogMessages; knows nothing of the transport.
+
+    Raises LimitError and SpoolFullError where a stream cannot be kept: nothing of it is counted
+    then, and the transport answers RESOURCE_EXHAUSTED. A stream that is not at its end after
+    `longest_stream_s` holds memory for nothing: a sender of Rover's gives up after 20 s.
+    """
+
+    spool: Spool
+    in_flight: InFlight
+    telemetry: Telemetry
+    longest_stream_s: float = 120
+
+    async def collect(self, messages: AsyncIterator[bytes]) -> None:
+        """Keep one stream; `messages` raises if the stream breaks off, and it is not kept then."""
+        started_s = time.perf_counter()
+        try:
+            kept = await self._keep(messages)
+        except LimitError as error:
+            self.telemetry.refused(error.reason)
+            raise
+        except SpoolFullError:
+            self.telemetry.refused("spool")
+            raise
+        except BaseException:
+            self.telemetry.broken_stream()
+            raise
+        if kept.is_new:
+            duration_s = time.perf_counter() - started_s
+            self.telemetry.received(kept.messages, kept.size_bytes, duration_s)
+        else:
+            self.telemetry.repeated_stream()
+
+    async def _keep(self, messages: AsyncIterator[bytes]) -> _Kept:
+        share = self.in_flight.open_stream()
+        try:
+            taken, received_at_ns = await self._read(messages, share)
+            is_new = True
+            if taken:
+                is_new = await asyncio.wrap_future(self.spool.append(taken, received_at_ns))
+            return _Kept(len(taken), share.size_bytes, is_new)
+        finally:
+            share.close()
+
+    async def _read(
+        self, messages: AsyncIterator[bytes], share: StreamShare
+    ) -> tuple[list[bytes], list[int]]:
+        taken: list[bytes] = []
+        received_at_ns: list[int] = []
+        try:
+            async with asyncio.timeout(self.longest_stream_s):
+                async for message in messages:
+                    share.add(len(message))
+                    taken.append(message)
+                    received_at_ns.append(time.time_ns())
+        except TimeoutError as error:
+            problem = f"the stream took longer than {self.longest_stream_s:g} s"
+            raise LimitError(Limit.STREAM_TIME, problem) from error
+        return taken, received_at_ns

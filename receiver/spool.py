@@ -1,0 +1,489 @@
+"""The spool: whole streams on disk before they are acknowledged (capture.md).
+
+Segments are captures. A stream's messages are handed over when the stream has ended, and are
+written in one record batch: a torn segment loses whole streams that were not acknowledged, and
+a stream that broke off is never counted. Streams that wait at the same time are written and
+synced together, so safety costs one fsync per group and not per stream.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import threading
+import time
+from array import array
+from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from framewalk.engine.capture import CAPTURE_SCHEMA, CAPTURE_SUFFIX, CaptureReader
+from framewalk.engine.errors import CaptureError, FramewalkError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+LOCK_NAME: Final = "lock"
+# A file has its real name only when its first record batch is in it.
+_NEW_SUFFIX: Final = ".new"
+_GROUP_BYTES: Final = 64 * 2**20
+_HASHED_AT_ONCE: Final = 1024
+
+
+class SpoolFullError(FramewalkError):
+    """The disk or the spool's budget is used up; nothing of the stream was kept."""
+
+
+class SpoolLockedError(InputError):
+    """Another process writes into the spool."""
+
+
+class Fsync(StrEnum):
+    """When written streams are forced to disk."""
+
+    BATCH = "batch"
+    INTERVAL = "interval"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolOptions:
+    """How a spool writes.
+
+    `budget_bytes` counts all segments in the folder. Of the newest `remembered_bytes` the streams
+    are known after a restart, and at most `remembered_streams` ever.
+    """
+
+    folder: Path
+    segment_bytes: int = 64 * 2**20
+    segment_age_s: float = 60
+    budget_bytes: int = 10 * 2**30
+    fsync: Fsync = Fsync.BATCH
+    fsync_interval_s: float = 1
+    compression: str | None = "zstd"
+    remembered_streams: int = 100_000
+    remembered_bytes: int = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a spool found when it was opened: all segments, and the streams of the newest."""
+
+    segments: int
+    size_bytes: int
+    read_segments: int
+    streams: int
+    messages: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    messages: Sequence[bytes]
+    received_at_ns: Sequence[int]
+    done: Future[bool]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.messages))
+
+
+class Spool:
+    """Writes streams into segments, one thread for all; one process may have a folder open.
+
+    `append` may be called from any thread. Its future gives True when the stream is on disk,
+    False when the spool held the very same stream before (a sender that was cut off before it
+    got the answer sends it again), or raises SpoolFullError. A future that is cancelled before
+    its stream is taken up leaves nothing behind.
+
+    Raises SpoolLockedError where another process has the folder open.
+    """
+
+    def __init__(
+        self, options: SpoolOptions, on_flush: Callable[[float], None] = lambda _duration_s: None
+    ) -> None:
+        self.options = options
+        self._on_flush = on_flush
+        options.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(options.folder)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self.recovered = self._recover()
+        self._used_bytes = self.recovered.size_bytes
+        self._queue: Queue[_Waiting | None] = Queue()
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self._segment: _Segment | None = None
+        self._last_name = 0
+        self._synced_at_s = time.monotonic()
+        self._thread = threading.Thread(target=self._write_forever, name="spool", daemon=True)
+        self._thread.start()
+
+    def append(self, messages: Sequence[bytes], received_at_ns: Sequence[int]) -> Future[bool]:
+        """Hand over a whole stream, in the order its messages came."""
+        waiting = _Waiting(messages, received_at_ns, Future())
+        with self._closing:
+            if self._is_closed:
+                message = f"{self.options.folder}: the spool is closed"
+                raise SpoolFullError(message)
+            self._queue.put(waiting)
+        return waiting.done
+
+    def close(self) -> None:
+        """Write what waits, end the segment and stop."""
+        with self._closing:
+            if not self._is_closed:
+                self._is_closed = True
+                self._queue.put(None)
+        self._thread.join()
+        os.close(self._lock)
+
+    def size_bytes(self) -> int:
+        """Return the size of all segments on disk."""
+        return sum(_size_bytes(path) for path in segments(self.options.folder))
+
+    def _recover(self) -> Recovered:
+        for path in self.options.folder.glob(f"*{CAPTURE_SUFFIX}{_NEW_SUFFIX}"):
+            path.unlink()
+        paths = segments(self.options.folder)
+        newest = _newest(paths, self.options.remembered_bytes)
+        streams = messages = 0
+        warnings: list[str] = []
+        for path in newest:
+            try:
+                with CaptureReader(path) as reader:
+                    for batch in reader:
+                        streams += self._remember_streams(batch.messages)
+                        messages += batch.messages.num_rows
+                    warnings += [reader.warning] if reader.warning else []
+            except CaptureError as error:
+                warnings.append(str(error))
+        size_bytes = sum(map(_size_bytes, paths))
+        return Recovered(len(paths), size_bytes, len(newest), streams, messages, tuple(warnings))
+
+    def _remember_streams(self, batch: pa.RecordBatch) -> int:
+        grouped: dict[int, list[bytes]] = {}
+        pairs = zip(batch["stream"].to_pylist(), batch["message"].to_pylist(), strict=True)
+        for stream, message in pairs:
+            grouped.setdefault(stream, []).append(message)
+        for one in grouped.values():
+            self._remember(stream_digest(one))
+        return len(grouped)
+
+    def _remember(self, digest: bytes) -> None:
+        self._known[digest] = None
+        while len(self._known) > self.options.remembered_streams:
+            self._known.popitem(last=False)
+
+    def _write_forever(self) -> None:
+        is_last = False
+        while not is_last:
+            try:
+                first = self._queue.get(timeout=self._idle_s())
+            except Empty:
+                self._look_after_segment()
+                continue
+            group, is_last = self._group(first)
+            try:
+                self._write_group(group)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next stream must not wait for ever
+                _fail(group, error)
+        self._close_segment()
+
+    def _group(self, first: _Waiting | None) -> tuple[list[_Waiting], bool]:
+        """Take the streams that wait now, and tell whether they are the last."""
+        group: list[_Waiting] = []
+        size_bytes = 0
+        waiting = first
+        while waiting is not None:
+            group.append(waiting)
+            size_bytes += waiting.size_bytes
+            if size_bytes >= _GROUP_BYTES or self._queue.empty():
+                return group, False
+            waiting = self._queue.get()
+        return group, True
+
+    def _write_group(self, group: Iterable[_Waiting]) -> None:
+        fresh: dict[bytes, list[_Waiting]] = {}
+        for waiting in group:
+            if not waiting.done.set_running_or_notify_cancel():
+                continue
+            digest = stream_digest(waiting.messages)
+            if digest in self._known:
+                waiting.done.set_result(False)
+            else:
+                fresh.setdefault(digest, []).append(waiting)
+        admitted = self._admit(fresh)
+        if not admitted:
+            return
+        try:
+            self._write_streams([same[0] for same in admitted.values()])
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            full = SpoolFullError(f"{self.options.folder}: {reason}")
+            _fail([waiting for same in admitted.values() for waiting in same], full)
+            return
+        for digest, same in admitted.items():
+            self._remember(digest)
+            for index, waiting in enumerate(same):
+                waiting.done.set_result(index == 0)
+
+    def _admit(self, fresh: dict[bytes, list[_Waiting]]) -> dict[bytes, list[_Waiting]]:
+        """Return the streams that the budget has room for, and refuse the others."""
+        sizes_bytes = {digest: same[0].size_bytes for digest, same in fresh.items()}
+        if self._used_bytes + sum(sizes_bytes.values()) > self.options.budget_bytes:
+            self._used_bytes = self.size_bytes()
+        room_bytes = self.options.budget_bytes - self._used_bytes
+        admitted = {}
+        for digest, same in fresh.items():
+            if sizes_bytes[digest] > room_bytes:
+                budget = f"the spool's budget of {self.options.budget_bytes:,} bytes is used up"
+                _fail(same, SpoolFullError(f"{self.options.folder}: {budget}"))
+                continue
+            room_bytes -= sizes_bytes[digest]
+            admitted[digest] = same
+        return admitted
+
+    def _write_streams(self, streams: Sequence[_Waiting]) -> None:
+        started_s = time.monotonic()
+        segment = self._open_segment()
+        before_bytes = segment.size_bytes
+        try:
+            segment.append(streams, sync=self._must_sync())
+        except BaseException:
+            self._segment = None
+            segment.cut_back()
+            raise
+        self._used_bytes += segment.size_bytes - before_bytes
+        self._on_flush(time.monotonic() - started_s)
+
+    def _open_segment(self) -> _Segment:
+        if self._segment is not None and self._is_complete(self._segment):
+            self._close_segment()
+        if self._segment is None:
+            path = self.options.folder / f"{self._next_name():020d}{CAPTURE_SUFFIX}"
+            self._segment = _Segment(path, self.options.compression)
+        return self._segment
+
+    def _next_name(self) -> int:
+        """Return the time in ns, or the next free number where the clock went back."""
+        newest = segments(self.options.folder)[-1:]
+        digits = newest[0].name.removesuffix(CAPTURE_SUFFIX) if newest else ""
+        taken = int(digits) if digits.isdecimal() else 0
+        self._last_name = max(time.time_ns(), taken + 1, self._last_name + 1)
+        return self._last_name
+
+    def _is_complete(self, segment: _Segment) -> bool:
+        age_s = time.monotonic() - segment.opened_at_s
+        big = segment.size_bytes >= self.options.segment_bytes
+        return big or age_s >= self.options.segment_age_s
+
+    def _must_sync(self) -> bool:
+        if self.options.fsync is Fsync.INTERVAL:
+            due = time.monotonic() - self._synced_at_s >= self.options.fsync_interval_s
+            self._synced_at_s = time.monotonic() if due else self._synced_at_s
+            return due
+        return self.options.fsync is Fsync.BATCH
+
+    def _idle_s(self) -> float | None:
+        """Return how long the open segment may be left alone."""
+        if self._segment is None:
+            return None
+        rest_s = self._segment.opened_at_s + self.options.segment_age_s - time.monotonic()
+        if self.options.fsync is Fsync.INTERVAL and not self._segment.is_synced:
+            rest_s = min(rest_s, self.options.fsync_interval_s)
+        return max(rest_s, 0)
+
+    def _look_after_segment(self) -> None:
+        segment = self._segment
+        if segment is None:
+            return
+        if self._is_complete(segment):
+            self._close_segment()
+        elif self.options.fsync is Fsync.INTERVAL and not segment.is_synced:
+            self._synced_at_s = time.monotonic()
+            with suppress(OSError):
+                segment.sync()
+
+    def _close_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close(sync=self.options.fsync is not Fsync.NEVER)
+
+
+class _Segment:
+    """One file of the spool, being written. `size_bytes` counts whole record batches."""
+
+    def __init__(self, path: Path, compression: str | None) -> None:
+        self.opened_at_s = time.monotonic()
+        self.size_bytes = 0
+        self.is_synced = True
+        self._streams = 0
+        self._path = path
+        self._new_path = path.with_name(path.name + _NEW_SUFFIX)
+        self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._pending = bytearray()
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        sink = pa.PythonFile(_Sink(self._pending), "w")
+        self._writer = pa.ipc.new_stream(sink, CAPTURE_SCHEMA, options=options)
+
+    def append(self, streams: Sequence[_Waiting], *, sync: bool) -> None:
+        """Write the streams as one record batch; `cut_back` if that fails."""
+        self._writer.write_batch(_as_batch(streams, self._streams))
+        written_bytes = self._flush()
+        self.is_synced = False
+        if sync:
+            self.sync()
+        if not self.size_bytes:
+            self._publish(sync=sync)
+        self.size_bytes += written_bytes
+        self._streams += len(streams)
+
+    def sync(self) -> None:
+        """Force what was written to disk."""
+        os.fdatasync(self._descriptor)
+        self.is_synced = True
+
+    def cut_back(self) -> None:
+        """Cut off what was written after the last whole record batch, and give the file up."""
+        with suppress(OSError):
+            if self.size_bytes:
+                os.ftruncate(self._descriptor, self.size_bytes)
+                os.fdatasync(self._descriptor)
+            else:
+                self._new_path.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(self._descriptor)
+
+    def close(self, *, sync: bool) -> None:
+        """Write the end marker. Without it, on a full disk, the segment is as good."""
+        try:
+            self._writer.close()
+            self.size_bytes += self._flush()
+            if sync:
+                self.sync()
+        except OSError:
+            self.cut_back()
+        else:
+            os.close(self._descriptor)
+
+    def _publish(self, *, sync: bool) -> None:
+        self._new_path.rename(self._path)
+        if sync:
+            _sync_folder(self._path.parent)
+
+    def _flush(self) -> int:
+        content = memoryview(bytes(self._pending))
+        self._pending.clear()
+        written = 0
+        while written < len(content):
+            written += os.write(self._descriptor, content[written:])
+        return written
+
+
+class _Sink(io.RawIOBase):
+    """Where the Arrow writer puts its bytes until they are written in one go."""
+
+    def __init__(self, pending: bytearray) -> None:
+        self._pending = pending
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Buffer) -> int:
+        self._pending += content
+        return len(memoryview(content))
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return the segments of a spool, the oldest first."""
+    return sorted(folder.glob(f"*{CAPTURE_SUFFIX}"))
+
+
+def stream_digest(messages: Sequence[bytes]) -> bytes:
+    """Return what tells a stream from every other: its messages carry times in nanoseconds."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(len(messages).to_bytes(8))
+    digest.update(array("Q", map(len, messages)).tobytes())
+    for start in range(0, len(messages), _HASHED_AT_ONCE):
+        digest.update(b"".join(messages[start : start + _HASHED_AT_ONCE]))
+    return digest.digest()
+
+
+def _as_batch(streams: Sequence[_Waiting], first_number: int) -> pa.RecordBatch:
+    numbers: list[int] = []
+    seqs: list[int] = []
+    received_at_ns: list[int] = []
+    messages: list[bytes] = []
+    for number, stream in enumerate(streams, first_number):
+        count = len(stream.messages)
+        numbers += [number] * count
+        seqs += range(count)
+        received_at_ns += stream.received_at_ns
+        messages += stream.messages
+    columns = (numbers, seqs, received_at_ns, messages)
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
+
+
+def _fail(group: Iterable[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+
+
+def _newest(paths: Sequence[Path], most_bytes: int) -> list[Path]:
+    """Return the last segments, the oldest first: at least two, then up to a size in all."""
+    chosen: list[Path] = []
+    total_bytes = 0
+    for path in reversed(paths):
+        total_bytes += _size_bytes(path)
+        if total_bytes > most_bytes and len(chosen) > 1:
+            break
+        chosen.insert(0, path)
+    return chosen
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # Deleted since it was listed.
+        return 0
+
+
+def _lock(folder: Path) -> int:
+    """Take the folder for this process; the system gives it back however the process ends."""
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 20).decode(errors="replace")
+        os.close(descriptor)
+        problem = f"another process{f' ({owner})' if owner else ''} records into this spool"
+        raise SpoolLockedError(folder, problem, "stop it, or name another spool") from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,618 @@
+"""`framewalk record`: real processes, a real client, and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from framewalk.engine.capture import CaptureReader
+from framewalk.engine.wire.process_pb2 import EBPFProcessReportList, EBPFReportProcessDownstream
+from framewalk.receiver.collect import Collector
+from framewalk.receiver.limits import InFlight, LimitError
+from framewalk.receiver.spool import Spool, SpoolOptions, segments
+from framewalk.receiver.telemetry import Telemetry
+
+FRAMEWALK = Path(sys.executable).with_name("framewalk")
+COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
+DEADLINE_S = 20
+TOKEN = "s3cret token"  # noqa: S105 - of a test
+
+Messages = list[bytes]
+
+
+class Server:
+    """A running `framewalk record`, with the lines that it logs."""
+
+    def __init__(self, spool: Path, port: int = 0, **environment: str) -> None:
+        self.spool = spool
+        known = {"FRAMEWALK_LOG_FORMAT": "json", "SW_TELEMETRY": "none"}
+        if "SW_TELEMETRY_PROMETHEUS_PORT" in environment:
+            known["SW_TELEMETRY"] = "prometheus"
+        self.process = subprocess.Popen(
+            [FRAMEWALK, "record", "--port", str(port), "--spool", str(spool)],
+            env=os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1"} | known | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.environment = environment
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            self.lines.extend(iter(stderr.readline, ""))
+
+    def find(self, event: str) -> dict[str, str]:
+        told = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return next((one for one in told if one["event"] == event), {})
+
+    def wait_for(self, event: str) -> dict[str, str]:
+        wait_until(lambda: self.find(event) or self.process.poll() is not None)
+        assert self.find(event), self.lines
+        return self.find(event)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.wait_for('ready')['port']}"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code
+
+    def metrics(self) -> dict[str, float]:
+        self.wait_for("ready")
+        port = int(self.environment["SW_TELEMETRY_PROMETHEUS_PORT"])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        samples = [line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in samples}
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    servers: list[Server] = []
+
+    def start_one(spool: Path = tmp_path / "spool", port: int = 0, **environment: str) -> Server:
+        servers.append(Server(spool, port, **environment))
+        return servers[-1]
+
+    yield start_one
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests that leave it as it was."""
+    port = str(free_port())
+    server = Server(tmp_path_factory.mktemp("shared"), SW_TELEMETRY_PROMETHEUS_PORT=port)
+    yield server
+    server.stop(signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    end_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.01)
+
+
+def call_of(channel: grpc.Channel) -> Any:  # noqa: ANN401 - grpc has no types
+    return channel.stream_unary(COLLECT, None, None)
+
+
+def collect(address: str, messages: Messages, token: str | None = None) -> bytes:
+    metadata = [("authentication", token)] if token else []
+    with grpc.insecure_channel(address) as channel:
+        answer = call_of(channel)(iter(messages), timeout=DEADLINE_S, metadata=metadata)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def refusal(address: str, messages: Messages, token: str | None = None) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        collect(address, messages, token)
+    return caught.value.code().name, caught.value.details()
+
+
+class OpenStream:
+    """A stream that sends its messages and ends when told."""
+
+    def __init__(self, channel: grpc.Channel, messages: Messages) -> None:
+        self._messages = messages
+        self._end = threading.Event()
+        self.future = call_of(channel).future(self._send())
+
+    def _send(self) -> Iterator[bytes]:
+        yield from self._messages
+        self._end.wait(DEADLINE_S)
+
+    def finish(self) -> bytes:
+        self._end.set()
+        return bytes(self.future.result(DEADLINE_S))
+
+    def break_off(self) -> None:
+        self.future.cancel()
+        self._end.set()
+
+
+def stream(name: str, messages: int = 5, size_bytes: int = 30) -> Messages:
+    return [f"{name}/{seq}/".encode().ljust(size_bytes, b".") for seq in range(messages)]
+
+
+def recorded(spool: Path) -> list[Messages]:
+    """All streams in the spool, sorted, after a check that each counts its messages from 0."""
+    streams: dict[tuple[Path, int], Messages] = {}
+    for path in segments(spool):
+        with CaptureReader(path) as reader:
+            for batch in reader:
+                columns = [batch.messages[name].to_pylist() for name in ("stream", "seq")]
+                rows = zip(*columns, batch.messages["message"].to_pylist(), strict=True)
+                for number, seq, message in rows:
+                    messages = streams.setdefault((path, number), [])
+                    assert seq == len(messages)
+                    messages.append(message)
+    return sorted(streams.values())
+
+
+# Receiving
+
+
+def test_what_is_recorded_is_what_was_sent(start: Start) -> None:
+    server = start()
+    sent = [stream("a"), [b"\xff no message at all", b"", b"x" * 100_000], stream("b", 2_000)]
+    for messages in sent:
+        assert collect(server.address, messages) == b""
+    assert collect(server.address, []) == b""
+    assert recorded(server.spool) == sorted(sent)
+    assert server.stop() == 0
+    assert recorded(server.spool) == sorted(sent)
+    assert len(segments(server.spool)) == 1
+    with CaptureReader(segments(server.spool)[0]) as reader:
+        assert sum(batch.messages.num_rows for batch in reader) == 2_008
+        assert reader.warning is None
+
+
+def test_two_hundred_streams_at_once(shared: Server) -> None:
+    sent = [stream(f"many {number}", 20) for number in range(200)]
+    with grpc.insecure_channel(shared.address) as channel:
+        opened = [OpenStream(channel, messages) for messages in sent]
+        wait_until(lambda: shared.metrics()["framewalk_open_streams"] == 200)
+        assert [one.finish() for one in opened] == [b""] * 200
+    assert [one for one in recorded(shared.spool) if one[0].startswith(b"many")] == sorted(sent)
+
+
+def test_a_stream_that_breaks_off_is_not_kept(shared: Server) -> None:
+    before = shared.metrics()["k8s_als_error_streams"]
+    with grpc.insecure_channel(shared.address) as channel:
+        opened = [OpenStream(channel, stream(f"broken {number}")) for number in range(50)]
+        wait_until(lambda: shared.metrics()["framewalk_in_flight_bytes"] >= 50 * 5 * 30)
+        for one in opened[:25]:
+            one.break_off()
+        wait_until(lambda: shared.metrics()["framewalk_open_streams"] == 25)
+        # The others lose their connection.
+    for one in opened[25:]:
+        one.break_off()
+    wait_until(lambda: shared.metrics()["k8s_als_error_streams"] - before == 50)
+    assert shared.metrics()["framewalk_in_flight_bytes"] == 0
+    collect(shared.address, stream("whole"))
+    assert stream("whole") in recorded(shared.spool)
+    assert not [one for one in recorded(shared.spool) if one[0].startswith(b"broken")]
+
+
+def test_an_acknowledged_stream_survives_and_counts_once(start: Start) -> None:
+    for number in range(3):
+        server = start()
+        assert collect(server.address, stream("first")) == b""
+        assert collect(server.address, stream(f"run {number}")) == b""
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        wanted = [stream("first"), *(stream(f"run {run}") for run in range(number + 1))]
+        assert recorded(server.spool) == wanted
+
+
+def test_sigkill_at_any_moment_loses_nothing_and_doubles_nothing(start: Start) -> None:
+    sent = [stream(f"crash {number:03}", 20) for number in range(300)]
+    left = iter(sent)
+    acknowledged = 0
+    servers = [start(FRAMEWALK_SPOOL_SEGMENT_BYTES="5000")]
+
+    def send(messages: Messages) -> None:
+        nonlocal acknowledged
+        while True:
+            server = servers[-1]
+            try:
+                collect(server.address, messages)
+            except (grpc.RpcError, AssertionError):
+                wait_until(lambda server=server: servers[-1] is not server)
+            else:
+                acknowledged += 1
+                return
+
+    with ThreadPoolExecutor(4) as senders:
+        done = senders.map(send, left)
+        for goal in (60, 120, 180, 240):
+            wait_until(lambda goal=goal: acknowledged >= goal)
+            servers[-1].stop(signal.SIGKILL)
+            servers.append(start(FRAMEWALK_SPOOL_SEGMENT_BYTES="5000"))
+        assert len(list(done)) == len(sent)
+    assert servers[-1].stop() == 0
+    assert recorded(servers[-1].spool) == sent
+
+
+def test_a_torn_tail_is_told_at_the_start(start: Start) -> None:
+    server = start()
+    collect(server.address, stream("a"))
+    collect(server.address, stream("b"))
+    server.stop(signal.SIGKILL)
+    path = segments(server.spool)[0]
+    os.truncate(path, path.stat().st_size - 20)
+    server = start()
+    collect(server.address, stream("b"))
+    assert "torn or damaged" in server.find("spool segment is damaged")["warning"]
+    assert server.find("spool opened")["read_streams"] == "1"
+    assert recorded(server.spool) == [stream("a"), stream("b")]
+
+
+def test_garbage_instead_of_http2_is_cut_off(shared: Server) -> None:
+    host, port = shared.address.split(":")
+    for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01" * 100, b"\0" * 10_000):
+        with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
+            try:
+                connection.sendall(garbage)
+                while connection.recv(1024):
+                    pass
+            except ConnectionError:
+                pass
+    assert collect(shared.address, stream("after garbage")) == b""
+
+
+# Limits
+
+
+def test_over_a_limit_the_answer_is_no_at_once(start: Start) -> None:
+    server = start(
+        SW_CORE_GRPC_MAX_MESSAGE_SIZE="50000",
+        FRAMEWALK_MAX_BYTES_IN_FLIGHT="60000",
+        FRAMEWALK_MAX_CONCURRENT_STREAMS="2",
+        SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
+    )
+    code, details = refusal(server.address, [b"small", b"x" * 50_001])
+    assert (code, "50001" in details) == ("RESOURCE_EXHAUSTED", True)
+    with grpc.insecure_channel(server.address) as channel:
+        held = [OpenStream(channel, [letter * 20_000]) for letter in (b"a", b"b")]
+        wait_until(lambda: server.metrics()["framewalk_in_flight_bytes"] > 40_000)
+        refused = ("RESOURCE_EXHAUSTED", "2 streams are open, the most allowed")
+        assert refusal(server.address, [b"c"]) == refused
+        assert held.pop().finish() == b""
+        refused = ("RESOURCE_EXHAUSTED", "60,000 bytes are in flight, the most allowed")
+        assert refusal(server.address, [b"d" * 45_000]) == refused
+        assert collect(server.address, [b"e" * 30_000]) == b""
+        assert held.pop().finish() == b""
+    assert recorded(server.spool) == [[b"a" * 20_000], [b"b" * 20_000], [b"e" * 30_000]]
+    counts = server.metrics()
+    assert counts["k8s_als_in_count"] == 3
+    assert counts["framewalk_in_bytes"] == 70_000
+    assert counts["k8s_als_error_streams"] == 1
+    assert counts['k8s_als_drop_count{reason="streams"}'] == 1
+    assert counts['k8s_als_drop_count{reason="bytes_in_flight"}'] == 1
+    assert counts["framewalk_in_flight_bytes"] == counts["framewalk_open_streams"] == 0
+
+
+def test_over_the_budget_streams_are_refused_until_there_is_room(start: Start) -> None:
+    server = start(FRAMEWALK_SPOOL_SEGMENT_BYTES="4000", FRAMEWALK_SPOOL_BUDGET_BYTES="8000")
+    sent = [[os.urandom(3_000)] for _ in range(3)]
+    collect(server.address, sent[0])
+    collect(server.address, sent[1])
+    code, details = refusal(server.address, sent[2])
+    assert code == "RESOURCE_EXHAUSTED"
+    assert details.endswith("the spool's budget of 8,000 bytes is used up")
+    segments(server.spool)[0].unlink()
+    assert collect(server.address, sent[2]) == b""
+    assert recorded(server.spool) == [sent[2]]
+
+
+def test_a_stream_that_takes_too_long_is_refused(tmp_path: Path) -> None:
+    async def one_byte_and_no_more() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.get_running_loop().create_future()
+
+    spool = Spool(SpoolOptions(tmp_path))
+    in_flight = InFlight(10, 10_000)
+    collector = Collector(spool, in_flight, Telemetry(), longest_stream_s=0.02)
+    with pytest.raises(LimitError, match=r"the stream took longer than 0\.02 s"):
+        asyncio.run(collector.collect(one_byte_and_no_more()))
+    spool.close()
+    assert (in_flight.streams, in_flight.size_bytes, segments(tmp_path)) == (0, 0, [])
+
+
+# The other services
+
+
+def test_every_process_gets_an_id_that_stays(shared: Server) -> None:
+    report = EBPFProcessReportList(ebpfAgentID="agent")
+    for pid, name in ((1, "a"), (2, "a"), (2, "b")):
+        process = report.processes.add().k8sProcess
+        process.pid = pid
+        process.entity.layer, process.entity.processName = "K8S_SERVICE", name
+    report.processes.add().hostProcess.pid = 1
+    answers = [report_processes(shared, report) for _ in range(2)]
+    assert answers[0] == answers[1]
+    told = answers[0].processes
+    assert [one.WhichOneof("process") for one in told] == ["k8sProcess"] * 3 + ["hostProcess"]
+    assert [one.k8sProcess.pid for one in told[:3]] == [1, 2, 2]
+    assert [one.k8sProcess.entityMetadata for one in told[:3]] == [
+        one.k8sProcess.entity for one in report.processes[:3]
+    ]
+    assert len({one.processId for one in told} - {""}) == 4
+
+
+def report_processes(server: Server, report: EBPFProcessReportList) -> EBPFReportProcessDownstream:
+    answer = unary(server, "EBPFProcessService/reportProcesses", report.SerializeToString())
+    return EBPFReportProcessDownstream.FromString(answer)
+
+
+def unary(server: Server, method: str, request: bytes) -> bytes:
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(f"/skywalking.v3.{method}", None, None)
+        return bytes(call(request, timeout=DEADLINE_S))
+
+
+def test_rover_is_told_that_there_is_nothing_to_do(shared: Server) -> None:
+    for method in (
+        "EBPFProcessService/keepAlive",
+        "EBPFProfilingService/queryTasks",
+        "ContinuousProfilingService/queryPolicies",
+        "ContinuousProfilingService/reportProfilingTask",
+    ):
+        assert unary(shared, method, b"anything") == b""
+    with grpc.insecure_channel(shared.address) as channel:
+        name = "/skywalking.v3.EBPFProfilingService/collectProfilingData"
+        call = channel.stream_unary(name, None, None)
+        assert call(iter([b"a", b"b"]), timeout=DEADLINE_S) == b""
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(shared, "EBPFProcessService/reportProcesses", b"\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(shared, "Unknown/method", b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+# Security
+
+
+def test_without_the_token_nothing_is_taken(start: Start) -> None:
+    server = start(SW_AUTHENTICATION=TOKEN)
+    for wrong in (None, "wrong", TOKEN + "x", TOKEN[:-1]):
+        code, details = refusal(server.address, stream("a"), wrong)
+        assert (code, details) == ("UNAUTHENTICATED", "the authentication token is wrong")
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(server, "EBPFProfilingService/queryTasks", b"")
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert health(server.address) == health_pb2.HealthCheckResponse.SERVING
+    assert collect(server.address, stream("a"), TOKEN) == b""
+    assert server.stop() == 0
+    assert recorded(server.spool) == [stream("a")]
+    assert server.find("ready")["token"] == "required"  # noqa: S105 - not the token itself
+    assert TOKEN not in "".join(server.lines)
+
+
+def health(address: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        return int(check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S).status)
+
+
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="certificates are made by the openssl command"
+)
+
+
+class Authority:
+    """A certificate authority in a folder, which makes keys with certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.certificate = folder / "ca.crt"
+        self._run("req", "-x509", *self._key("ca"), "-out", "ca.crt", "-subj", "/CN=ca")
+
+    def make(self, name: str, days: int = 1) -> tuple[Path, Path]:
+        """Return the files of a key and its certificate."""
+        self._run("req", *self._key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        extensions = self._folder / "extensions"
+        extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        self._run(
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days)),
+            *("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions"),
+        )
+        return self._folder / f"{name}.key", self._folder / f"{name}.crt"
+
+    @staticmethod
+    def _key(name: str) -> list[str]:
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        return [*curve, "-nodes", "-keyout", f"{name}.key"]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True)
+
+
+def collect_over_tls(
+    server: Server, authority: Authority, messages: Messages, own: tuple[Path, Path] | None = None
+) -> str:
+    """Send a stream and return the name of the status."""
+    key, chain = (path.read_bytes() for path in own) if own else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, chain)
+    with grpc.secure_channel(server.address, credentials) as channel:
+        try:
+            call_of(channel)(iter(messages), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+@needs_openssl
+def test_tls_follows_its_files(start: Start, tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    key, chain = tmp_path / "tls.key", tmp_path / "tls.crt"
+    for made, used in zip(old.make("server"), (key, chain), strict=True):
+        shutil.copy(made, used)
+    server = start(
+        SW_CORE_GRPC_SSL_ENABLED="true",
+        SW_CORE_GRPC_SSL_KEY_PATH=str(key),
+        SW_CORE_GRPC_SSL_CERT_CHAIN_PATH=str(chain),
+    )
+    assert server.wait_for("ready")["tls"] == "server"
+    assert collect_over_tls(server, old, stream("a")) == "OK"
+    assert collect_over_tls(server, new, stream("b")) == "UNAVAILABLE"
+    assert refusal(server.address, stream("c"))[0] == "UNAVAILABLE"
+    new_key, new_chain = new.make("server")
+    shutil.copy(new_key, key)
+    # The certificate of the old key: the pair in use stays.
+    assert collect_over_tls(server, old, stream("d")) == "OK"
+    shutil.copy(new_chain, chain)
+    assert collect_over_tls(server, new, stream("e")) == "OK"
+    assert collect_over_tls(server, old, stream("f")) == "UNAVAILABLE"
+    assert recorded(server.spool) == [stream("a"), stream("d"), stream("e")]
+    assert server.find("TLS files changed and cannot be used")
+    assert server.find("TLS files read again")
+
+
+@needs_openssl
+def test_mutual_tls_asks_for_a_certificate(start: Start, tmp_path: Path) -> None:
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    key, chain = ours.make("server")
+    server = start(
+        SW_CORE_GRPC_SSL_ENABLED="true",
+        SW_CORE_GRPC_SSL_KEY_PATH=str(key),
+        SW_CORE_GRPC_SSL_CERT_CHAIN_PATH=str(chain),
+        SW_CORE_GRPC_SSL_TRUSTED_CA_PATH=str(ours.certificate),
+    )
+    assert server.wait_for("ready")["tls"] == "mutual"
+    assert collect_over_tls(server, ours, stream("a")) == "UNAVAILABLE"
+    assert collect_over_tls(server, ours, stream("b"), other.make("client")) == "UNAVAILABLE"
+    assert collect_over_tls(server, ours, stream("c"), ours.make("client")) == "OK"
+    assert recorded(server.spool) == [stream("c")]
+
+
+@needs_openssl
+def test_a_key_without_its_certificate_is_told_at_the_start(start: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    server = start(
+        SW_CORE_GRPC_SSL_ENABLED="true",
+        SW_CORE_GRPC_SSL_KEY_PATH=str(authority.make("a")[0]),
+        SW_CORE_GRPC_SSL_CERT_CHAIN_PATH=str(authority.make("b")[1]),
+    )
+    assert server.wait() == 1
+    assert server.lines[-1].startswith(f"error: {tmp_path}/ca/b.crt: this is no PEM certificate")
+
+
+# Life cycle
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_finishes_what_is_open(start: Start, number: signal.Signals) -> None:
+    server = start(FRAMEWALK_SPOOL_FSYNC="never", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()))
+    collect(server.address, stream("before"))
+    assert health(server.address) == health_pb2.HealthCheckResponse.SERVING
+    with grpc.insecure_channel(server.address) as channel:
+        opened = OpenStream(channel, stream("open", 500))
+        wait_until(lambda: server.metrics()["framewalk_open_streams"] == 1)
+        collect(server.address, stream("meanwhile"))
+        server.process.send_signal(number)
+        assert server.wait_for("draining")["signal"] == number.name
+        assert opened.finish() == b""
+    assert server.wait() == 0
+    assert server.find("stopped")
+    assert recorded(server.spool) == [stream("before"), stream("meanwhile"), stream("open", 500)]
+
+
+def test_a_stop_does_not_wait_for_ever(start: Start) -> None:
+    server = start(
+        FRAMEWALK_DRAIN_TIMEOUT_SECONDS="0.2", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port())
+    )
+    collect(server.address, stream("whole"))
+    with grpc.insecure_channel(server.address) as channel:
+        opened = OpenStream(channel, stream("open"))
+        wait_until(lambda: server.metrics()["framewalk_in_flight_bytes"] > 5 * 30)
+        assert server.stop() == 0
+        opened.break_off()
+    assert recorded(server.spool) == [stream("whole")]
+
+
+def test_one_process_a_spool_and_one_a_port(start: Start, tmp_path: Path) -> None:
+    first = start()
+    port = int(first.wait_for("ready")["port"])
+    second = start()
+    assert second.wait() == 1
+    assert second.lines[-1] == (
+        f"error: {first.spool}: another process ({first.process.pid}) records into this spool; "
+        "stop it, or name another spool\n"
+    )
+    third = start(tmp_path / "other", port)
+    assert third.wait() == 1
+    assert third.lines[-1] == (
+        f"error: 127.0.0.1:{port}: this address cannot be listened on, or its port is in use; "
+        "name another port or host\n"
+    )
+    assert collect(first.address, stream("a")) == b""
+
+
+def test_a_wrong_configuration_is_told_before_anything_starts(start: Start) -> None:
+    server = start(SW_CORE_GRPC_MAX_MESSAGE_SIZE="much")
+    assert server.wait() == 1
+    assert "core.default.maxMessageSize is not a whole number" in "".join(server.lines)
+    assert not server.spool.exists()
+
+
+def test_many_senders_are_all_counted_once(start: Start) -> None:
+    server = start(
+        FRAMEWALK_SPOOL_SEGMENT_BYTES="20000", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port())
+    )
+    address = server.address
+    sent = [stream(f"sender {number:03}", 50) for number in range(60)]
+    with ThreadPoolExecutor(8) as senders:
+        assert set(senders.map(lambda one: collect(address, one), [*sent, *sent])) == {b""}
+    counts = server.metrics()
+    assert counts["k8s_als_in_count"] == 60 * 50
+    assert counts["framewalk_in_streams"] == counts["framewalk_repeated_streams"] == 60
+    assert counts["k8s_als_in_latency_count"] == 60
+    assert counts["framewalk_spool_flush_seconds_count"] <= 60
+    assert counts["framewalk_spool_bytes"] == sum(
+        path.stat().st_size for path in segments(server.spool)
+    )
+    assert counts["process_resident_memory_bytes"] > 0
+    assert recorded(server.spool) == sent

@@ -1,0 +1,281 @@
+"""The spool: what is on disk after an answer, and after everything that can go wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from framewalk.engine.capture import CaptureReader
+from framewalk.receiver.spool import (
+    Fsync,
+    Spool,
+    SpoolFullError,
+    SpoolLockedError,
+    SpoolOptions,
+    segments,
+)
+
+DEADLINE_S = 10
+
+
+def stream(name: str, messages: int = 3, size_bytes: int = 20) -> list[bytes]:
+    return [f"{name} {seq} ".encode().ljust(size_bytes, b".") for seq in range(messages)]
+
+
+def keep(spool: Spool, messages: list[bytes]) -> bool:
+    received_at_ns = range(1, len(messages) + 1)
+    return spool.append(messages, list(received_at_ns)).result(DEADLINE_S)
+
+
+def kept(folder: Path) -> list[list[bytes]]:
+    """All streams of all segments, each in its own order."""
+    return [messages for path in segments(folder) for messages in kept_in(path)]
+
+
+def kept_in(path: Path) -> list[list[bytes]]:
+    streams: dict[int, list[bytes]] = {}
+    with CaptureReader(path) as reader:
+        for batch in reader:
+            for row in batch.messages.drop_columns("received_at").to_pylist():
+                messages = streams.setdefault(row["stream"], [])
+                assert row["seq"] == len(messages)
+                messages.append(row["message"])
+    return list(streams.values())
+
+
+@contextmanager
+def opened(folder: Path, **options: object) -> Iterator[Spool]:
+    spool = Spool(SpoolOptions(folder, **options))  # type: ignore[arg-type]
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """A full disk, as far as a file can tell: it cannot grow any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_an_answer_means_that_the_stream_is_in_the_folder(tmp_path: Path) -> None:
+    with opened(tmp_path / "new" / "spool") as spool:
+        for name in "abc":
+            assert keep(spool, stream(name))
+            assert kept(spool.options.folder)[-1] == stream(name)
+    assert kept(tmp_path / "new" / "spool") == [stream(name) for name in "abc"]
+
+
+def test_times_are_those_of_the_messages(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        spool.append([b"a", b"b"], [1_000, 2_001]).result(DEADLINE_S)
+    with CaptureReader(segments(tmp_path)[0]) as reader:
+        times = next(iter(reader)).messages["received_at"]
+    assert times.cast("int64").to_pylist() == [1_000, 2_001]
+
+
+def test_streams_that_wait_together_are_written_together(tmp_path: Path) -> None:
+    flushes: list[float] = []
+    go_on = threading.Event()
+
+    def hold(duration_s: float) -> None:
+        flushes.append(duration_s)
+        go_on.wait(DEADLINE_S)
+
+    spool = Spool(SpoolOptions(tmp_path), hold)
+    first = spool.append(stream("first"), [1, 2, 3])
+    wait_until(lambda: bool(flushes))
+    others = [spool.append(stream(f"other {number}"), [1, 2, 3]) for number in range(50)]
+    go_on.set()
+    assert all(future.result(DEADLINE_S) for future in [first, *others])
+    spool.close()
+    assert len(flushes) == 2
+    assert len(kept(tmp_path)) == 51
+
+
+def test_a_stream_that_is_given_up_in_time_is_not_kept(tmp_path: Path) -> None:
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def hold(_duration_s: float) -> None:
+        is_held.set()
+        go_on.wait(DEADLINE_S)
+
+    spool = Spool(SpoolOptions(tmp_path), hold)
+    spool.append(stream("first"), [1, 2, 3])
+    assert is_held.wait(DEADLINE_S)
+    assert spool.append(stream("given up"), [1, 2, 3]).cancel()
+    go_on.set()
+    assert keep(spool, stream("last"))
+    spool.close()
+    assert kept(tmp_path) == [stream("first"), stream("last")]
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 2**20])
+def test_the_same_stream_again_is_kept_once(tmp_path: Path, segment_bytes: int) -> None:
+    with opened(tmp_path, segment_bytes=segment_bytes) as spool:
+        assert [keep(spool, stream(name)) for name in "aba"] == [True, True, False]
+    with opened(tmp_path, segment_bytes=segment_bytes) as spool:
+        assert spool.recovered.streams == 2
+        assert [keep(spool, stream(name)) for name in "abc"] == [False, False, True]
+    assert kept(tmp_path) == [stream(name) for name in "abc"]
+
+
+def test_messages_cut_differently_are_another_stream(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        for messages in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"abc", b""]):
+            assert keep(spool, messages)
+
+
+def test_segments_end_by_size_and_by_age(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=1) as spool:
+        for name in "abc":
+            keep(spool, stream(name))
+        assert len(segments(tmp_path)) == 3
+    aged = tmp_path / "aged"
+    with opened(aged, segment_age_s=0.05) as spool:
+        keep(spool, stream("a"))
+        # Nothing more comes, and the end marker is there all the same.
+        wait_until(lambda: segments(aged)[0].read_bytes().endswith(b"\xff\xff\xff\xff\0\0\0\0"))
+        keep(spool, stream("b"))
+        assert len(segments(aged)) == 2
+
+
+def test_names_are_in_order_when_the_clock_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for times in (2_000, 1_000, 1_000):
+        monkeypatch.setattr(time, "time_ns", lambda times=times: times)
+        with opened(tmp_path) as spool:
+            keep(spool, stream(f"{len(segments(tmp_path))}"))
+    assert [int(path.name.split(".")[0]) for path in segments(tmp_path)] == [2_000, 2_001, 2_002]
+    assert kept(tmp_path) == [stream("0"), stream("1"), stream("2")]
+
+
+@pytest.mark.parametrize(("fsync", "least"), [("batch", 5), ("interval", 1), ("never", 0)])
+def test_data_is_forced_to_disk_as_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, least: int
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", calls.append)
+    with opened(tmp_path, fsync=Fsync(fsync), fsync_interval_s=0.02) as spool:
+        for name in "abcde":
+            before = len(calls)
+            keep(spool, stream(name))
+            assert fsync != "batch" or len(calls) > before
+        wait_until(lambda: len(calls) >= least)
+    assert len(calls) >= least
+    assert fsync != "never" or not calls
+
+
+def test_over_the_budget_a_stream_is_refused_until_there_is_room(tmp_path: Path) -> None:
+    large = stream("large", size_bytes=1_000)
+    with opened(tmp_path, budget_bytes=3_500, segment_bytes=1, compression=None) as spool:
+        keep(spool, stream("small", size_bytes=200))
+        with pytest.raises(SpoolFullError, match=r"the spool's budget of 3,500 bytes is used up"):
+            keep(spool, large)
+        assert keep(spool, stream("tiny"))
+        segments(tmp_path)[0].unlink()
+        segments(tmp_path)[0].unlink()
+        assert keep(spool, large)
+    assert kept(tmp_path) == [large]
+
+
+def test_on_a_full_disk_the_segment_keeps_its_whole_batches(tmp_path: Path) -> None:
+    with opened(tmp_path, compression=None) as spool:
+        keep(spool, stream("before"))
+        with largest_file(8_000):
+            with pytest.raises(SpoolFullError, match="file too large"):
+                keep(spool, stream("too large", size_bytes=20_000))
+            with pytest.raises(SpoolFullError, match="file too large"):
+                keep(spool, stream("again too large", size_bytes=20_000))
+            assert keep(spool, stream("small"))
+        assert keep(spool, stream("too large", size_bytes=20_000))
+    wanted = [stream("before"), stream("small"), stream("too large", size_bytes=20_000)]
+    assert kept(tmp_path) == wanted
+    assert not list(tmp_path.glob("*.new"))
+    with opened(tmp_path) as spool:
+        assert spool.recovered.warnings == ()
+
+
+def test_a_write_that_cannot_be_forced_to_disk_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as spool:
+        keep(spool, stream("before"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", _broken)
+            with pytest.raises(SpoolFullError, match="input/output error"):
+                keep(spool, stream("lost"))
+        assert keep(spool, stream("lost"))
+    assert kept(tmp_path) == [stream("before"), stream("lost")]
+
+
+def _broken(_descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_torn_tail_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        for name in "abc":
+            keep(spool, stream(name))
+    path = segments(tmp_path)[0]
+    os.truncate(path, path.stat().st_size - 50)
+    with opened(tmp_path) as spool:
+        assert spool.recovered.streams == 2
+        assert len(spool.recovered.warnings) == 1
+        assert "torn or damaged" in spool.recovered.warnings[0]
+        assert [keep(spool, stream(name)) for name in "abc"] == [False, False, True]
+    assert kept(tmp_path) == [stream(name) for name in "abc"]
+
+
+def test_flipped_bits_are_told_and_nothing_is_deleted(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=1) as spool:
+        for name in "ab":
+            keep(spool, stream(name))
+    path = segments(tmp_path)[0]
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF
+    content[:4] = b"\0\0\0\0"
+    path.write_bytes(content)
+    with opened(tmp_path) as spool:
+        assert spool.recovered.streams == 1
+        assert path.name in spool.recovered.warnings[0]
+    assert path.read_bytes() == content
+
+
+def test_a_segment_that_was_never_begun_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "00000000000000000001.capture.arrows.new"
+    left.write_bytes(b"half")
+    with opened(tmp_path) as spool:
+        assert spool.recovered.segments == 0
+    assert not left.exists()
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    wanted = rf"another process \({os.getpid()}\) records"
+    with opened(tmp_path), pytest.raises(SpoolLockedError, match=wanted):
+        Spool(SpoolOptions(tmp_path))
+    with opened(tmp_path) as spool:
+        assert keep(spool, stream("a"))
+    with pytest.raises(SpoolFullError, match="closed"):
+        spool.append(stream("b"), [1, 2, 3])
+
+
+def wait_until(condition: object, deadline_s: float = DEADLINE_S) -> None:
+    assert callable(condition)
+    end_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.005)
