@@ -12,7 +12,14 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.schemas import OPERATIONS, UNKNOWN
+from framewalk.engine.schemas import (
+    HTTP_METHODS,
+    OPERATIONS,
+    READ_SYSCALLS,
+    TLS_MODES,
+    UNKNOWN,
+    WRITE_SYSCALLS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +50,12 @@ ENUMERATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by its name, and which frame it is in."""
+    """A column by its name, and which frame it is in; `members` are all its values if few."""
 
     name: str
     level: Level
     type: ValueType
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +96,23 @@ _TYPE_OF_OPERATION: Final = {operation: operation for operation in OPERATIONS} |
 }
 
 
-def _peer(name: str, value_type: ValueType = ValueType.STRING) -> Column:
-    return Column(name, Level.PEER, value_type)
+# What a number that is not in its enum is called.
+_UNKNOWN_MEMBER: Final = "UNKNOWN"
+_MEMBERS: Final = {
+    ("read", "syscall_name"): (*READ_SYSCALLS, _UNKNOWN_MEMBER),
+    ("write", "syscall_name"): (*WRITE_SYSCALLS, _UNKNOWN_MEMBER),
+    ("http", "method_name"): (*HTTP_METHODS, _UNKNOWN_MEMBER),
+}
 
 
-def _log(name: str, value_type: ValueType = ValueType.STRING) -> Column:
-    return Column(name, Level.LOG, value_type)
+def _peer(
+    name: str, value_type: ValueType = ValueType.STRING, members: tuple[str, ...] = ()
+) -> Column:
+    return Column(name, Level.PEER, value_type, members)
+
+
+def _log(name: str, value_type: ValueType = ValueType.STRING, operation: str = "http") -> Column:
+    return Column(name, Level.LOG, value_type, _MEMBERS.get((operation, name), ()))
 
 
 def _everywhere(
@@ -177,7 +196,7 @@ def _names(operations: tuple[str, ...], **columns: Column | str) -> list[Attribu
 
 def _connection_attributes(*own: Attribute) -> Mapping[str, Attribute]:
     logs = [
-        Attribute(path, value_type, {operation: _log(column, value_type)}, unit)
+        Attribute(path, value_type, {operation: _log(column, value_type, operation)}, unit)
         for path, (operation, column, value_type, unit) in _CONNECTION_LOG_ATTRIBUTES.items()
     ]
     http = [
@@ -271,7 +290,7 @@ _SCOPES: Final = (
                 OPERATIONS,
                 sourceServiceName=_SOURCE_SERVICE,
                 destServiceName=_DEST_SERVICE,
-                tlsMode=_peer("tls_mode"),
+                tlsMode=_peer("tls_mode", members=TLS_MODES),
             ),
             _everywhere(
                 "componentIds",

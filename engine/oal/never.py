@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal import syntax
-from framewalk.engine.oal.bound import Predicate
+from framewalk.engine.oal.bound import Predicate, Value
 from framewalk.engine.oal.catalogue import DETECT_POINTS, ValueType
 from framewalk.engine.oal.comparison import Comparison, Typed, holds
 from framewalk.engine.oal.diagnostics import did_you_mean
@@ -147,6 +147,10 @@ def _known_values(typed: Typed) -> list[str]:
     if typed.type is ValueType.COMPONENTS:
         return list(map(str, COMPONENT_IDS))
     values = dict.fromkeys(typed.per_operation.values())
+    columns = [value.column for value in values if isinstance(value, Value)]
+    if columns and all(column.members for column in columns):
+        members = dict.fromkeys(member for column in columns for member in column.members)
+        return [str(syntax.String(member)) for member in members]
     constants = [value for value in values if isinstance(value, str)]
     if len(constants) < len(values):
         return []
@@ -188,10 +192,11 @@ def _may_meet(operation: str, filters: Sequence[Comparison]) -> bool:
 
 def _satisfiable(predicates: list[Predicate]) -> bool:
     """Tell whether some value of a column meets all predicates; if in doubt, it does."""
-    column_type = predicates[0].value.column.type
-    if column_type is ValueType.COMPONENTS:
+    value = predicates[0].value
+    if value.column.type is ValueType.COMPONENTS:
         return _components_satisfiable(predicates)
-    candidates = _candidates(column_type, predicates)
+    members = value.column.members if value.cast is None else ()
+    candidates = members or _candidates(value.column.type, predicates)
     return candidates is None or any(
         all(holds(candidate, each.operator, each.operand) for each in predicates)
         for candidate in candidates
