@@ -19,6 +19,7 @@ from framewalk.cli.generate import generate
 from framewalk.cli.oal import oal
 from framewalk.cli.record import record
 from framewalk.cli.replay import replay
+from framewalk.cli.send import send
 from framewalk.cli.sql import sql
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.oal.diagnostics import DefinitionError
@@ -58,6 +59,7 @@ app.command()(replay)
 app.command()(sql)
 app.command()(generate)
 app.command()(record)
+app.command()(send)
 app.add_typer(config)
 app.add_typer(oal)
 

@@ -14,10 +14,11 @@ from framewalk.cli.console import byte_progress, stdout, warn
 from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.apdex import read_apdex_thresholds
 from framewalk.engine.capture import find_captures
-from framewalk.engine.errors import InputError
+from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.oal.catalogue import SCOPES
 from framewalk.engine.replayer import COMMIT_LOGS, ReplayProgress, ReplaySummary
 from framewalk.engine.replayer import replay as replay_captures
+from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -112,6 +113,8 @@ def replay(
     known_entities = read_entities(*entities)
     # Before the store is made, so that a wrong path leaves none behind.
     paths = find_captures(captures)
+    if str(store) == IN_MEMORY:
+        raise StoreError(store, "would be gone when the command ends", "name a file")
     with Store(store, plan) as opened, byte_progress() as progress:
         show = _Bars(progress, paths)
         started_s = time.monotonic()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from framewalk.engine.states import ScopeStates, States
 
 STORE_VERSION: Final = 1
+IN_MEMORY: Final = ":memory:"
 
 # What DuckDB raises when a file cannot be read or written, whatever is asked of it.
 _FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
@@ -56,8 +57,8 @@ _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 class Store:
     """A DuckDB file with the tables and views of this version.
 
-    Open it with a plan to write; the file is made if it is not there. One process can have it
-    open for writing, and then no other can open it at all.
+    Open it with a plan to write; the file is made if it is not there, and ":memory:" is a store
+    without one. One process can have a file open for writing, and then no other can open it.
 
     Raises:
         StoreLockedError: another process has it open.
@@ -245,7 +246,9 @@ def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
 
 def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path.absolute()), read_only=read_only)
+        # Absolute, as DuckDB takes some relative names for something else than a file.
+        name = IN_MEMORY if str(path) == IN_MEMORY else str(path.absolute())
+        return duckdb.connect(name, read_only=read_only)
     except duckdb.Error as error:
         raise _explained(path, error) from error
     except RuntimeError as error:

@@ -96,27 +96,37 @@ def finish_histogram(states: Sequence[str], _minutes: int, parameters: tuple[int
     return f"CASE WHEN {states[0]} IS NOT NULL THEN map_from_entries({all_buckets}) END"
 
 
-def _top_labels(counts: str, parameters: tuple[int, ...], value: str) -> str:
-    """Return a map of the labels with the most logs; which ones does not depend on order."""
+def _top_labels(counts: str, sums: str, parameters: tuple[int, ...], value: str) -> str:
+    """Return a map of the labels with the most logs; which ones does not depend on order.
+
+    `value` is in terms of `logs`, a label's logs, and `total`, the sum of its values.
+    """
     most = parameters[0] if parameters else DEFAULT_LABELS
-    labels = f"list_distinct(list_transform({counts}, lambda e: e.key))"
-    ranked = (
-        f"list_sort(list_transform({labels}, "
-        f"lambda l: {{'rank': -{_sum_of_key(counts, 'l')}, 'label': l}}))[1:{most}]"
+    entries = (
+        f"SELECT unnest({counts}) AS e, true AS counted "
+        f"UNION ALL SELECT unnest({sums}) AS e, false AS counted"
     )
-    entries = f"list_transform({ranked}, lambda r: {{'k': r.label, 'v': {value}}})"
-    return f"CASE WHEN {counts} IS NOT NULL THEN map_from_entries({entries}) END"
+    clamped = f"least(greatest({{}}, {_SMALLEST}), {_LARGEST})::BIGINT"
+    by_label = (
+        f"SELECT e.key AS label, "
+        f"{clamped.format('sum(e.value) FILTER (counted)')} AS logs, "
+        f"{clamped.format('coalesce(sum(e.value) FILTER (NOT counted), 0)')} AS total "
+        f"FROM ({entries}) GROUP BY ALL"
+    )
+    ranked = f"list({{'k': label, 'v': {value}}} ORDER BY logs DESC, label)[1:{most}]"
+    return f"(SELECT map_from_entries({ranked}) FROM ({by_label}))"
 
 
 def finish_label_count(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
     """Return the labels with the most logs."""
-    return _top_labels(states[0], parameters, "-r.rank")
+    return _top_labels(
+        states[0], 'NULL::STRUCT("key" VARCHAR, "value" BIGINT)[]', parameters, "logs"
+    )
 
 
 def finish_label_avg(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
     """Return the averages of the labels with the most logs, 1 for what is cut to 0."""
     sums, counts = states
-    total = _sum_of_key(sums, "r.label")
-    average = f"{total} // -r.rank"
-    shown = f"CASE WHEN {average} = 0 AND {total} <> 0 THEN 1 ELSE {average} END"
-    return _top_labels(counts, parameters, shown)
+    average = "total // logs"
+    shown = f"CASE WHEN {average} = 0 AND total <> 0 THEN 1 ELSE {average} END"
+    return _top_labels(counts, sums, parameters, shown)
