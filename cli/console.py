@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 # Nothing is wrapped in a pipe: a line stays a line.
@@ -45,6 +47,20 @@ def say(message: str) -> None:
 
 def _say(label: str, style: str, message: str) -> None:
     stderr.print(Text.assemble((f"{label}: ", style), message))
+
+
+def print_summary(rows: list[tuple[str, str]]) -> None:
+    """Print names and values: aligned in a terminal, separated by a tab in a pipe."""
+    if not stdout.is_terminal:
+        for name, value in rows:
+            typer.echo(f"{name}\t{value}")
+        return
+    table = Table(show_header=False, box=None)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    stdout.print(table)
 
 
 def byte_progress() -> Progress:

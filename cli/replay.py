@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from framewalk.cli.console import byte_progress, stdout, warn
+from framewalk.cli.console import byte_progress, print_summary, warn
 from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.apdex import read_apdex_thresholds
 from framewalk.engine.capture import find_captures
@@ -127,7 +126,7 @@ def replay(
             warn(capture.warning)
         elif not capture.counters.messages + capture.known_messages:
             warn(f"{capture.path}: this capture holds no messages; nothing was added")
-    _print_summary(rows)
+    print_summary(rows)
 
 
 class _Bars:
@@ -172,16 +171,3 @@ def _entity_counts(store: Store) -> dict[str, int]:
     rows = store.query("SELECT scope, count(*) FROM entities GROUP BY scope").fetchall()
     counts = dict(rows)
     return {scope.view: counts.get(scope.name, 0) for scope in SCOPES.values()}
-
-
-def _print_summary(rows: list[tuple[str, str]]) -> None:
-    if not stdout.is_terminal:
-        for name, value in rows:
-            typer.echo(f"{name}\t{value}")
-        return
-    table = Table(show_header=False, box=None)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    for row in rows:
-        table.add_row(*row)
-    stdout.print(table)

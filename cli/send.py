@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from framewalk.cli.console import byte_progress, complain, stdout, warn
+from framewalk.cli.console import byte_progress, complain, print_summary, warn
 from framewalk.engine.capture import find_captures
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def send(
         )
         duration_s = time.monotonic() - started_s
     _warn(sent)
-    _print_summary(_summary_rows(sent, duration_s))
+    print_summary(_summary_rows(sent, duration_s))
     _end(sent, to)
 
 
@@ -176,19 +175,6 @@ def _summary_rows(sent: Sent, duration_s: float) -> list[tuple[str, str]]:
         ("seconds", f"{duration_s:,.1f}"),
         ("messages per second", f"{rate:,.0f}"),
     ]
-
-
-def _print_summary(rows: list[tuple[str, str]]) -> None:
-    if not stdout.is_terminal:
-        for name, value in rows:
-            typer.echo(f"{name}\t{value}")
-        return
-    table = Table(show_header=False, box=None)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    for row in rows:
-        table.add_row(*row)
-    stdout.print(table)
 
 
 def _end(sent: Sent, address: str) -> None:
