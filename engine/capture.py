@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CAPTURE_SUFFIX: Final = ".capture.arrows"
 CAPTURE_VERSION: Final = 1
 VERSION_KEY: Final = b"framewalk.capture.version"
+# In the metadata of a record batch: tells whether the batch is as it was written.
+DIGEST_KEY: Final = b"framewalk.batch.digest"
 
 CAPTURE_SCHEMA: Final = pa.schema(
     [
@@ -77,13 +79,9 @@ class CaptureReader:
         self.path = Path(path)
         self.warning: str | None = None
         self._messages = 0
-        self._file = _open(self.path)
+        self._file = open_digesting(self.path)
         try:
-            self._stream = pa.ipc.open_stream(self._file)
-            _check_schema(self.path, self._stream.schema)
-        except _DAMAGE as error:
-            self._file.close()
-            raise CaptureError(self.path, _wrong_start(self.path), _CAPTURE_REMEDY) from error
+            self._stream = open_capture(self.path, self._file)
         except CaptureError:
             self._file.close()
             raise
@@ -131,12 +129,8 @@ class CaptureReader:
     def _next(self) -> pa.RecordBatch | None:
         whole_bytes = self._file.offset_bytes
         try:
-            batch = self._stream.read_next_batch()
-            batch.validate(full=True)
-            return _as_capture_schema(batch)
-        except StopIteration:
-            return None
-        except _DAMAGE as error:
+            return next_batch(self._stream)
+        except DAMAGE as error:
             self.warning = (
                 f"{self.path}: torn or damaged from byte {whole_bytes:,} on "
                 f"({_first_line(error)}): {self._messages:,} messages were read, "
@@ -207,7 +201,7 @@ class CaptureWriter:
 def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:
     """Return the digest of the file from its start up to each of these offsets."""
     digests: dict[int, str] = {}
-    file = _open(path)
+    file = open_digesting(path)
     try:
         for offset_bytes in sorted(offsets_bytes):
             while file.offset_bytes < offset_bytes:
@@ -241,11 +235,19 @@ def find_captures(paths: Iterable[str | Path]) -> list[Path]:
 
 
 # What pyarrow raises on bytes that are not what it expects.
-_DAMAGE: Final = (pa.ArrowException, OSError, UnicodeError, MemoryError)
+DAMAGE: Final = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 _CAPTURE_REMEDY: Final = f"give a file that framewalk recorded or generated (*{CAPTURE_SUFFIX})"
 
 
-class _DigestingFile(io.RawIOBase):
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a DigestingFile, with the hash of all bytes before it."""
+
+    offset_bytes: int
+    hash: hashlib.blake2b
+
+
+class DigestingFile(io.RawIOBase):
     """A file that knows the digest of all bytes read from it so far."""
 
     def __init__(self, path: Path) -> None:
@@ -255,9 +257,11 @@ class _DigestingFile(io.RawIOBase):
         self.offset_bytes = 0
 
     def readable(self) -> bool:
+        """Return True, as pyarrow asks."""
         return True
 
     def read(self, size: int = -1) -> bytes:
+        """Read on, no further than the file's end."""
         # A damaged length may ask for more than there is, and Python would make room for it.
         left = max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
         content = self._file.read(left if size < 0 else min(size, left))
@@ -266,24 +270,95 @@ class _DigestingFile(io.RawIOBase):
         return content
 
     def tell(self) -> int:
+        """Return how far the file was read."""
         return self.offset_bytes
 
+    def place(self) -> Place:
+        """Return this place, for `back_to`."""
+        return Place(self.offset_bytes, self._hash.copy())
+
+    def back_to(self, place: Place) -> None:
+        """Go back: what comes after that place was never read."""
+        self.offset_bytes = place.offset_bytes
+        self._hash = place.hash.copy()
+        self._file.seek(place.offset_bytes)
+
     def digest(self) -> str:
+        """Return the digest of all bytes before `offset_bytes`."""
         return self._hash.hexdigest()
 
+    def sync(self) -> None:
+        """Force the file's content to disk, whoever wrote it."""
+        os.fdatasync(self._file.fileno())
+
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
         super().close()
 
 
-def _open(path: Path) -> _DigestingFile:
+def open_digesting(path: Path) -> DigestingFile:
+    """Open a file; raise CaptureError where that is not possible."""
     if path.is_fifo():
         # Reading goes through a capture more than once.
         raise CaptureError(path, "this is a pipe", "write the capture into a file first")
     try:
-        return _DigestingFile(path)
+        return DigestingFile(path)
     except OSError as error:
         raise CaptureError(path, _reason(error), "check the path and its permissions") from error
+
+
+def open_capture(path: Path, file: io.RawIOBase) -> pa.RecordBatchStreamReader:
+    """Read the head of a capture; raise CaptureError where it is none."""
+    try:
+        stream = pa.ipc.open_stream(file)
+        _check_schema(path, stream.schema)
+    except DAMAGE as error:
+        raise CaptureError(path, _wrong_start(path), _CAPTURE_REMEDY) from error
+    return stream
+
+
+def next_batch(
+    stream: pa.RecordBatchStreamReader, *, digest_required: bool = False
+) -> pa.RecordBatch | None:
+    """Read the next record batch, in CAPTURE_SCHEMA; None at the end. Raises one of DAMAGE.
+
+    A batch that has a digest in its metadata must agree with it, and with `digest_required` it
+    must have one.
+    """
+    try:
+        batch, metadata = stream.read_next_batch_with_custom_metadata()
+    except StopIteration:
+        return None
+    batch.validate(full=True)
+    messages = _as_capture_schema(batch)
+    written = (metadata or {}).get(DIGEST_KEY)
+    if (written is not None or digest_required) and written != batch_digest(messages):
+        problem = "its content is not what was written"
+        raise pa.ArrowInvalid(problem)
+    return messages
+
+
+def batch_digest(messages: pa.RecordBatch) -> bytes:
+    """Return the digest of a record batch of CAPTURE_SCHEMA, as it is put into its metadata."""
+    digest = hashlib.blake2b(digest_size=8)
+    for column in messages.columns:
+        for content in _contents(column):
+            digest.update(content)
+    return digest.hexdigest().encode()
+
+
+def _contents(column: pa.Array) -> Iterator[memoryview]:
+    """Yield the bytes that hold an array's values, without what only pads them."""
+    if column.offset:
+        column = pa.concat_arrays([column])
+    values, *data = map(memoryview, filter(None, column.buffers()))
+    if not data:
+        yield values[: len(column) * column.type.byte_width]
+        return
+    offsets = values[: (len(column) + 1) * 4]
+    yield offsets
+    yield data[0][: offsets.cast("i")[-1]]
 
 
 def _reason(error: OSError) -> str:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from framewalk.engine.capture import CAPTURE_SCHEMA, CAPTURE_SUFFIX, CaptureReader
+from framewalk.engine.capture import CAPTURE_SCHEMA, CAPTURE_SUFFIX, DIGEST_KEY, batch_digest
 from framewalk.engine.errors import CaptureError, FramewalkError, InputError
+from framewalk.engine.follow import Damage, GrowingCapture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -161,11 +162,13 @@ class Spool:
         warnings: list[str] = []
         for path in newest:
             try:
-                with CaptureReader(path) as reader:
-                    for batch in reader:
-                        streams += self._remember_streams(batch.messages)
-                        messages += batch.messages.num_rows
-                    warnings += [reader.warning] if reader.warning else []
+                with GrowingCapture(path) as capture:
+                    for found in capture.read(is_complete=True):
+                        if isinstance(found, Damage):
+                            warnings.append(str(found))
+                            continue
+                        streams += self._remember_streams(found.messages)
+                        messages += found.messages.num_rows
             except CaptureError as error:
                 warnings.append(str(error))
         size_bytes = sum(map(_size_bytes, paths))
@@ -339,7 +342,8 @@ class _Segment:
 
     def append(self, streams: Sequence[_Waiting], *, sync: bool) -> None:
         """Write the streams as one record batch; `cut_back` if that fails."""
-        self._writer.write_batch(_as_batch(streams, self._streams))
+        batch = _as_batch(streams, self._streams)
+        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
         written_bytes = self._flush()
         self.is_synced = False
         if sync:

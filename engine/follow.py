@@ -1,0 +1,194 @@
+"""Captures that another process is still writing: what a live engine reads of the spool.
+
+A record batch is taken when it is whole. What is not whole yet is looked at again later; once
+nothing more is written, it is damage: it is reported and left out, and what comes behind it is
+kept.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+
+from framewalk.engine.capture import (
+    CAPTURE_SCHEMA,
+    DAMAGE,
+    CaptureBatch,
+    CapturePosition,
+    next_batch,
+    open_capture,
+    open_digesting,
+)
+from framewalk.engine.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from framewalk.engine.capture import DigestingFile, Place
+
+# Every message of an Arrow IPC stream begins with this, at a multiple of eight bytes.
+_CONTINUATION: Final = b"\xff\xff\xff\xff"
+_ALIGNMENT_BYTES: Final = 8
+_END_MARKER: Final = _CONTINUATION + b"\0\0\0\0"
+_SCHEMA_MESSAGE: Final = CAPTURE_SCHEMA.serialize().to_pybytes()
+_READ_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of a capture that hold no readable record batch; `position` is right after them."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
+    position: CapturePosition
+
+    def __str__(self) -> str:
+        """Say what was left out."""
+        return (
+            f"{self.path}: {self.size_bytes:,} bytes from byte {self.offset_bytes:,} on are torn "
+            "or damaged; what they held is left out, the rest is kept"
+        )
+
+
+class GrowingCapture:
+    """Reads a capture of CAPTURE_SCHEMA from `known` on, or from its start, as it grows.
+
+    Each record batch must carry its digest (`batch_digest`), as those of the spool do.
+
+    Raises CaptureError where the file cannot be read, or does not begin with what `known` says.
+    """
+
+    def __init__(self, path: Path, known: CapturePosition | None = None) -> None:
+        self.path = path
+        self._messages = 0
+        self._file = open_digesting(path)
+        try:
+            if known is not None:
+                self._skip(known)
+        except CaptureError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the capture itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    @property
+    def position(self) -> CapturePosition:
+        """The end of what was read."""
+        return CapturePosition(self._file.offset_bytes, self._messages, self._file.digest())
+
+    @property
+    def unread_bytes(self) -> int:
+        """The size of what is in the file and was not read."""
+        return max(self.path.stat().st_size - self._file.offset_bytes, 0)
+
+    def read(self, *, is_complete: bool) -> Iterator[CaptureBatch | Damage]:
+        """Yield the record batches that have become whole since the last call, and damage.
+
+        With `is_complete` nothing more is written: what is not whole now is damage as well.
+        """
+        while self.unread_bytes:
+            try:
+                batch = self._next()
+            except (*DAMAGE, CaptureError):
+                if not is_complete:
+                    return
+                yield self._pass_damage()
+                continue
+            if batch is not None:
+                self._messages += batch.num_rows
+                yield CaptureBatch(batch, self.position)
+
+    def sync(self) -> None:
+        """Force what is in the file to disk, so that nothing that was read can still be lost."""
+        self._file.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _skip(self, known: CapturePosition) -> None:
+        while left := known.offset_bytes - self._file.offset_bytes:
+            if not self._file.read(min(_READ_BYTES, left)):
+                break
+        if self._file.digest() != known.digest:
+            problem = f"its first {known.offset_bytes:,} bytes are not what was read before"
+            raise CaptureError(self.path, problem, "keep it, and look who changed it")
+        self._messages = known.messages
+
+    def _next(self) -> pa.RecordBatch | None:
+        """Read one record batch; None for the schema and the end marker.
+
+        Stays where it is and raises one of DAMAGE where there is none of them.
+        """
+        place = self._file.place()
+        try:
+            if not place.offset_bytes:
+                open_capture(self.path, self._file)
+                return None
+            stream = pa.ipc.open_stream(_AfterSchema(self._file))
+            batch = next_batch(stream, digest_required=True)
+            if batch is None and self._file.offset_bytes - place.offset_bytes < len(_END_MARKER):
+                problem = "it ends within a marker"
+                raise pa.ArrowInvalid(problem)
+        except (*DAMAGE, CaptureError):
+            self._file.back_to(place)
+            raise
+        return batch
+
+    def _pass_damage(self) -> Damage:
+        """Go on to the next whole record batch, or to the end."""
+        start = self._file.place()
+        content = self._file.read()
+        lost_bytes = next(filter(partial(self._is_whole, start), _markers(content)), len(content))
+        self._file.back_to(start)
+        self._file.read(lost_bytes)
+        return Damage(self.path, start.offset_bytes, lost_bytes, self.position)
+
+    def _is_whole(self, start: Place, distance_bytes: int) -> bool:
+        """Tell whether a whole record batch begins there."""
+        self._file.back_to(start)
+        self._file.read(distance_bytes)
+        try:
+            return self._next() is not None
+        except DAMAGE:
+            return False
+
+
+class _AfterSchema(io.RawIOBase):
+    """A file from where it is, after the head that every capture has: it reads as a whole one."""
+
+    def __init__(self, file: DigestingFile) -> None:
+        self._head = io.BytesIO(_SCHEMA_MESSAGE)
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._head.read(size) or self._file.read(size)
+
+
+def _markers(content: bytes) -> Iterator[int]:
+    """Yield where a record batch may begin, after the first byte."""
+    at = 0
+    while (at := content.find(_CONTINUATION, at + 1)) != -1:
+        if not at % _ALIGNMENT_BYTES:
+            yield at
