@@ -352,7 +352,7 @@ def _contents(column: pa.Array) -> Iterator[memoryview]:
     """Yield the bytes that hold an array's values, without what only pads them."""
     if column.offset:
         column = pa.concat_arrays([column])
-    values, *data = map(memoryview, filter(None, column.buffers()))
+    values, *data = [memoryview(one) for one in column.buffers() if one is not None]
     if not data:
         yield values[: len(column) * column.type.byte_width]
         return

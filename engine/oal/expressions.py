@@ -96,11 +96,11 @@ def _contains_expression(condition: Predicate) -> pl.Expr:
 
 
 def _equal(value: pl.Expr, operand: Scalar | tuple[Scalar, ...]) -> pl.Expr:
-    return value.is_null() if operand is None else value == operand
+    return value.is_null() if operand is None else value.eq(operand)
 
 
 def _not_equal(value: pl.Expr, operand: Scalar | tuple[Scalar, ...]) -> pl.Expr:
-    return value.is_not_null() if operand is None else value != operand
+    return value.is_not_null() if operand is None else value.ne(operand)
 
 
 def _in(value: pl.Expr, operand: Scalar | tuple[Scalar, ...]) -> pl.Expr:
