@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from framewalk.engine.kubernetes import Inventory, Pod, Service
+    from framewalk.engine.inventory import Inventory, Pod, Service
 
 ADDRESS_SCHEMA: Final = pl.Schema(
     {

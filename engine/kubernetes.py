@@ -3,11 +3,7 @@
 This is the raw material of the entity table (analysis.md section 2, `engine/entities.py`): what
 the dumps say about each object, merged over all dumps, without any rule about addresses.
 
-Several dumps of one cluster may show the same object at different times. Sightings are of the
-same object if they agree in namespace, name and uid; one without a uid is the object with the
-same creationTimestamp. The sightings of an object are put in the order of their resourceVersion
-(then of their labels), and the last one that knows a field decides it; addresses are collected
-from all. So the order of the files does not matter, and an end seen once stays known.
+How several sightings of an object become one: `engine/inventory.py`.
 """
 
 from __future__ import annotations
@@ -20,11 +16,12 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import yaml
 
 from framewalk.engine.errors import EntitiesError
+from framewalk.engine.inventory import Inventory, Pod, Service, Sighting, merge_sightings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,51 +35,13 @@ _INT64: Final = range(-(2**63), 2**63)
 _NUMBER: Final = re.compile(r"[0-9]{1,30}")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SHOWN_CHARACTERS: Final = 40
+_EARLIER: Final = -(2**62)
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A Pod: times in ns since 1970 (None: not known), addresses in canonical text form.
-
-    `ended_ns` is when the last container of a Pod in phase Succeeded or Failed finished.
-    `uid` is empty where the dumps have none.
-    """
-
-    namespace: str
-    name: str
-    uid: str
-    labels: Mapping[str, str]
-    created_ns: int | None
-    ended_ns: int | None
-    ip_addresses: tuple[str, ...]
-    host_network: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A Service: its cluster and load-balancer addresses in canonical text form.
-
-    `created_ns` is in ns since 1970 (None: not known). `uid` is empty where the dumps have none.
-    """
-
-    namespace: str
-    name: str
-    selector: Mapping[str, str]
-    created_ns: int | None
-    ip_addresses: tuple[str, ...]
-    uid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """What a cluster's dumps hold: each object once, ordered by (namespace, name, created_ns)."""
-
-    pods: tuple[Pod, ...]
-    services: tuple[Service, ...]
-
-
-def read_dump(paths: Iterable[str | Path]) -> Inventory:
+def read_dump(paths: Iterable[str | Path], *earlier: Inventory) -> Inventory:
     """Read the Pods and Services of all `paths`: files, or folders of *.yaml, *.yml and *.json.
+
+    What `earlier` inventories say of an object is older than all dumps, and the first is oldest.
 
     A file is YAML (one or more documents) or JSON, and holds Lists or single objects; objects
     of other kinds are passed over. No path at all gives an empty inventory.
@@ -91,19 +50,18 @@ def read_dump(paths: Iterable[str | Path]) -> Inventory:
     wrong type, and where a file that was named, or all files of a folder together, hold neither
     a Pod nor a Service.
     """
-    pods: list[_Sighting[Pod]] = []
-    services: list[_Sighting[Service]] = []
+    pods: list[Sighting[Pod]] = []
+    services: list[Sighting[Service]] = []
+    for version, inventory in enumerate(earlier, _EARLIER):
+        pods += [Sighting(version, pod) for pod in inventory.pods]
+        services += [Sighting(version, service) for service in inventory.services]
     for path in map(Path, paths):
         for kind, root in _pods_and_services(path):
             if kind == "Pod":
-                pods.append(_Sighting(_resource_version(root), _pod(root)))
+                pods.append(Sighting(_resource_version(root), _pod(root)))
             else:
-                services.append(_Sighting(_resource_version(root), _service(root)))
-    merged_pods = [
-        replace(_merge(seen), ended_ns=_last_known(pod.ended_ns for pod in seen))
-        for seen in _by_object(pods)
-    ]
-    return Inventory(_in_order(merged_pods), _in_order(map(_merge, _by_object(services))))
+                services.append(Sighting(_resource_version(root), _service(root)))
+    return merge_sightings(pods, services)
 
 
 def canonical_ip(text: str) -> str:
@@ -442,57 +400,3 @@ def _distinct(addresses: Iterable[_Field]) -> tuple[str, ...]:
 
 
 # Several sightings of one object
-
-_Thing = TypeVar("_Thing", Pod, Service)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sighting(Generic[_Thing]):
-    """An object as one dump shows it, and the resourceVersion it had (-1: not known)."""
-
-    resource_version: int
-    thing: _Thing
-
-
-def _by_object(sightings: list[_Sighting[_Thing]]) -> list[list[_Thing]]:
-    """Group by object, and order each group by how recent the knowledge is."""
-    uids: dict[object, str] = {}
-    for thing in (one.thing for one in sightings):
-        known = (thing.namespace, thing.name, thing.created_ns)
-        uids[known] = max(thing.uid, uids.get(known, ""))
-    groups: dict[object, list[_Thing]] = {}
-    for thing in (one.thing for one in sorted(sightings, key=_recency)):
-        uid = thing.uid or uids[thing.namespace, thing.name, thing.created_ns]
-        identity = (thing.namespace, thing.name, uid or thing.created_ns)
-        groups.setdefault(identity, []).append(thing)
-    return list(groups.values())
-
-
-def _recency(sighting: _Sighting[_Thing]) -> tuple[Any, ...]:
-    thing = sighting.thing
-    labels = thing.labels if isinstance(thing, Pod) else thing.selector
-    rest = (str(thing.ended_ns), thing.host_network) if isinstance(thing, Pod) else ()
-    addresses = thing.ip_addresses
-    return sighting.resource_version, sorted(labels.items()), str(thing.created_ns), addresses, rest
-
-
-def _merge(seen: list[_Thing]) -> _Thing:
-    return replace(
-        seen[-1],
-        uid=max(one.uid for one in seen),
-        created_ns=_last_known(one.created_ns for one in seen),
-        ip_addresses=tuple(dict.fromkeys(ip for one in seen for ip in one.ip_addresses)),
-    )
-
-
-def _last_known(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return known[-1] if known else None
-
-
-def _in_order(things: Iterable[_Thing]) -> tuple[_Thing, ...]:
-    def key(thing: _Thing) -> tuple[Any, ...]:
-        created_ns = _INT64[0] if thing.created_ns is None else thing.created_ns
-        return thing.namespace, thing.name, created_ns, thing.uid
-
-    return tuple(sorted(things, key=key))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from framewalk.engine.entities import ADDRESS_SCHEMA, Entities, read_entities
 from framewalk.engine.errors import EntitiesError
-from framewalk.engine.kubernetes import Inventory, Pod, Service, read_dump
+from framewalk.engine.inventory import Inventory, Pod, Service
+from framewalk.engine.kubernetes import read_dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
