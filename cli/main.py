@@ -17,10 +17,12 @@ from framewalk.cli.config import config
 from framewalk.cli.console import complain, say
 from framewalk.cli.generate import generate
 from framewalk.cli.oal import oal
-from framewalk.cli.record import record
 from framewalk.cli.replay import replay
 from framewalk.cli.send import send
+from framewalk.cli.serve import record, serve
+from framewalk.cli.snapshot import snapshot
 from framewalk.cli.sql import sql
+from framewalk.cli.status import status
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.oal.diagnostics import DefinitionError
 
@@ -57,7 +59,10 @@ app = typer.Typer(
 )
 app.command()(replay)
 app.command()(sql)
+app.command()(snapshot)
 app.command()(generate)
+app.command()(serve)
+app.command()(status)
 app.command()(record)
 app.command()(send)
 app.add_typer(config)

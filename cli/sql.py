@@ -1,27 +1,41 @@
-"""`framewalk sql`: ask a store."""
+"""`framewalk sql`: ask a store, or the server that has it open."""
 
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
-import duckdb
 import typer
 
-from framewalk.cli.console import stdout
+from framewalk.cli.console import stdout, warn
 from framewalk.cli.rows import Format, print_rows
-from framewalk.engine import open_for_reading
-from framewalk.engine.errors import InputError, LocatedError, StoreError
+from framewalk.cli.sources import (
+    DEFAULT_STORE,
+    CaOption,
+    CertificateOption,
+    KeyOption,
+    ServerOption,
+    StoreOption,
+    TokenOption,
+    client_trust,
+    find_server,
+    open_store,
+)
+from framewalk.engine.errors import InputError
 from framewalk.queries import shipped_queries
+from framewalk.queries.sql_protocol import QueryError
 
 if TYPE_CHECKING:
-    from framewalk.cli.rows import Rows
+    from framewalk.queries.sql_protocol import SqlAnswer
 
 _QUERY: Final = "query"
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
+
+
+class _Source(Protocol):
+    def ask(self, query: str) -> SqlAnswer: ...
 
 
 def _query_help() -> str:
@@ -30,17 +44,9 @@ def _query_help() -> str:
 
 
 def sql(
+    context: typer.Context,
     query: Annotated[str, typer.Argument(metavar="QUERY", help=_query_help(), show_default=False)],
-    store: Annotated[
-        Path,
-        typer.Option(
-            "--store",
-            "-s",
-            metavar="FILE",
-            help="The DuckDB file that framewalk replay made.",
-            show_default=False,
-        ),
-    ],
+    store: StoreOption = DEFAULT_STORE,
     output: Annotated[
         Format | None,
         typer.Option(
@@ -50,28 +56,41 @@ def sql(
             show_default=False,
         ),
     ] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    tls_ca: CaOption = None,
+    tls_certificate: CertificateOption = None,
+    tls_key: KeyOption = None,
 ) -> None:
-    """Ask a store in SQL. The file is opened read-only.
+    """Ask a store in SQL. It is only read, and a server may be writing it.
 
-    Of several statements (a; b) all are run and the rows of the last one are printed.
+    Of several statements (a; b) all are run and the rows of the last one are printed; a server
+    answers one at a time.
 
     Views: SCOPE_minute, SCOPE_hour and SCOPE_day of each scope; metrics, entities, metric_values.
 
     Scopes: service, service_instance and endpoint, and each with _relation.
     """
     text = _find_query(query)
-    connection = open_for_reading(store)
-    try:
-        if _is_view(connection, text):
-            text = f"FROM {text}"
-        answer = _answer(connection, text)
-    except duckdb.Error as error:
-        raise _explained(query, store, error) from error
-    finally:
-        connection.close()
-    if answer is None:
-        raise InputError(_place(query), "there is no SQL in it", "write a query, or name one")
-    print_rows(output or (Format.TABLE if stdout.is_terminal else Format.CSV), *answer)
+    trust = client_trust(tls_ca, tls_certificate, tls_key)
+    running = find_server(context, store, server, token, trust)
+    with ExitStack() as stack:
+        source: _Source = running or stack.enter_context(open_store(store))
+        try:
+            answer = source.ask(f"FROM {text}" if _is_view(source, text) else text)
+        except QueryError as error:
+            raise _explained(query, str(error)) from error
+        except InputError as error:
+            if error.place != _QUERY:
+                raise
+            raise InputError(_place(query), error.problem, error.remedy) from error
+    if answer.truncated:
+        count = f"{len(answer.rows):,}"
+        warn(
+            f"only the first {count} rows: the server gives no more; ask for less, or take a snapshot"
+        )
+    form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
+    print_rows(form, answer.columns, answer.rows)
 
 
 def _find_query(query: str) -> str:
@@ -89,28 +108,11 @@ def _find_query(query: str) -> str:
         raise InputError(query, "this is not UTF-8 text", "save it as such") from error
 
 
-def _is_view(connection: duckdb.DuckDBPyConnection, text: str) -> bool:
+def _is_view(source: _Source, text: str) -> bool:
     if not text.isidentifier():
         return False
-    views = "SELECT 1 FROM duckdb_views() WHERE NOT internal AND view_name = lower(?)"
-    return bool(connection.sql(views, params=[text]).fetchall())
-
-
-def _answer(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[list[str], Rows] | None:
-    # DuckDB does not look for Ctrl-C while it works, so it works in another thread.
-    with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(_ask, connection, text)
-        try:
-            # A wait without a limit would go on: polars' signal handler lets calls restart.
-            return answer.result(TIMEOUT_MAX)
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
-
-
-def _ask(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[list[str], Rows] | None:
-    relation = connection.sql(text)
-    return None if relation is None else (relation.columns, relation.fetchall())
+    views = "SELECT 1 FROM duckdb_views() WHERE NOT internal AND view_name = lower('{}')"
+    return bool(source.ask(views.format(text)).rows)
 
 
 def _place(query: str) -> str:
@@ -118,10 +120,7 @@ def _place(query: str) -> str:
     return query if named else _QUERY
 
 
-def _explained(query: str, store: Path, error: duckdb.Error) -> LocatedError:
-    text = _one_line(str(error))
-    if str(store.resolve()) in text:
-        return StoreError(store, text, "check the file, or use a copy of it")
+def _explained(query: str, text: str) -> InputError:
     if "read-only mode" in text:
         problem = "this would change the store, and framewalk sql only reads"
         return InputError(_place(query), problem, "ask with SELECT or FROM")
@@ -135,8 +134,3 @@ def _explained(query: str, store: Path, error: duckdb.Error) -> LocatedError:
         problem = "there is no shipped query and no view of this name"
         return InputError(query, problem, f"there are {names}")
     return InputError(_place(query), text, "correct the query")
-
-
-def _one_line(text: str) -> str:
-    lines = (line.strip() for line in text.splitlines())
-    return " ".join(line for line in lines if line.strip("^"))

@@ -213,6 +213,11 @@ def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:
     return digests
 
 
+def captures_in(folder: Path) -> list[Path]:
+    """Return the captures of a folder, sorted by name."""
+    return sorted(folder.glob(f"*{CAPTURE_SUFFIX}"))
+
+
 def find_captures(paths: Iterable[str | Path]) -> list[Path]:
     """Replace each folder by the captures in it, sorted by name; files stay as they are.
 
@@ -225,7 +230,7 @@ def find_captures(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(path.glob(f"*{CAPTURE_SUFFIX}"))
+        inside = captures_in(path)
         if not inside:
             raise CaptureError(path, f"no *{CAPTURE_SUFFIX} file in this folder", _CAPTURE_REMEDY)
         found.extend(inside)
@@ -263,11 +268,16 @@ class DigestingFile(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Read on, no further than the file's end."""
         # A damaged length may ask for more than there is, and Python would make room for it.
-        left = max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
+        left = self.unread_bytes
         content = self._file.read(left if size < 0 else min(size, left))
         self._hash.update(content)
         self.offset_bytes += len(content)
         return content
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much is left of the file as it is now."""
+        return max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
 
     def tell(self) -> int:
         """Return how far the file was read."""

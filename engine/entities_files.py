@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from framewalk.engine.entities import Entities
 from framewalk.engine.errors import EntitiesError
@@ -14,6 +14,7 @@ from framewalk.engine.kubernetes import read_dump
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from types import TracebackType
 
 # How long an object that has left the dumps is remembered, at least: logs come late.
 REMEMBERED_S: Final = 3600
@@ -66,6 +67,19 @@ class EntitiesFiles:
                 before, since = since, Inventory((), ())
             self._reading = self._thread.submit(_read, self._paths, before, since)
         return None
+
+    def __enter__(self) -> Self:
+        """Return the table itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.close()
 
     def close(self) -> None:
         """End the thread; what it is reading is of no use any more."""

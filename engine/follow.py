@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Every message of an Arrow IPC stream begins with this, at a multiple of eight bytes.
 _CONTINUATION: Final = b"\xff\xff\xff\xff"
 _ALIGNMENT_BYTES: Final = 8
-_END_MARKER: Final = _CONTINUATION + b"\0\0\0\0"
+END_MARKER: Final = _CONTINUATION + b"\0\0\0\0"
 _SCHEMA_MESSAGE: Final = CAPTURE_SCHEMA.serialize().to_pybytes()
 _READ_BYTES: Final = 1 << 20
 
@@ -61,20 +61,18 @@ class GrowingCapture:
     """Reads a capture of CAPTURE_SCHEMA from `known` on, or from its start, as it grows.
 
     Each record batch must carry its digest (`batch_digest`), as those of the spool do.
+    `has_ended` is true once the end marker was read.
 
-    Raises CaptureError where the file cannot be read, or does not begin with what `known` says.
+    Raises CaptureError where the file cannot be read.
     """
 
     def __init__(self, path: Path, known: CapturePosition | None = None) -> None:
         self.path = path
+        self.has_ended = False
         self._messages = 0
         self._file = open_digesting(path)
-        try:
-            if known is not None:
-                self._skip(known)
-        except CaptureError:
-            self._file.close()
-            raise
+        if known is not None:
+            self._skip(known)
 
     def __enter__(self) -> Self:
         """Return the capture itself."""
@@ -97,7 +95,7 @@ class GrowingCapture:
     @property
     def unread_bytes(self) -> int:
         """The size of what is in the file and was not read."""
-        return max(self.path.stat().st_size - self._file.offset_bytes, 0)
+        return self._file.unread_bytes
 
     def read(self, *, is_complete: bool) -> Iterator[CaptureBatch | Damage]:
         """Yield the record batches that have become whole since the last call, and damage.
@@ -105,6 +103,7 @@ class GrowingCapture:
         With `is_complete` nothing more is written: what is not whole now is damage as well.
         """
         while self.unread_bytes:
+            is_start = not self._file.offset_bytes
             try:
                 batch = self._next()
             except (*DAMAGE, CaptureError):
@@ -112,9 +111,11 @@ class GrowingCapture:
                     return
                 yield self._pass_damage()
                 continue
-            if batch is not None:
-                self._messages += batch.num_rows
-                yield CaptureBatch(batch, self.position)
+            if batch is None:
+                self.has_ended = not is_start
+                continue
+            self._messages += batch.num_rows
+            yield CaptureBatch(batch, self.position)
 
     def sync(self) -> None:
         """Force what is in the file to disk, so that nothing that was read can still be lost."""
@@ -128,9 +129,6 @@ class GrowingCapture:
         while left := known.offset_bytes - self._file.offset_bytes:
             if not self._file.read(min(_READ_BYTES, left)):
                 break
-        if self._file.digest() != known.digest:
-            problem = f"its first {known.offset_bytes:,} bytes are not what was read before"
-            raise CaptureError(self.path, problem, "keep it, and look who changed it")
         self._messages = known.messages
 
     def _next(self) -> pa.RecordBatch | None:
@@ -145,7 +143,7 @@ class GrowingCapture:
                 return None
             stream = pa.ipc.open_stream(_AfterSchema(self._file))
             batch = next_batch(stream, digest_required=True)
-            if batch is None and self._file.offset_bytes - place.offset_bytes < len(_END_MARKER):
+            if batch is None and self._file.offset_bytes - place.offset_bytes < len(END_MARKER):
                 problem = "it ends within a marker"
                 raise pa.ArrowInvalid(problem)
         except (*DAMAGE, CaptureError):

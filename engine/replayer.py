@@ -194,21 +194,21 @@ def find_stored(path: Path, store: Store) -> KnownCapture | None:
     One of the two must hold every record batch of the other: captures that begin alike and
     then differ are different captures.
     """
-    alike = _alike(path, store.captures())
-    if not alike:
+    candidates = alike(path, store.captures())
+    if not candidates:
         return None
     with CaptureReader(path) as reader:
         read = {batch.position for batch in reader}
         warning = reader.warning
     known = [
         KnownCapture(capture, _furthest(read & held), read <= held, warning)
-        for capture in alike
+        for capture in candidates
         if (held := store.positions(capture)) <= read or read <= held
     ]
     return max(known, key=lambda one: one.position.offset_bytes, default=None)
 
 
-def _alike(path: Path, first_positions: Mapping[int, CapturePosition]) -> list[int]:
+def alike(path: Path, first_positions: Mapping[int, CapturePosition]) -> list[int]:
     """Return the stored captures whose first record batch the file has too."""
     size_bytes = path.stat().st_size
     within = {id_: one for id_, one in first_positions.items() if one.offset_bytes <= size_bytes}

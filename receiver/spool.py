@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from framewalk.engine.capture import CAPTURE_SCHEMA, CAPTURE_SUFFIX, DIGEST_KEY, batch_digest
+from framewalk.engine.capture import (
+    CAPTURE_SCHEMA,
+    CAPTURE_SUFFIX,
+    DIGEST_KEY,
+    batch_digest,
+    captures_in,
+)
 from framewalk.engine.errors import CaptureError, FramewalkError, InputError
 from framewalk.engine.follow import Damage, GrowingCapture
 
@@ -140,13 +146,17 @@ class Spool:
             self._queue.put(waiting)
         return waiting.done
 
-    def close(self) -> None:
-        """Write what waits, end the segment and stop."""
+    def finish(self) -> None:
+        """Write what waits and end the segment; the folder stays this process's."""
         with self._closing:
             if not self._is_closed:
                 self._is_closed = True
                 self._queue.put(None)
         self._thread.join()
+
+    def close(self) -> None:
+        """Finish, and give the folder back."""
+        self.finish()
         os.close(self._lock)
 
     def size_bytes(self) -> int:
@@ -410,9 +420,7 @@ class _Sink(io.RawIOBase):
         return len(memoryview(content))
 
 
-def segments(folder: Path) -> list[Path]:
-    """Return the segments of a spool, the oldest first."""
-    return sorted(folder.glob(f"*{CAPTURE_SUFFIX}"))
+segments = captures_in
 
 
 def stream_digest(messages: Sequence[bytes]) -> bytes:

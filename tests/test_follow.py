@@ -15,7 +15,6 @@ from framewalk.engine.capture import (
     CaptureReader,
     batch_digest,
 )
-from framewalk.engine.errors import CaptureError
 from framewalk.engine.follow import Damage, GrowingCapture
 
 STREAMS = 6
@@ -132,17 +131,6 @@ def test_reading_goes_on_from_a_known_position(tmp_path: Path) -> None:
         rest, damages = read(GrowingCapture(path, one.position), is_complete=True)
         assert rest == all_of_it[number:]
         assert not damages
-
-
-def test_a_capture_that_is_not_what_was_read_before_is_refused(tmp_path: Path) -> None:
-    content, _ = written("zstd")
-    path = tmp_path / "known.capture.arrows"
-    path.write_bytes(content)
-    first = next(iter(GrowingCapture(path).read(is_complete=True)))
-    # A schema's batch follows at once, so the first that is yielded is a batch.
-    path.write_bytes(b"\0" + content[1:])
-    with pytest.raises(CaptureError, match="are not what was read before"):
-        GrowingCapture(path, first.position)
 
 
 def test_damage_is_told_in_a_line(tmp_path: Path) -> None:

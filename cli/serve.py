@@ -1,0 +1,130 @@
+"""`framewalk serve` and `framewalk record`: live receivers, with an engine and without."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framewalk.cli.console import complain, say
+from framewalk.receiver.config import Config, ConfigError, load_config
+
+_ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="A YAML file, laid over the default file. Default: the default file alone; "
+        "see `framewalk config show`.",
+        show_default=False,
+    ),
+]
+_Port = Annotated[
+    int | None,
+    typer.Option(
+        "--port",
+        "-p",
+        min=0,
+        max=65_535,
+        metavar="PORT",
+        help="Listen on this port, whatever the file says; 0 takes a free one, which the "
+        "`ready` line names. Default: 11800, the OAP's.",
+        show_default=False,
+    ),
+]
+_Spool = Annotated[
+    Path | None,
+    typer.Option(
+        "--spool",
+        metavar="FOLDER",
+        help="Keep received messages in this folder, whatever the file says; it is made if it is "
+        "not there. Default: framewalk-data/spool.",
+        show_default=False,
+    ),
+]
+
+
+def record(config: _ConfigFile = None, port: _Port = None, spool: _Spool = None) -> None:
+    """Receive what SkyWalking Rover sends, and keep it as captures for a later replay.
+
+    It takes the place of the OAP server in Rover's configuration. Stop it with Ctrl-C or SIGTERM;
+    what it has acknowledged is on disk. Then: [bold]framewalk replay FOLDER[/bold].
+    """
+    _run(_settings(config), port, spool, computes=False)
+
+
+def serve(
+    config: _ConfigFile = None,
+    port: _Port = None,
+    spool: _Spool = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            "-s",
+            metavar="FILE",
+            help="Write metrics into this DuckDB file, whatever the file says; it is made if it "
+            "is not there. Default: framewalk-data/metrics.duckdb.",
+            show_default=False,
+        ),
+    ] = None,
+    entities: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--entities",
+            "-e",
+            metavar="PATH",
+            exists=True,
+            help="Output of `kubectl get pods,services -A -o yaml` (or json), or a folder of such "
+            "files, read again when it changes; may be given several times. Default: none, and no "
+            "address is known.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Receive what SkyWalking Rover sends, and turn it into metrics while it comes.
+
+    It takes the place of the OAP server in Rover's configuration. Every few seconds the metrics
+    are up to date; ask with [bold]framewalk sql[/bold] while it runs, look at it with
+    [bold]framewalk status[/bold]. Stop it with Ctrl-C or SIGTERM: what it has acknowledged is on
+    disk, and is counted once.
+    """
+    settings = _settings(config)
+    if store is not None:
+        storage = settings.storage.model_copy(update={"path": store})
+        settings = settings.model_copy(update={"storage": storage})
+    if entities and settings.engine is not None:
+        engine = settings.engine.model_copy(update={"entities_paths": tuple(entities)})
+        settings = settings.model_copy(update={"engine": engine})
+    _run(settings, port, spool, computes=True)
+
+
+def _run(settings: Config, port: int | None, spool: Path | None, *, computes: bool) -> None:
+    # Here, so that no other command waits until a server is loaded.
+    from framewalk.receiver import server  # noqa: PLC0415
+    from framewalk.receiver.engine_child import EngineError  # noqa: PLC0415
+
+    listening, options = settings.grpc, server.spool_options_of(settings)
+    listening = listening if port is None else replace(listening, port=port)
+    options = options if spool is None else replace(options, folder=spool)
+    try:
+        server.serve(settings, listening, options, computes=computes)
+    except EngineError as error:
+        if "\n" not in str(error):
+            raise
+        # Findings in definitions, which say themselves that they are errors.
+        say(str(error))
+        raise typer.Exit(1) from error
+
+
+def _settings(path: Path | None) -> Config:
+    try:
+        return load_config(path, os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            complain(str(problem))
+        raise typer.Exit(1) from error

@@ -1,0 +1,145 @@
+"""`framewalk status`: what a running server says about itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from framewalk.cli.console import print_summary, stdout
+from framewalk.engine.errors import InputError
+
+_DEFAULT: Final = "http://127.0.0.1:1234"
+_TIMEOUT_S: Final = 10
+_REMEDY: Final = "start it with `framewalk serve`, or name its metrics address (--url)"
+# The samples of a metric with labels: its name, and the values of the label.
+_Samples = dict[str, dict[str, float]]
+
+
+class _Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def status(
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            envvar="FRAMEWALK_METRICS_URL",
+            metavar="URL",
+            help="Where the server's Prometheus metrics are.",
+        ),
+    ] = _DEFAULT,
+    output: Annotated[
+        _Format,
+        typer.Option(
+            "--format", "-f", help="How to print: text for people, json with every metric."
+        ),
+    ] = _Format.TEXT,
+) -> None:
+    """Show what a running server (serve or record) has received, computed and stored.
+
+    The exit code is 1 if nobody answers, and if the engine of a server is down.
+    """
+    samples = _samples(_fetch(url), url)
+    if output is _Format.JSON:
+        plain = {name: values.get("", values) for name, values in samples.items()}
+        typer.echo(json.dumps(plain, indent=2 if stdout.is_terminal else None))
+    else:
+        print_summary(_rows(samples))
+    if samples.get("framewalk_engine_up", {}).get("") == 0:
+        raise typer.Exit(1)
+
+
+def _fetch(url: str) -> str:
+    # Here, so that no other command waits until an HTTP client is loaded.
+    import httpx  # noqa: PLC0415
+
+    address = url.rstrip("/")
+    address = address if address.endswith("/metrics") else f"{address}/metrics"
+    try:
+        answer = httpx.get(address, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        problem = f"it answers {error.response.status_code} and not with metrics"
+        raise InputError(url, problem, _REMEDY) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = f"no server answers here ({str(error).lower() or type(error).__name__})"
+        raise InputError(url, problem, _REMEDY) from error
+    return answer.text
+
+
+def _samples(text: str, url: str) -> _Samples:
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    samples: _Samples = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                label = ",".join(sample.labels.values())
+                samples.setdefault(sample.name, {})[label] = sample.value
+    except ValueError as error:
+        raise InputError(url, "these are no Prometheus metrics", _REMEDY) from error
+    if "k8s_als_in_count" not in samples:
+        raise InputError(url, "these are not the metrics of framewalk", _REMEDY)
+    return samples
+
+
+def _rows(samples: _Samples) -> list[tuple[str, str]]:
+    def one(name: str) -> float:
+        return samples.get(name, {}).get("", 0)
+
+    rows = [
+        ("streams acknowledged", f"{one('framewalk_in_streams'):,.0f}"),
+        ("messages acknowledged", f"{one('k8s_als_in_count'):,.0f}"),
+        ("bytes acknowledged", f"{one('framewalk_in_bytes'):,.0f}"),
+        ("streams sent again", f"{one('framewalk_repeated_streams'):,.0f}"),
+        ("streams broken off", f"{one('k8s_als_error_streams'):,.0f}"),
+        *_counts("streams refused: ", samples.get("k8s_als_drop_count", {})),
+        ("streams open", f"{one('framewalk_open_streams'):,.0f}"),
+        ("spool bytes", f"{one('framewalk_spool_bytes'):,.0f}"),
+        ("receiver memory bytes", f"{one('process_resident_memory_bytes'):,.0f}"),
+        ("receiver CPU seconds", f"{one('process_cpu_seconds_total'):,.1f}"),
+    ]
+    if "framewalk_engine_up" not in samples:
+        return [*rows, ("engine", "none")]
+    flushes = one("framewalk_engine_flush_seconds_count")
+    mean_s = one("framewalk_engine_flush_seconds_sum") / flushes if flushes else 0
+    return [
+        *rows,
+        ("engine", "up" if one("framewalk_engine_up") else "down"),
+        ("engine restarts", f"{one('framewalk_engine_restarts'):,.0f}"),
+        ("lag seconds", f"{one('framewalk_engine_lag_seconds'):,.1f}"),
+        ("stored up to", _time(one("framewalk_engine_watermark_seconds"))),
+        ("latest minute", _time(one("framewalk_engine_latest_minute_seconds"))),
+        ("messages computed", f"{one('framewalk_engine_messages'):,.0f}"),
+        ("logs computed", f"{one('framewalk_engine_logs'):,.0f}"),
+        *_counts("logs dropped: ", samples.get("framewalk_engine_dropped_logs", {})),
+        *_counts("bad input: ", samples.get("framewalk_engine_bad_input", {})),
+        ("rows written", f"{one('framewalk_engine_rows'):,.0f}"),
+        ("flushes", f"{flushes:,.0f}"),
+        ("mean flush seconds", f"{mean_s:,.3f}"),
+        ("unread spool bytes", f"{one('framewalk_engine_unread_bytes'):,.0f}"),
+        ("segments deleted", f"{one('framewalk_engine_removed_segments'):,.0f}"),
+        ("store bytes", f"{one('framewalk_store_bytes'):,.0f}"),
+        ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
+        ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),
+    ]
+
+
+def _counts(prefix: str, counts: dict[str, float]) -> list[tuple[str, str]]:
+    return [
+        (prefix + label.replace("_", " "), f"{count:,.0f}")
+        for label, count in counts.items()
+        if count
+    ]
+
+
+def _time(seconds: float) -> str:
+    if not seconds:
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")

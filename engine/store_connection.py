@@ -1,0 +1,113 @@
+"""Connections to a store's file, and what DuckDB's errors mean to a person."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import duckdb
+
+from framewalk.engine.errors import StoreError, StoreLockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import polars as pl
+
+IN_MEMORY: Final = ":memory:"
+
+# What fills the places in a statement: by their order, or by their names.
+Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
+
+# What DuckDB raises when a file cannot be read or written, whatever is asked of it.
+FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
+
+
+def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open a file, or ":memory:"; raises StoreError and its kinds."""
+    try:
+        # Absolute, as DuckDB takes some relative names for something else than a file.
+        name = IN_MEMORY if str(path) == IN_MEMORY else str(path.absolute())
+        return duckdb.connect(name, read_only=read_only)
+    except duckdb.Error as error:
+        raise explained(path, error) from error
+    except RuntimeError as error:
+        # What DuckDB makes of a path that is not Unicode.
+        raise StoreError(path, "its name is not UTF-8 text", "name it otherwise") from error
+
+
+def explained(path: Path, error: duckdb.Error) -> StoreError:
+    """Return what to tell a person about an error of DuckDB."""
+    text = str(error).splitlines()[0]
+    if "lock on file" in text:
+        return StoreLockedError(
+            path, f"another process has it open ({_lock_holder(text)})", "stop it, or wait for it"
+        )
+    return StoreError(path, *(_wrong_path(path) or _wrong_content(path, text)))
+
+
+def _wrong_path(path: Path) -> tuple[str, str] | None:
+    if path.is_dir():
+        return "this is a folder", "name a file"
+    if not path.parent.is_dir():
+        return "its folder does not exist", "make it, or check the path"
+    return None
+
+
+def _wrong_content(path: Path, text: str) -> tuple[str, str]:
+    if "Could not write" in text:
+        reason = text.rpartition(": ")[2].lower()
+        return f"cannot be written ({reason})", "make room and run this again, nothing is lost"
+    if "Could not read" in text or "Corrupt" in text:
+        return "the file is damaged or cut off", "use a copy of it, or replay into a new store"
+    if "not a valid DuckDB database file" not in text:
+        return text, "check the path, or name another file"
+    if path.stat().st_size == 0:
+        return "the file is empty", "remove it, or name another file"
+    return "this is not a DuckDB file", "name another file"
+
+
+def _lock_holder(text: str) -> str:
+    _, found, holder = text.partition("Conflicting lock is held in ")
+    return holder.split(". ")[0] if found else "unknown process"
+
+
+def run(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None
+) -> list[tuple[Any, ...]]:
+    """Run a statement and return all of its rows."""
+    try:
+        # A result that is not read to its end keeps the connection busy.
+        return connection.execute(sql, parameters).fetchall()
+    except RuntimeError as error:
+        if "interrupted" in str(error):
+            # What DuckDB makes of Ctrl-C.
+            raise KeyboardInterrupt from error
+        raise
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
+    """Append rows to a table that has their columns; others are NULL."""
+    if rows.is_empty():
+        return
+    # Arrow and BY NAME are the cheapest ways for wide tables of few rows.
+    connection.register("inserted", rows.to_arrow())
+    try:
+        run(connection, f"INSERT INTO {table} BY NAME FROM inserted")
+    finally:
+        connection.unregister("inserted")
+
+
+@contextlib.contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what happens inside, or nothing of it if an error comes out."""
+    run(connection, "BEGIN")
+    try:
+        yield
+        run(connection, "COMMIT")
+    except BaseException:
+        # A commit that failed has rolled back already.
+        with contextlib.suppress(duckdb.TransactionException):
+            connection.rollback()
+        raise

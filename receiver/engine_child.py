@@ -1,0 +1,122 @@
+"""The engine process as its parent sees it: started, watched, started again, asked to finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.errors import FramewalkError
+from framewalk.receiver.engine_link import FINISH, EngineStatus
+from framewalk.receiver.logs import tell
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+    from framewalk.receiver.engine_link import EngineOptions
+
+_COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.receiver.engine_process")
+_FIRST_DELAY_S: Final = 0.5
+_LONGEST_DELAY_S: Final = 30
+# An engine that has worked for this long has not died of what the one before died of.
+_HEALTHY_S: Final = 60
+_LONGEST_LINE_BYTES: Final = 1 << 20
+
+
+class EngineError(FramewalkError):
+    """The engine cannot work, and said why."""
+
+
+class EngineChild:
+    """Keeps one engine process running.
+
+    `status` is what it told last; `restarts` counts how often it had to be started again.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.status = EngineStatus()
+        self.restarts = 0
+        self.is_up = False
+        self.started_s = time.time()
+        self._options = options
+        self._process: Process | None = None
+        self._finishing = False
+        self._has_worked = False
+
+    @property
+    def lag_s(self) -> float:
+        """For how long received messages wait for their commit at most, in seconds."""
+        return max(time.time() - (self.status.watermark_s or self.started_s), 0)
+
+    async def run(self) -> None:
+        """Keep an engine running until `finish`.
+
+        Raises EngineError where the first one says that it cannot work: its store is in use, a
+        definition is wrong. Later ones are tried again and again.
+        """
+        delay_s = _FIRST_DELAY_S
+        while True:
+            started_s = time.monotonic()
+            exit_code = await self._run_once()
+            if self._finishing:
+                return
+            if self.status.error and not self._has_worked:
+                raise EngineError(self.status.error)
+            if time.monotonic() - started_s >= _HEALTHY_S:
+                delay_s = _FIRST_DELAY_S
+            facts = {"exit_code": exit_code, "error": self.status.error, "delay_s": delay_s}
+            tell(logging.ERROR, "engine died, it is started again", **facts)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            self.restarts += 1
+
+    async def finish(self, timeout_s: float) -> None:
+        """Let the engine commit what is in the spool, and end; kill it after this long.
+
+        What is not committed then, the next engine reads.
+        """
+        self._finishing = True
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with suppress(ConnectionError):
+            process.stdin.write(FINISH)
+            await process.stdin.drain()
+        try:
+            await asyncio.wait_for(process.wait(), timeout_s)
+        except TimeoutError:
+            tell(logging.WARNING, "engine did not finish in time", timeout_s=timeout_s)
+            process.kill()
+            await process.wait()
+
+    async def _run_once(self) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE_BYTES,
+        )
+        self._process = process
+        try:
+            return await self._attend(process)
+        finally:
+            self.is_up = False
+            self._process = None
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def _attend(self, process: Process) -> int:
+        assert process.stdin is not None  # noqa: S101 - tells the type
+        assert process.stdout is not None  # noqa: S101 - tells the type
+        with suppress(ConnectionError):
+            process.stdin.write(self._options.as_line())
+            await process.stdin.drain()
+        async for line in process.stdout:
+            self.status = EngineStatus.from_line(line)
+            self.is_up = not self.status.error
+            self._has_worked |= self.is_up
+        return await process.wait()

@@ -1,0 +1,258 @@
+"""The engine process of a server: follows the spool, commits metrics, answers SQL.
+
+    python -m framewalk.receiver.engine_process
+
+`receiver/engine_child.py` starts it, and starts it again when it dies. It ends at once when that
+process is gone: what it has not committed, the next one reads again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from framewalk.engine.apdex import read_apdex_thresholds
+from framewalk.engine.definitions import load_plan
+from framewalk.engine.entities_files import EntitiesFiles
+from framewalk.engine.errors import FramewalkError, StoreLockedError
+from framewalk.engine.live import SpoolFollower
+from framewalk.engine.store import Store
+from framewalk.receiver.engine_link import FINISH, EngineOptions, EngineStatus, SqlEndpoint
+from framewalk.receiver.logs import start_logging, tell
+from framewalk.receiver.tls import server_ssl_context
+from framewalk.receiver.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from framewalk.engine.live import Flushed
+    from framewalk.engine.oal.plan import Plan
+
+# The engine of a server that was killed may hold the store for a moment longer.
+_LOCK_PATIENCE_S: Final = 5
+_LOCK_RETRY_S: Final = 0.1
+_READ_BYTES: Final = 1 << 16
+_MINUTE_S: Final = 60
+# Sorts after the name of every segment.
+_EVERY_SEGMENT: Final = "~"
+
+
+def main() -> None:
+    """Work until the parent asks to finish, or is gone."""
+    # Signals to the whole group reach this process, too; the parent says what to do.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    lines = _lines(sys.stdin.fileno())
+    options = EngineOptions.from_line(next(lines))
+    start_logging(options.log_format, options.log_level)
+    finish = threading.Event()
+    threading.Thread(target=_listen, args=(lines, finish), daemon=True).start()
+    report = _Report()
+    try:
+        _work(options, report, finish)
+    except FramewalkError as error:
+        report.fail(str(error))
+        sys.exit(1)
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Yield lines without a buffered file: a thread that waits in one is in the way of an exit."""
+    rest = b""
+    while content := os.read(descriptor, _READ_BYTES):
+        *whole, rest = (rest + content).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+
+
+def _listen(lines: Iterator[bytes], finish: threading.Event) -> None:
+    for line in lines:
+        if line == FINISH:
+            finish.set()
+    # The parent is gone. A transaction under way is as if it had never begun.
+    os._exit(1)
+
+
+def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> None:
+    with ExitStack() as stack:
+        entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
+        store = stack.enter_context(_open_store(options, _plan(options)))
+        writing = threading.Lock()
+        if options.sql is not None:
+            port = stack.enter_context(_sql_served(options.sql, store, writing))
+            report.set(sql_port=port)
+        follower = stack.enter_context(
+            SpoolFollower(options.spool_folder, store, time.time(), options.complete_through)
+        )
+        upkeep = Upkeep(options, store, follower, writing, time.time())
+        tell(logging.INFO, "engine ready", store=options.store_path)
+        engine = _Engine(options, follower, entities, report, writing)
+        while not finish.wait(engine.wait_s()):
+            engine.look()
+            report.set(removed_segments=upkeep.run(time.time()))
+            report.send(options, follower.unread_bytes())
+        follower.complete_through = _EVERY_SEGMENT
+        engine.look()
+    tell(logging.INFO, "engine stopped")
+
+
+class _Engine:
+    """Looks at the spool and at the dumps, again and again."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        follower: SpoolFollower,
+        entities: EntitiesFiles,
+        report: _Report,
+        writing: threading.Lock,
+    ) -> None:
+        self._options = options
+        self._follower = follower
+        self._entities = entities
+        self._report = report
+        self._writing = writing
+        self._looked_s: float = 0
+        self._entities_s = time.monotonic()
+
+    def wait_s(self) -> float:
+        """Return how long it is to the next look."""
+        return max(self._looked_s + self._options.flush_interval_s - time.monotonic(), 0)
+
+    def look(self) -> None:
+        """Commit what is whole in the spool by now."""
+        self._looked_s = time.monotonic()
+        self._refresh_entities()
+        now_s = time.time()
+        flushes = self._follower.follow(self._entities.entities, now_s)
+        while True:
+            started_s = time.monotonic()
+            with self._writing:
+                flushed = next(flushes, None)
+            if flushed is None:
+                break
+            self._report.flushed(flushed, time.monotonic() - started_s)
+        self._report.set(watermark_s=now_s)
+
+    def _refresh_entities(self) -> None:
+        every_s = self._options.entities_reload_s
+        if not every_s or self._looked_s - self._entities_s < every_s:
+            return
+        self._entities_s = self._looked_s
+        before = self._entities.entities
+        problem = self._entities.refresh(time.time())
+        if problem is not None:
+            tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
+        if self._entities.entities is not before:
+            tell(logging.INFO, "entities read again", entities=self._entities.entities)
+
+
+def _plan(options: EngineOptions) -> Plan:
+    apdex = read_apdex_thresholds(options.apdex_path) if options.apdex_path else None
+    return load_plan(
+        options.oal_paths,
+        apdex,
+        on_warning=lambda warning: tell(logging.WARNING, "definition", warning=warning),
+    )
+
+
+def _open_store(options: EngineOptions, plan: Plan) -> Store:
+    options.store_path.parent.mkdir(parents=True, exist_ok=True)
+    deadline_s = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            return Store(options.store_path, plan)
+        except StoreLockedError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_LOCK_RETRY_S)
+
+
+@contextmanager
+def _sql_served(sql: SqlEndpoint, store: Store, writing: threading.Lock) -> Iterator[int]:
+    # Here, so that an engine without it does not load a web server.
+    from framewalk.queries.sql_server import SqlOptions, SqlServer, secure  # noqa: PLC0415
+
+    secure(store.connection)
+    context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
+    options = SqlOptions(
+        host=sql.host,
+        port=sql.port,
+        token=sql.token,
+        ssl_context=context,
+        max_rows=sql.max_rows,
+        timeout_s=sql.timeout_s,
+    )
+    server = SqlServer(store.connection, store.path, options, writing)
+    server.start()
+    tell(logging.INFO, "sql served", host=sql.host, port=server.port)
+    try:
+        yield server.port
+    finally:
+        server.stop()
+
+
+class _Report:
+    """What this process tells its parent."""
+
+    def __init__(self) -> None:
+        self._status = EngineStatus(pid=os.getpid())
+
+    def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
+        """Replace some of what is told."""
+        self._status = replace(self._status, **facts)
+
+    def flushed(self, flushed: Flushed, duration_s: float) -> None:
+        """Add a commit."""
+        before, counters = self._status, flushed.counters
+        for damage in flushed.damages:
+            tell(logging.WARNING, "spool segment is damaged", damage=damage)
+        self._status = replace(
+            before,
+            latest_minute_s=max(before.latest_minute_s, (flushed.latest_minute or 0) * _MINUTE_S),
+            messages=before.messages + counters.messages,
+            logs=before.logs + counters.logs,
+            dropped=dict(Counter(before.dropped) + counters.dropped),
+            quality=dict(Counter(before.quality) + counters.quality),
+            rows=before.rows + flushed.rows,
+            flushes=before.flushes + 1,
+            flush_total_s=before.flush_total_s + duration_s,
+            last_flush_s=duration_s,
+        )
+
+    def send(self, options: EngineOptions, unread_bytes: int) -> None:
+        """Write a line."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.set(
+            unread_bytes=unread_bytes,
+            store_bytes=options.store_path.stat().st_size,
+            memory_bytes=_memory_bytes(),
+            cpu_s=used.ru_utime + used.ru_stime,
+        )
+        self._write()
+
+    def fail(self, error: str) -> None:
+        """Write the last line."""
+        self._status = replace(self._status, error=error)
+        self._write()
+
+    def _write(self) -> None:
+        sys.stdout.buffer.write(self._status.as_line())
+        sys.stdout.buffer.flush()
+
+
+def _memory_bytes() -> int:
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return resident_pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

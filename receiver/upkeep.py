@@ -1,0 +1,88 @@
+"""What a live engine does beside its commits: compact, expire, delete what is no longer needed."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.live import forgettable
+from framewalk.receiver.logs import tell
+
+if TYPE_CHECKING:
+    import threading
+
+    from framewalk.engine.live import SpoolFollower
+    from framewalk.engine.store import Store
+    from framewalk.receiver.engine_link import EngineOptions
+
+# Minutes are compacted in bulk, and not while most of their logs are still to come.
+_COMPACT_EVERY_S: Final = 300
+_OPEN_MINUTES: Final = 3
+_EXPIRE_EVERY_S: Final = 3600
+# Stored segments go before their time when the spool has used up this share of its budget.
+_BUDGET_SHARE: Final = 0.8
+_MINUTE_S: Final = 60
+_DAY_S: Final = 86_400
+
+
+class Upkeep:
+    """Keeps store and spool small; each job has its own pace, none runs at the start."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        store: Store,
+        follower: SpoolFollower,
+        writing: threading.Lock,
+        now_s: float,
+    ) -> None:
+        self._removed_segments = 0
+        self._options = options
+        self._store = store
+        self._follower = follower
+        self._writing = writing
+        self._compacted_s = self._expired_s = now_s
+
+    def run(self, now_s: float) -> int:
+        """Do what is due; returns how many segments were deleted since the start."""
+        self._remove_segments(now_s)
+        if now_s - self._compacted_s >= _COMPACT_EVERY_S:
+            self._compacted_s = now_s
+            self._compact(now_s)
+        if now_s - self._expired_s >= _EXPIRE_EVERY_S:
+            self._expired_s = now_s
+            self._expire(now_s)
+        return self._removed_segments
+
+    def _remove_segments(self, now_s: float) -> None:
+        options = self._options
+        budget_bytes = int(options.budget_bytes * _BUDGET_SHARE)
+        for path in self._follower.remove(now_s, options.retention_s, budget_bytes):
+            self._removed_segments += 1
+            tell(logging.DEBUG, "segment deleted", path=path)
+
+    def _compact(self, now_s: float) -> None:
+        with self._writing:
+            done = self._store.compact(int(now_s // _MINUTE_S) - _OPEN_MINUTES)
+            if not done.minutes:
+                return
+            self._store.checkpoint()
+        tell(
+            logging.DEBUG,
+            "store compacted",
+            minutes=done.minutes,
+            rows_before=done.rows_before,
+            rows_after=done.rows_after,
+        )
+
+    def _expire(self, now_s: float) -> None:
+        today_s = now_s - now_s % _DAY_S
+        before = datetime.fromtimestamp(today_s - self._options.metrics_ttl_days * _DAY_S, UTC)
+        gone = forgettable(self._store, self._options.spool_folder, before.timestamp())
+        with self._writing:
+            rows = self._store.expire(before)
+            if gone:
+                self._store.forget(gone)
+        if rows:
+            tell(logging.INFO, "metrics expired", before=before.isoformat(), rows=rows)

@@ -1,0 +1,78 @@
+"""A running `framewalk serve`, over one spool and one store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from recording import FRAMEWALK, Server, free_port, wait_until
+
+BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
+FLUSH_S = "0.2"
+
+
+class Serving(Server):
+    """A server with an engine that commits often; `arguments` are further options."""
+
+    command = "serve"
+
+    def __init__(self, folder: Path, *arguments: str | Path, **environment: str) -> None:
+        self.store = folder / "metrics.duckdb"
+        known = {
+            "FRAMEWALK_FLUSH_INTERVAL_SECONDS": FLUSH_S,
+            "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
+            "SW_TELEMETRY_PROMETHEUS_PORT": str(free_port()),
+        }
+        options = ("--store", self.store, *arguments)
+        super().__init__(folder / "spool", 0, *options, **known | environment)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `framewalk status` says."""
+        url = f"http://127.0.0.1:{self.environment['SW_TELEMETRY_PROMETHEUS_PORT']}"
+        done = subprocess.run(
+            [FRAMEWALK, "status", "--url", url, "--format", "json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return json.loads(done.stdout) if done.stdout else {}
+
+    def engine(self) -> int:
+        """Return the engine's process id."""
+        main = self.process.pid
+        wait_until(lambda: _children(main))
+        return _children(main)[0]
+
+    def wait_until_stored(self, messages: int) -> None:
+        """Wait until the engine that runs now has committed this many messages in all."""
+        wait_until(lambda: self.metrics().get("framewalk_engine_messages") == messages, 60)
+
+
+def _children(process: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return []
+    return [int(one) for one in text.split()]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def send(server: Serving, capture: Path, *options: str) -> str:
+    """Send a capture as a person would."""
+    done = subprocess.run(
+        [FRAMEWALK, "send", capture, "--to", server.address, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

@@ -1,0 +1,270 @@
+"""`framewalk serve`: metrics while it receives, counted once, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from comparison import Values, differences, read_views
+from crashing import crash
+from recording import FRAMEWALK, Server, collect, recorded, stream, wait_until
+from serving import BOOKINFO, Serving, is_alive, send
+
+from framewalk.engine import Store, read_entities, replay
+from framewalk.engine.capture import captures_in
+from framewalk.engine.oal.plan import Plan
+
+MESSAGES = 12_328
+DUMP = BOOKINFO / "kubectl.yaml"
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    servers: list[Serving] = []
+
+    def start(*arguments: str | Path, **environment: str) -> Serving:
+        known = {"FRAMEWALK_SQL": "-"}
+        servers.append(Serving(tmp_path, *arguments, **known | environment))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def replayed(plan: Plan) -> Values:
+    """What a replay makes of the capture."""
+    with Store(":memory:", plan) as store:
+        replay([BOOKINFO], read_entities(DUMP), store)
+        return read_views(store)
+
+
+def stored(server: Serving, plan: Plan) -> Values:
+    with Store(server.store, plan) as store:
+        return read_views(store)
+
+
+def test_the_views_equal_those_of_a_replay(serve: Serve, plan: Plan, replayed: Values) -> None:
+    server = serve("--entities", DUMP)
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    assert server.stop() == 0
+    assert differences(stored(server, plan), replayed) == []
+
+
+def test_a_minute_fills_and_late_streams_are_merged_into_it(
+    serve: Serve, plan: Plan, replayed: Values
+) -> None:
+    server = serve("--entities", DUMP, FRAMEWALK_SPOOL_SEGMENT_BYTES="65536")
+    streams = recorded(BOOKINFO)
+    sent = 0
+    for part in (streams[0::3], streams[1::3], streams[2::3]):
+        for one in part:
+            collect(server.address, one)
+        sent += sum(map(len, part))
+        server.wait_until_stored(sent)
+    assert server.metrics()["framewalk_engine_flush_seconds_count"] >= 3
+    assert server.stop() == 0
+    assert differences(stored(server, plan), replayed) == []
+
+
+def test_computing_never_delays_an_answer(serve: Serve, plan: Plan, replayed: Values) -> None:
+    server = serve("--entities", DUMP)
+    server.wait_for("engine ready")
+    os.kill(server.engine(), signal.SIGSTOP)
+    send(server, BOOKINFO)
+    assert server.metrics()["k8s_als_in_count"] == MESSAGES
+    os.kill(server.engine(), signal.SIGCONT)
+    server.wait_until_stored(MESSAGES)
+    assert server.stop() == 0
+    assert differences(stored(server, plan), replayed) == []
+
+
+def test_whatever_is_killed_each_message_is_counted_once(tmp_path: Path) -> None:
+    done = crash(tmp_path, BOOKINFO, kills=4, seed=5)
+    assert done["streams"] == len(recorded(BOOKINFO))
+    assert done["engine killed"]
+    assert done["receiver killed"]
+
+
+def test_an_engine_that_dies_is_started_again(serve: Serve) -> None:
+    server = serve("--entities", DUMP)
+    server.wait_for("engine ready")
+    os.kill(server.engine(), signal.SIGKILL)
+    died = server.wait_for("engine died, it is started again")
+    assert died["exit_code"] == "-9"
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    assert server.metrics()["framewalk_engine_restarts"] == 1
+
+
+def test_an_engine_does_not_outlive_its_receiver(serve: Serve) -> None:
+    server = serve()
+    server.wait_for("engine ready")
+    engine = server.engine()
+    server.stop(signal.SIGKILL)
+    wait_until(lambda: not is_alive(engine))
+
+
+def test_what_was_recorded_is_computed_at_the_next_start(
+    serve: Serve, tmp_path: Path, plan: Plan, replayed: Values
+) -> None:
+    recorder = Server(tmp_path / "spool")
+    for one in recorded(BOOKINFO):
+        collect(recorder.address, one)
+    recorder.stop(signal.SIGKILL)
+    server = serve("--entities", DUMP)
+    server.wait_until_stored(MESSAGES)
+    assert server.stop() == 0
+    again = serve("--entities", DUMP)
+    again.wait_for("engine ready")
+    assert again.stop() == 0
+    assert differences(stored(again, plan), replayed) == []
+
+
+def test_a_replay_of_the_spool_adds_nothing(serve: Serve, plan: Plan, replayed: Values) -> None:
+    server = serve("--entities", DUMP, FRAMEWALK_SPOOL_SEGMENT_BYTES="65536")
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    assert server.stop() == 0
+    with Store(server.store, plan) as store:
+        summary = replay([server.spool], read_entities(DUMP), store)
+        assert summary.counters.messages == 0
+        assert differences(read_views(store), replayed) == []
+
+
+def test_a_spool_that_was_replayed_is_not_counted_again(
+    serve: Serve, tmp_path: Path, plan: Plan, replayed: Values
+) -> None:
+    recorder = Server(tmp_path / "spool", FRAMEWALK_SPOOL_SEGMENT_BYTES="65536")
+    for one in recorded(BOOKINFO):
+        collect(recorder.address, one)
+    recorder.stop()
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for number, path in enumerate(captures_in(tmp_path / "spool")):
+        shutil.copy(path, copies / f"{number:03}.capture.arrows")
+    with Store(tmp_path / "metrics.duckdb", plan) as store:
+        replay([copies], read_entities(DUMP), store)
+    server = serve("--entities", DUMP)
+    server.wait_for("engine ready")
+    wait_until(lambda: server.metrics()["framewalk_engine_watermark_seconds"])
+    assert server.metrics()["framewalk_engine_messages"] == 0
+    assert server.stop() == 0
+    assert differences(stored(server, plan), replayed) == []
+
+
+def test_stored_segments_are_deleted_after_their_retention(serve: Serve) -> None:
+    server = serve(FRAMEWALK_SPOOL_SEGMENT_BYTES="65536", FRAMEWALK_SPOOL_RETENTION_SECONDS="0")
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    # The last one is still being written.
+    wait_until(lambda: len(captures_in(server.spool)) == 1)
+    assert server.metrics()["framewalk_engine_removed_segments"] > 5
+
+
+def test_stored_segments_make_room_when_the_budget_is_used_up(serve: Serve) -> None:
+    server = serve(FRAMEWALK_SPOOL_SEGMENT_BYTES="65536", FRAMEWALK_SPOOL_BUDGET_BYTES="1000000")
+    for one in recorded(BOOKINFO):
+        collect(server.address, one)
+        wait_until(lambda: sum(path.stat().st_size for path in captures_in(server.spool)) < 800_000)
+    assert server.metrics()['k8s_als_drop_count{reason="spool"}'] == 0
+
+
+def test_flipped_bits_are_told_and_the_rest_is_counted(serve: Serve, tmp_path: Path) -> None:
+    recorder = Server(tmp_path / "spool")
+    streams = recorded(BOOKINFO)
+    for one in streams:
+        collect(recorder.address, one)
+    recorder.stop()
+    (path,) = captures_in(tmp_path / "spool")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    server = serve("--entities", DUMP)
+    told = server.wait_for("spool segment is damaged")
+    assert "torn or damaged; what they held is left out, the rest is kept" in str(told)
+    wait_until(lambda: server.metrics().get("framewalk_engine_messages", 0) > 0)
+    lost = MESSAGES - server.metrics()["framewalk_engine_messages"]
+    assert 0 < lost <= max(map(len, streams))
+    damaged = server.metrics()['framewalk_engine_bad_input{kind="damaged_bytes"}']
+    assert 0 < damaged < len(content) / 10
+
+
+def test_dumps_are_read_again_when_they_change(serve: Serve, tmp_path: Path, plan: Plan) -> None:
+    dump = tmp_path / "dumps" / "cluster.yaml"
+    dump.parent.mkdir()
+    dump.write_text("kind: List\nitems:\n- kind: Pod\n  metadata: {name: other}\n")
+    server = serve("--entities", dump.parent, FRAMEWALK_ENTITIES_RELOAD_SECONDS="0.1")
+    server.wait_for("engine ready")
+    shutil.copy(DUMP, dump.with_suffix(".new"))
+    dump.with_suffix(".new").rename(dump)
+    server.wait_for("entities read again")
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    dump.write_text("kind: List\nitems: broken")
+    told = server.wait_for("entities not read, the old ones stay")
+    assert str(dump) in told["problem"]
+    assert server.stop() == 0
+    with Store(server.store, plan) as store:
+        names = store.query("SELECT DISTINCT service FROM service_minute").fetchall()
+    assert ("productpage.bookinfo",) in names
+
+
+def test_one_writer_per_store_and_per_spool(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    server.wait_for("engine ready")
+    for arguments, told in (
+        (["--spool", server.spool, "--store", tmp_path / "other"], "records into this spool"),
+        (["--spool", tmp_path / "other", "--store", server.store], "another process has it open"),
+    ):
+        refused = subprocess.run(
+            [FRAMEWALK, "serve", "--port", "0", *arguments],
+            env=os.environ | {"SW_TELEMETRY": "none", "FRAMEWALK_SQL": "-"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert refused.returncode == 1
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert server.find("engine died, it is started again") == {}
+
+
+def test_what_the_engine_cannot_use_ends_the_server_in_words(serve: Serve, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.oal"
+    wrong.write_text("service_cpm = from(K8SService.*).cpmm();\n")
+    server = serve(FRAMEWALK_OAL_PATHS=str(wrong))
+    assert server.wait() == 1
+    assert "wrong.oal:1:" in "".join(server.lines)
+    assert "Traceback" not in "".join(server.lines)
+
+
+def test_status_shows_what_was_received_and_computed(serve: Serve) -> None:
+    server = serve("--entities", DUMP)
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    told = server.status()
+    assert told["k8s_als_in_count"] == MESSAGES
+    assert told["framewalk_engine_messages"] == MESSAGES
+    assert told["framewalk_engine_logs"] == 44_353
+    assert told["framewalk_engine_up"] == 1
+    assert 0 <= told["framewalk_engine_lag_seconds"] < 60
+    assert told["framewalk_engine_dropped_logs"]["same_service"] == 650
+    assert told["framewalk_engine_memory_bytes"] > 10_000_000
+
+
+def test_messages_that_cannot_be_decoded_cost_themselves(serve: Serve) -> None:
+    server = serve()
+    collect(server.address, stream("nonsense", messages=7))
+    server.wait_until_stored(7)
+    assert server.metrics()['framewalk_engine_bad_input{kind="undecodable_message"}'] == 7
