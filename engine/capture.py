@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framewalk.engine.errors import CaptureError
 
@@ -359,16 +360,18 @@ def batch_digest(messages: pa.RecordBatch) -> bytes:
 
 
 def _contents(column: pa.Array) -> Iterator[memoryview]:
-    """Yield the bytes that hold an array's values, without what only pads them."""
-    if column.offset:
-        column = pa.concat_arrays([column])
-    values, *data = [memoryview(one) for one in column.buffers() if one is not None]
-    if not data:
-        yield values[: len(column) * column.type.byte_width]
+    """Yield the bytes that an array's values are, wherever they lie in its buffers."""
+    _, values, *data = column.buffers()
+    if not len(column):
         return
-    offsets = values[: (len(column) + 1) * 4]
-    yield offsets
-    yield data[0][: offsets.cast("i")[-1]]
+    if not data:
+        width = column.type.byte_width
+        yield memoryview(values)[column.offset * width :][: len(column) * width]
+        return
+    yield memoryview(pc.binary_length(column).buffers()[1])[: len(column) * 4]
+    offsets = memoryview(values).cast("i")[column.offset :][: len(column) + 1]
+    if offsets[-1] > offsets[0]:
+        yield memoryview(data[0])[offsets[0] : offsets[-1]]
 
 
 def _reason(error: OSError) -> str:

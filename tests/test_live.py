@@ -1,0 +1,166 @@
+"""Following a spool: whenever it is looked at, and started anew, each message counts once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from comparison import Values, differences, read_views
+
+from framewalk.engine import Entities, Store, read_entities, replay
+from framewalk.engine.capture import (
+    CAPTURE_SCHEMA,
+    DIGEST_KEY,
+    CaptureReader,
+    batch_digest,
+    captures_in,
+)
+from framewalk.engine.live import SpoolFollower, forgettable
+from framewalk.engine.oal.plan import Plan
+
+BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
+
+
+@pytest.fixture(scope="module")
+def entities() -> Entities:
+    return read_entities(BOOKINFO / "kubectl.yaml")
+
+
+@pytest.fixture(scope="module")
+def streams() -> list[pa.RecordBatch]:
+    """Each stream of the capture as one record batch, as a spool has them."""
+    with CaptureReader(next(BOOKINFO.glob("*.arrows"))) as reader:
+        table = pa.Table.from_batches([batch.messages for batch in reader]).combine_chunks()
+    numbers = table["stream"].to_pylist()
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    ordered = table.take(order).combine_chunks()
+    ends = [at for at in range(1, len(order)) if numbers[order[at]] != numbers[order[at - 1]]]
+    bounds = zip([0, *ends], [*ends, len(order)], strict=True)
+    return [ordered.slice(start, end - start).to_batches()[0] for start, end in bounds]
+
+
+@pytest.fixture(scope="module")
+def replayed(plan: Plan, entities: Entities) -> Values:
+    with Store(":memory:", plan) as store:
+        replay([BOOKINFO], entities, store)
+        return read_views(store)
+
+
+class Segments:
+    """Writes segments as a spool does, as far as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 10**18
+        self._open()
+
+    def _open(self) -> None:
+        self._number += 1
+        path = self._folder / f"{self._number:020d}.capture.arrows"
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_stream(self._sink, CAPTURE_SCHEMA)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
+        self._sink.flush()
+
+    def turn(self, *, is_torn: bool) -> None:
+        """Begin a new segment; a torn one has no end marker, and half a batch."""
+        if is_torn:
+            self._sink.write(b"\xff\xff\xff\xff\x10\0\0")
+            self._sink.close()
+        else:
+            self.close()
+        self._open()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._sink.close()
+
+
+def run(follower: SpoolFollower, entities: Entities, now_s: float = 0, **limits: int) -> int:
+    """Look once, and return how many messages were committed."""
+    return sum(flushed.counters.messages for flushed in follower.follow(entities, now_s, **limits))
+
+
+@pytest.mark.parametrize("draws", [*map(random.Random, range(2))])
+def test_looks_and_starts_at_any_moment(
+    tmp_path: Path,
+    plan: Plan,
+    streams: Sequence[pa.RecordBatch],
+    replayed: Values,
+    draws: random.Random,
+) -> None:
+    entities = read_entities(BOOKINFO / "kubectl.yaml")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    segments = Segments(spool)
+    store = Store(tmp_path / "store.duckdb", plan)
+    follower = SpoolFollower(spool, store, 0)
+    for stream in streams:
+        segments.write(stream)
+        if draws.random() < 0.1:
+            segments.turn(is_torn=draws.random() < 0.3)
+        if draws.random() < 0.05:
+            run(follower, entities, commit_logs=draws.choice([1, 5_000, 500_000]))
+        if draws.random() < 0.03:
+            # As if killed: a look that gets no further than its first commit.
+            next(follower.follow(entities, 0, commit_logs=1), None)
+            store.close()
+            store = Store(tmp_path / "store.duckdb", plan)
+            follower = SpoolFollower(spool, store, 0)
+        if draws.random() < 0.05:
+            store.compact(2**40)
+    segments.close()
+    follower.complete_through = "~"
+    run(follower, entities)
+    assert run(follower, entities) == 0
+    assert follower.unread_bytes() == 0
+    assert differences(read_views(store), replayed) == []
+    store.close()
+
+
+def test_segments_are_removed_when_stored_for_long_or_in_the_way(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:5]:
+        segments.write(stream)
+        segments.turn(is_torn=False)
+    paths = captures_in(tmp_path)
+    much = 10**12
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 100)
+        assert follower.remove(10**9, 0, 0) == []  # nothing is stored yet
+        run(follower, entities, now_s=100)
+        assert follower.remove(159, 60, much) == []
+        sizes_bytes = sum(path.stat().st_size for path in paths)
+        assert follower.remove(159, 60, sizes_bytes - 1) == paths[:1]
+        assert follower.remove(160, 60, much) == paths[1:5]
+        # What is still written stays, however old.
+        assert captures_in(tmp_path) == paths[5:]
+        assert follower.remove(10**9, 0, 0) == []
+        known = sorted(store.paths())
+        assert sorted(forgettable(store, tmp_path, 2 * 10**9)) == known
+        assert forgettable(store, tmp_path, 0) == []
+
+
+def test_segments_stored_before_a_start_are_not_read_again(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:3]:
+        segments.write(stream)
+        segments.turn(is_torn=False)
+    with Store(":memory:", plan) as store:
+        run(SpoolFollower(tmp_path, store, 0), entities)
+        follower = SpoolFollower(tmp_path, store, 50)
+        # Damage in what is counted already changes nothing.
+        first = captures_in(tmp_path)[0]
+        first.write_bytes(first.read_bytes()[:-40] + b"\1" * 40)
+        assert run(follower, entities, now_s=51) == 0
+        assert follower.remove(109, 60, 10**12) == []
+        assert len(follower.remove(110, 60, 10**12)) == 3
