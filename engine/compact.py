@@ -6,8 +6,6 @@ states (written with other definitions) stay apart, as the views tell them apart
 whose sum would stop at the end of 64 bits, as the views add further before they stop.
 """
 
-# ruff: noqa: S608 - identifiers go through views.quoted, values through parameters
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -217,7 +217,7 @@ class Store:
         chosen = {"captures": list(captures)}
         with self._transaction():
             self._run(
-                "DELETE FROM internal.positions AS inner_ones "
+                "DELETE FROM internal.positions "
                 f"USING (SELECT capture AS finished, min(offset_bytes) AS first, "
                 f"max(offset_bytes) AS last FROM internal.positions WHERE {_CHOSEN} GROUP BY 1) "
                 "WHERE capture = finished AND offset_bytes NOT IN (first, last)",
@@ -265,12 +265,13 @@ class Store:
     def checkpoint(self) -> bool:
         """Write the log of changes into the file and free what deleted rows took.
 
-        Returns False where that has to wait, for instance for a query that is running.
+        Returns False where another transaction is in the way; those that only read are not.
         """
-        try:
-            self._run("CHECKPOINT")
-        except duckdb.TransactionException:
-            return False
+        with self._explaining():
+            try:
+                run(self._connection, "CHECKPOINT")
+            except duckdb.TransactionException:
+                return False
         return True
 
     def _write_positions(self, reached: Reached, *, ends_only: bool) -> int:

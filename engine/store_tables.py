@@ -1,7 +1,5 @@
 """The tables and views of a store: how they are made, and of which version they are (store.md)."""
 
-# ruff: noqa: S608 - identifiers and texts go through views.quoted and views.literal
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
