@@ -34,7 +34,10 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9/.][A-Za-z0-9/._:-]*")
 _COMMENT_COLUMN: Final = 60
 
 config = typer.Typer(
-    name="config", help="Check the configuration of the live receiver.", no_args_is_help=True
+    name="config",
+    help="Check the configuration of the live receiver.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 

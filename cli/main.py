@@ -7,28 +7,64 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, cast
 
 import typer
 from typer.core import TyperGroup
 
-from framewalk.cli.config import config
 from framewalk.cli.console import complain, say
-from framewalk.cli.generate import generate
-from framewalk.cli.oal import oal
-from framewalk.cli.replay import replay
-from framewalk.cli.send import send
-from framewalk.cli.serve import record, serve
-from framewalk.cli.snapshot import snapshot
-from framewalk.cli.sql import sql
-from framewalk.cli.status import status
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.oal.diagnostics import DefinitionError
+
+# Each command is loaded when it is called: a receiver needs neither Polars nor DuckDB.
+_MODULES: Final = {
+    "serve": "serve",
+    "replay": "replay",
+    "sql": "sql",
+    "status": "status",
+    "snapshot": "snapshot",
+    "record": "serve",
+    "send": "send",
+    "generate": "generate",
+    "config": "config",
+    "oal": "oal",
+}
+_SETTINGS: Final[dict[str, Any]] = {
+    "pretty_exceptions_enable": False,
+    "add_completion": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "rich_markup_mode": "rich",
+}
+
+
+class _Loaded(Mapping[str, Any]):
+    """The commands by name, each loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - typer keeps its classes to itself
+        module = import_module(f"framewalk.cli.{_MODULES[name]}")
+        found = getattr(module, name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        alone = typer.Typer(**_SETTINGS)
+        alone.command(name)(found)
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
 
 
 class _Commands(TyperGroup):
     """Commands that end in words where typer ends without any."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - as typer declares them
+        super().__init__(**settings)
+        self.commands = cast("Any", _Loaded())
 
     def invoke(self, context: Any) -> Any:  # noqa: ANN401 - as typer declares it
         try:
@@ -52,21 +88,8 @@ app = typer.Typer(
     help="Per-minute metrics of Kubernetes services from SkyWalking Rover's access logs.",
     epilog="Start with: framewalk generate bookinfo, then framewalk replay --help.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
+    **_SETTINGS,
 )
-app.command()(replay)
-app.command()(sql)
-app.command()(snapshot)
-app.command()(generate)
-app.command()(serve)
-app.command()(status)
-app.command()(record)
-app.command()(send)
-app.add_typer(config)
-app.add_typer(oal)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - a typer callback

@@ -30,6 +30,7 @@ oal = typer.Typer(
     name="oal",
     help="Check, format and explain the definitions of metrics (*.oal).",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 _PATHS = "OAL files, or folders whose *.oal files are taken."

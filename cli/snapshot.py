@@ -12,14 +12,13 @@ from rich.markup import escape
 from framewalk.cli.console import byte_progress, print_summary
 from framewalk.cli.sources import (
     DEFAULT_STORE,
+    Asked,
     CaOption,
     CertificateOption,
     KeyOption,
     ServerOption,
     StoreOption,
     TokenOption,
-    client_trust,
-    find_server,
     open_store,
 )
 from framewalk.engine.errors import InputError
@@ -49,8 +48,8 @@ def snapshot(
     The copy is a DuckDB file with all tables and views, for notebooks and other programs.
     """
     _check_target(file, store, force=force)
-    trust = client_trust(tls_ca, tls_certificate, tls_key)
-    running = find_server(context, store, server, token, trust)
+    asked = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
+    running = asked.find_server()
     partial = file.with_name(f"{file.name}.partial")
     remove_copy(partial)
     try:

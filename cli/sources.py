@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
@@ -14,10 +15,9 @@ import typer
 from framewalk.engine import open_for_reading
 from framewalk.engine.errors import InputError, StoreError, StoreLockedError
 from framewalk.queries.server_file import server_file
-from framewalk.queries.sql_protocol import QueryError, SqlAnswer, one_line
+from framewalk.queries.sql_protocol import QUERY_PLACE, QueryError, SqlAnswer, one_line
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
 
     from framewalk.queries.sql_client import SqlClient
@@ -88,57 +88,46 @@ KeyOption = Annotated[
 ]
 
 
-def find_server(
-    context: typer.Context,
-    store: Path,
-    server: str | None,
-    token: str | None,
-    trust: ssl.SSLContext | None,
-) -> SqlClient | None:
-    """Return the server to ask: the named one, or the one that has the store open, or None."""
-    if server is None and not server_file(store).exists():
-        return None
-    if token and not (token.isascii() and token.isprintable()):
-        problem = "HTTP can carry printable ASCII characters only"
-        raise typer.BadParameter(problem, param_hint="--token")
-    # Here, so that asking a file does not wait until an HTTP client is loaded.
-    from framewalk.queries import sql_client  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say about whom to ask."""
 
-    if server is not None and not (
-        _is_typed(context, "store") and not _is_typed(context, "server")
-    ):
-        return sql_client.SqlClient(server, token, trust)
-    return sql_client.find_server(store, token, trust)
+    context: typer.Context
+    store: Path
+    server: str | None
+    token: str | None
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
 
+    def find_server(self) -> SqlClient | None:
+        """Return the named server, or the one that has the store open, or None."""
+        self._check()
+        if self.server is None and not server_file(self.store).exists():
+            return None
+        # Here, so that asking a file does not wait until an HTTP client is loaded.
+        from framewalk.queries import sql_client  # noqa: PLC0415
 
-def _is_typed(context: typer.Context, name: str) -> bool:
-    """Tell whether an option stands in the command line, not in the environment."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+        tls = sql_client.ClientTls(self.ca, self.certificate, self.key)
+        if self.server is not None and not self._means_store():
+            return sql_client.SqlClient(self.server, self.token, tls)
+        return sql_client.find_server(self.store, self.token, tls)
 
+    def _check(self) -> None:
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            problem = "HTTP can carry printable ASCII characters only"
+            raise typer.BadParameter(problem, param_hint="--token")
+        if (self.certificate is None) != (self.key is None):
+            problem = "one is of no use without the other"
+            raise typer.BadParameter(problem, param_hint="--tls-certificate, --tls-key")
 
-def client_trust(
-    ca: Path | None, certificate: Path | None, key: Path | None
-) -> ssl.SSLContext | None:
-    """Return what the TLS options ask for; None if there are none."""
-    if (certificate is None) != (key is None):
-        problem = "one is of no use without the other"
-        raise typer.BadParameter(problem, param_hint="--tls-certificate, --tls-key")
-    if ca is None and certificate is None:
-        return None
-    import ssl  # noqa: PLC0415 - as above
+    def _means_store(self) -> bool:
+        """Tell whether the store was typed, and the server only stands in the environment."""
+        return self._is_typed("store") and not self._is_typed("server")
 
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except ssl.SSLError as error:
-        raise InputError(str(ca), "this is no PEM certificate", "give one") from error
-    if certificate is not None and key is not None:
-        try:
-            context.load_cert_chain(certificate, key, password="")
-        except ssl.SSLError as error:
-            problem = f"this is no PEM certificate of the key {key}"
-            raise InputError(certificate, problem, "give a key and its certificate") from error
-    return context
+    def _is_typed(self, name: str) -> bool:
+        source = self.context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
 
 
 class StoreFile:
@@ -192,10 +181,16 @@ def _wait(exception: Callable[[float], object]) -> None:
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> SqlAnswer:
-    relation = connection.sql(query)
+    relation = _relation(connection, query)
     if relation is None:
-        raise InputError("query", "there is no SQL in it", "write a query, or name one")
+        problem = "there is no SQL in it"
+        raise InputError(QUERY_PLACE, problem, "write a query, or name one")
     return SqlAnswer(relation.columns, relation.fetchall())
+
+
+def _relation(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation | None:
+    """Return what a query gives: None if there is no statement in it, or none with rows."""
+    return connection.sql(query)
 
 
 @contextmanager
@@ -207,10 +202,7 @@ def open_store(store: Path) -> Iterator[StoreFile]:
     try:
         connection = open_for_reading(store)
     except StoreLockedError as error:
-        remedy = (
-            "wait for it; if it is framewalk serve, turn the module sql on in its configuration, "
-            "and it answers"
-        )
+        remedy = f"{error.remedy}; framewalk serve answers meanwhile if its module sql is on"
         raise StoreLockedError(store, error.problem, remedy) from error
     try:
         yield StoreFile(store, connection)

@@ -13,24 +13,22 @@ from framewalk.cli.console import stdout, warn
 from framewalk.cli.rows import Format, print_rows
 from framewalk.cli.sources import (
     DEFAULT_STORE,
+    Asked,
     CaOption,
     CertificateOption,
     KeyOption,
     ServerOption,
     StoreOption,
     TokenOption,
-    client_trust,
-    find_server,
     open_store,
 )
 from framewalk.engine.errors import InputError
 from framewalk.queries import shipped_queries
-from framewalk.queries.sql_protocol import QueryError
+from framewalk.queries.sql_protocol import QUERY_PLACE, QueryError
 
 if TYPE_CHECKING:
     from framewalk.queries.sql_protocol import SqlAnswer
 
-_QUERY: Final = "query"
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
 
 
@@ -72,8 +70,8 @@ def sql(
     Scopes: service, service_instance and endpoint, and each with _relation.
     """
     text = _find_query(query)
-    trust = client_trust(tls_ca, tls_certificate, tls_key)
-    running = find_server(context, store, server, token, trust)
+    asked = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
+    running = asked.find_server()
     with ExitStack() as stack:
         source: _Source = running or stack.enter_context(open_store(store))
         try:
@@ -81,14 +79,12 @@ def sql(
         except QueryError as error:
             raise _explained(query, str(error)) from error
         except InputError as error:
-            if error.place != _QUERY:
+            if error.place != QUERY_PLACE:
                 raise
             raise InputError(_place(query), error.problem, error.remedy) from error
     if answer.truncated:
-        count = f"{len(answer.rows):,}"
-        warn(
-            f"only the first {count} rows: the server gives no more; ask for less, or take a snapshot"
-        )
+        remedy = "ask for less, or take a snapshot"
+        warn(f"these are the first {len(answer.rows):,} rows, the server gives no more; {remedy}")
     form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
     print_rows(form, answer.columns, answer.rows)
 
@@ -117,7 +113,7 @@ def _is_view(source: _Source, text: str) -> bool:
 
 def _place(query: str) -> str:
     named = query in shipped_queries() or query.endswith(".sql")
-    return query if named else _QUERY
+    return query if named else QUERY_PLACE
 
 
 def _explained(query: str, text: str) -> InputError:

@@ -101,8 +101,10 @@ class GrowingCapture:
         """Yield the record batches that have become whole since the last call, and damage.
 
         With `is_complete` nothing more is written: what is not whole now is damage as well.
+        What is written while this goes on is left for the next call, so it comes to an end.
         """
-        while self.unread_bytes:
+        end_bytes = self._file.offset_bytes + self.unread_bytes
+        while self._file.offset_bytes < end_bytes:
             is_start = not self._file.offset_bytes
             try:
                 batch = self._next()

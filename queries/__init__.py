@@ -1,4 +1,9 @@
-"""What people read from a store: the shipped definitions (oal/) and queries (sql/)."""
+"""What people read from a store, and how: shipped definitions and queries, and the SQL endpoint.
+
+The endpoint, from the inside: `sandbox` is what a query may do, `running` its threads and limits,
+`answers` the forms of an answer, `snapshots` the copies; `sql_http` puts them behind `sql_guard`,
+`sql_server` serves it, `sql_client` asks it, found by `server_file`.
+"""
 
 from __future__ import annotations
 

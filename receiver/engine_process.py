@@ -85,20 +85,17 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
     with ExitStack() as stack:
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
         store = stack.enter_context(_open_store(options, _plan(options)))
-        writing = threading.Lock()
         if options.sql is not None:
-            port = stack.enter_context(_sql_served(options.sql, store, writing))
-            report.set(sql_port=port)
+            report.set(sql_port=stack.enter_context(_sql_served(options.sql, store)))
         follower = stack.enter_context(
             SpoolFollower(options.spool_folder, store, time.time(), options.complete_through)
         )
-        upkeep = Upkeep(options, store, follower, writing, time.time())
+        upkeep = Upkeep(options, store, follower, time.time())
         tell(logging.INFO, "engine ready", store=options.store_path)
-        engine = _Engine(options, follower, entities, report, writing)
+        engine = _Engine(options, follower, entities, report)
         while not finish.wait(engine.wait_s()):
-            engine.look()
             report.set(removed_segments=upkeep.run(time.time()))
-            report.send(options, follower.unread_bytes())
+            engine.look()
         follower.complete_through = _EVERY_SEGMENT
         engine.look()
     tell(logging.INFO, "engine stopped")
@@ -113,13 +110,11 @@ class _Engine:
         follower: SpoolFollower,
         entities: EntitiesFiles,
         report: _Report,
-        writing: threading.Lock,
     ) -> None:
         self._options = options
         self._follower = follower
         self._entities = entities
         self._report = report
-        self._writing = writing
         self._looked_s: float = 0
         self._entities_s = time.monotonic()
 
@@ -132,15 +127,17 @@ class _Engine:
         self._looked_s = time.monotonic()
         self._refresh_entities()
         now_s = time.time()
-        flushes = self._follower.follow(self._entities.entities, now_s)
-        while True:
-            started_s = time.monotonic()
-            with self._writing:
-                flushed = next(flushes, None)
-            if flushed is None:
-                break
-            self._report.flushed(flushed, time.monotonic() - started_s)
+        started_s = time.monotonic()
+        for flushed in self._follower.follow(self._entities.entities, now_s):
+            ended_s = time.monotonic()
+            self._report.flushed(flushed, ended_s - started_s)
+            self._tell()
+            started_s = ended_s
         self._report.set(watermark_s=now_s)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._report.send(self._options, self._follower.unread_bytes())
 
     def _refresh_entities(self) -> None:
         every_s = self._options.entities_reload_s
@@ -177,9 +174,11 @@ def _open_store(options: EngineOptions, plan: Plan) -> Store:
 
 
 @contextmanager
-def _sql_served(sql: SqlEndpoint, store: Store, writing: threading.Lock) -> Iterator[int]:
+def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[int]:
     # Here, so that an engine without it does not load a web server.
-    from framewalk.queries.sql_server import SqlOptions, SqlServer, secure  # noqa: PLC0415
+    from framewalk.queries.sandbox import secure  # noqa: PLC0415
+    from framewalk.queries.sql_options import SqlOptions  # noqa: PLC0415
+    from framewalk.queries.sql_server import SqlServer  # noqa: PLC0415
 
     secure(store.connection)
     context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
@@ -190,8 +189,9 @@ def _sql_served(sql: SqlEndpoint, store: Store, writing: threading.Lock) -> Iter
         ssl_context=context,
         max_rows=sql.max_rows,
         timeout_s=sql.timeout_s,
+        certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
     )
-    server = SqlServer(store.connection, store.path, options, writing)
+    server = SqlServer(store.connection, store.path, options)
     server.start()
     tell(logging.INFO, "sql served", host=sql.host, port=server.port)
     try:

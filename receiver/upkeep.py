@@ -10,8 +10,6 @@ from framewalk.engine.live import forgettable
 from framewalk.receiver.logs import tell
 
 if TYPE_CHECKING:
-    import threading
-
     from framewalk.engine.live import SpoolFollower
     from framewalk.engine.store import Store
     from framewalk.receiver.engine_link import EngineOptions
@@ -30,18 +28,12 @@ class Upkeep:
     """Keeps store and spool small; each job has its own pace, none runs at the start."""
 
     def __init__(
-        self,
-        options: EngineOptions,
-        store: Store,
-        follower: SpoolFollower,
-        writing: threading.Lock,
-        now_s: float,
+        self, options: EngineOptions, store: Store, follower: SpoolFollower, now_s: float
     ) -> None:
         self._removed_segments = 0
         self._options = options
         self._store = store
         self._follower = follower
-        self._writing = writing
         self._compacted_s = self._expired_s = now_s
 
     def run(self, now_s: float) -> int:
@@ -63,11 +55,10 @@ class Upkeep:
             tell(logging.DEBUG, "segment deleted", path=path)
 
     def _compact(self, now_s: float) -> None:
-        with self._writing:
-            done = self._store.compact(int(now_s // _MINUTE_S) - _OPEN_MINUTES)
-            if not done.minutes:
-                return
-            self._store.checkpoint()
+        done = self._store.compact(int(now_s // _MINUTE_S) - _OPEN_MINUTES)
+        if not done.minutes:
+            return
+        self._store.checkpoint()
         tell(
             logging.DEBUG,
             "store compacted",
@@ -80,9 +71,8 @@ class Upkeep:
         today_s = now_s - now_s % _DAY_S
         before = datetime.fromtimestamp(today_s - self._options.metrics_ttl_days * _DAY_S, UTC)
         gone = forgettable(self._store, self._options.spool_folder, before.timestamp())
-        with self._writing:
-            rows = self._store.expire(before)
-            if gone:
-                self._store.forget(gone)
+        rows = self._store.expire(before)
+        if gone:
+            self._store.forget(gone)
         if rows:
             tell(logging.INFO, "metrics expired", before=before.isoformat(), rows=rows)

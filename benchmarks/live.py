@@ -1,0 +1,269 @@
+"""A server under load, end to end: CPU time per message, memory and lag of both processes.
+
+    python benchmarks/live.py --rate 50000 --seconds 60 --json live.json
+
+Starts `framewalk serve` and sends it a generated capture at a steady rate, again and again, over
+plain sockets. Every message must be acknowledged and counted. Ends with 1 where the rate was not
+reached, or a process needed more memory than it may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from ingress import Body, Sender
+from ingress import _frame as frame
+from prometheus_client.parser import text_string_to_metric_families
+
+from framewalk.engine import CaptureReader
+from framewalk.fixtures import GenerateOptions, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MEMORY_LIMIT_BYTES: Final = 2**30
+FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
+_STREAM_MESSAGES: Final = 500
+_FRAME_BYTES: Final = 16_384
+_CONNECTIONS: Final = 4
+# A field that nobody knows makes a stream differ from the one before it: its key, a varint.
+_UNKNOWN_FIELD: Final = b"\xc0\x3e"
+_WAIT_S: Final = 120
+_METRICS: Final = "http://127.0.0.1:1234/metrics"
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_BYTES_PER_MB: Final = 10**6
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a server did under load."""
+
+    messages: int
+    logs: int
+    wanted_per_s: float
+    seconds: float
+    receiver_cpu_s: float
+    engine_cpu_s: float
+    receiver_peak_bytes: int
+    engine_peak_bytes: int
+    largest_lag_s: float
+    caught_up_s: float
+
+    @property
+    def messages_per_s(self) -> float:
+        """The rate that was reached."""
+        return self.messages / self.seconds
+
+
+def measure(rate: float, seconds: float) -> Live:
+    """Send at a rate for some time, and wait until all of it is in the store."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        capture, dump = folder / "load.capture.arrows", folder / "kubectl.yaml"
+        options = GenerateOptions("boutique", duration_s=120, requests_per_second=60)
+        generate(options, capture, dump)
+        streams = _streams(capture)
+        log = folder / "log"
+        with log.open("wb") as stderr:
+            server = subprocess.Popen(
+                [FRAMEWALK, "serve", "--entities", dump], cwd=folder, stderr=stderr
+            )
+        try:
+            _wait_for(log, "engine ready")
+            found = _load(server.pid, streams, rate, seconds)
+        finally:
+            server.terminate()
+            code = server.wait()
+        assert code == 0, log.read_text()
+    return found
+
+
+def _load(receiver: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> Live:
+    engine = int(Path(f"/proc/{receiver}/task/{receiver}/children").read_text().split()[0])
+    before = {process: _cpu_s(process) for process in (receiver, engine)}
+    lag = _Lag()
+    started_s = time.monotonic()
+    sent = _send(streams, rate, seconds)
+    sent_s = time.monotonic() - started_s
+    told = _wait_until_counted(sent)
+    caught_up_s = time.monotonic() - started_s - sent_s
+    return Live(
+        messages=sent,
+        logs=int(told["framewalk_engine_logs"]),
+        wanted_per_s=rate,
+        seconds=sent_s,
+        receiver_cpu_s=_cpu_s(receiver) - before[receiver],
+        engine_cpu_s=_cpu_s(engine) - before[engine],
+        receiver_peak_bytes=_peak_bytes(receiver),
+        engine_peak_bytes=_peak_bytes(engine),
+        largest_lag_s=lag.stop(),
+        caught_up_s=caught_up_s,
+    )
+
+
+def _streams(capture: Path) -> list[list[bytes]]:
+    """Return the capture's messages, some hundreds to a stream."""
+    with CaptureReader(capture) as reader:
+        columns = [
+            (batch.messages["stream"].to_pylist(), batch.messages["message"].to_pylist())
+            for batch in reader
+        ]
+    by_stream: dict[int, list[bytes]] = {}
+    for numbers, messages in columns:
+        for number, message in zip(numbers, messages, strict=True):
+            by_stream.setdefault(number, []).append(message)
+    streams: list[list[bytes]] = [[]]
+    for own in by_stream.values():
+        # Each begins with its node and connection, so some in a row are a stream as well.
+        if len(streams[-1]) >= _STREAM_MESSAGES:
+            streams.append([])
+        streams[-1] += own
+    return streams
+
+
+def _send(streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> int:
+    """Send streams at a rate; returns the number of messages, all of them acknowledged."""
+    framed = [(_framed(stream[:1]), _framed(stream[1:])) for stream in streams]
+    end_s = time.monotonic() + seconds
+    next_s = time.monotonic()
+    sent = number = 0
+    room = threading.Semaphore(2 * _CONNECTIONS)
+    with ThreadPoolExecutor(_CONNECTIONS) as threads:
+        calls = []
+        while time.monotonic() < end_s:
+            stream = streams[number % len(streams)]
+            _, rest = framed[number % len(streams)]
+            own = stream[0] + _UNKNOWN_FIELD + _varint(number)
+            room.acquire()
+            call = threads.submit(_send_one, _framed([own]) + rest)
+            call.add_done_callback(lambda _: room.release())
+            calls.append(call)
+            sent += len(stream)
+            number += 1
+            next_s += len(stream) / rate
+            time.sleep(max(next_s - time.monotonic(), 0))
+        for call in calls:
+            call.result()
+    return sent
+
+
+def _send_one(content: bytes) -> None:
+    starts = range(0, len(content), _FRAME_BYTES)
+    pieces = [content[start : start + _FRAME_BYTES] for start in starts]
+    frames = tuple(frame(0, 0, 1, piece) for piece in pieces)
+    Sender(11800).send(Body(frames, tuple(map(len, pieces))))
+
+
+def _framed(messages: Sequence[bytes]) -> bytes:
+    return b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
+
+
+def _varint(number: int) -> bytes:
+    content = bytearray()
+    while number > 127:
+        content.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*content, number])
+
+
+class _Lag(threading.Thread):
+    """Asks for the lag every second, and keeps the largest."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ended = threading.Event()
+        self._largest_s = 0.0
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(1):
+            self._largest_s = max(self._largest_s, _told()["framewalk_engine_lag_seconds"])
+
+    def stop(self) -> float:
+        """Return the largest lag."""
+        self._ended.set()
+        self.join()
+        return self._largest_s
+
+
+def _told() -> dict[str, float]:
+    families = text_string_to_metric_families(httpx.get(_METRICS, timeout=_WAIT_S).text)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def _wait_until_counted(messages: int) -> dict[str, float]:
+    end_s = time.monotonic() + _WAIT_S
+    while (told := _told())["framewalk_engine_messages"] < messages:
+        assert time.monotonic() < end_s, told
+        time.sleep(0.5)
+    assert told["framewalk_engine_messages"] == told["k8s_als_in_count"] == messages
+    return told
+
+
+def _wait_for(log: Path, event: str) -> None:
+    end_s = time.monotonic() + _WAIT_S
+    while event not in log.read_text():
+        assert time.monotonic() < end_s, log.read_text()
+        time.sleep(0.1)
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / _TICKS_PER_S
+
+
+def _peak_bytes(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def main() -> int:
+    """Measure, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rate", type=float, default=50_000, help="messages per second")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to send")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    options = parser.parse_args()
+    found = measure(options.rate, options.seconds)
+    cpu_us = 10**6 / found.messages
+    print(f"messages            {found.messages:,} ({found.logs:,} logs)")
+    print(f"messages per second {found.messages_per_s:,.0f} of {found.wanted_per_s:,.0f} wanted")
+    print(
+        f"receiver            {found.receiver_cpu_s * cpu_us:.2f} us of CPU per message,"
+        f" {found.receiver_cpu_s / found.seconds:.0%} of a core"
+    )
+    print(
+        f"engine              {found.engine_cpu_s * cpu_us:.2f} us of CPU per message,"
+        f" {found.engine_cpu_s / found.seconds:.0%} of a core"
+    )
+    for name, size_bytes in (
+        ("receiver", found.receiver_peak_bytes),
+        ("engine", found.engine_peak_bytes),
+    ):
+        print(f"{name + ' memory':19} {size_bytes / _BYTES_PER_MB:,.0f} MB at most")
+    print(
+        f"lag                 {found.largest_lag_s:.1f} s at most,"
+        f" all counted {found.caught_up_s:.1f} s after the end"
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(asdict(found), indent=2))
+    memory_bytes = found.receiver_peak_bytes + found.engine_peak_bytes
+    too_slow = found.messages_per_s < 0.99 * found.wanted_per_s
+    return int(too_slow or memory_bytes > MEMORY_LIMIT_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
