@@ -1,0 +1,406 @@
+"""The Kubernetes manifests agree with framewalk, with each other and with their pages."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from framewalk.engine import read_entities
+from framewalk.receiver.config import Config, load_config
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+FOLDER = DOCS / "kubernetes"
+PAGES = [DOCS / "kubernetes.md", DOCS / "serving.md"]
+FRAMEWALK = Path(sys.executable).with_name("framewalk")
+BOOKINFO_DUMP = ROOT / "fixtures" / "captures" / "bookinfo" / "kubectl.yaml"
+DEADLINE_S = 20
+KIBIBYTE = 1024
+VARIABLE = re.compile(r"\b(?:SW|FRAMEWALK)_[A-Z_]*[A-Z]\b")
+# Of commands, beside the configuration's; and one that Kubernetes would set.
+OTHER_VARIABLES = {"FRAMEWALK_METRICS_URL", "FRAMEWALK_SQL_SERVER", "FRAMEWALK_PORT"}
+METRIC = re.compile(r"`((?:framewalk|k8s_als)_\w+)`")
+
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def objects(name: str) -> Objects:
+    documents = yaml.safe_load_all(read(FOLDER / name))
+    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+
+SERVER = objects("framewalk.yaml")
+ROVER = objects("rover.yaml")
+STATEFUL_SET = SERVER["StatefulSet", "framewalk"]["spec"]
+POD = STATEFUL_SET["template"]["spec"]
+ROVER_POD = ROVER["DaemonSet", "skywalking-rover"]["spec"]["template"]["spec"]
+(FIRST_DUMP,) = POD["initContainers"]
+MAIN, DUMP = POD["containers"]
+(ROVER_CONTAINER,) = ROVER_POD["containers"]
+SERVICES = [one for (kind, _), one in SERVER.items() if kind == "Service"]
+CONFIGURED_VARIABLES = set(VARIABLE.findall(read(ROOT / "receiver" / "default.yml")))
+
+
+def variables(container: dict[str, Any]) -> dict[str, str]:
+    """The variables of a container that have a value in the manifest, or in a Secret."""
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    secrets = {
+        one["name"] for one in container["env"] if "secretKeyRef" in one.get("valueFrom", {})
+    }
+    return {
+        name: "secret" if name in secrets else value
+        for name, value in values.items()
+        if value is not None or name in secrets
+    }
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables of framewalk's container, with its folders below another one."""
+    (folder / "run").mkdir()
+    (folder / "lib").mkdir()
+    (folder / "run" / "cluster.json").symlink_to(BOOKINFO_DUMP)
+    moved = {"/var/lib/framewalk/": f"{folder}/lib/", "/var/run/framewalk/": f"{folder}/run/"}
+    values = variables(MAIN)
+    for old, new in moved.items():
+        values = {name: value.replace(old, new) for name, value in values.items()}
+    return values
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(None, environment(tmp_path))
+
+
+def mounts(container: dict[str, Any]) -> dict[str, str]:
+    """Where a container has each volume."""
+    return {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+
+
+def read_only(container: dict[str, Any]) -> set[str]:
+    return {one["name"] for one in container["volumeMounts"] if one.get("readOnly")}
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.02)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return str(taken.getsockname()[1])
+
+
+def test_every_variable_is_one_of_the_configuration() -> None:
+    own = {name for name in variables(MAIN) if VARIABLE.fullmatch(name)}
+    assert own
+    assert own <= CONFIGURED_VARIABLES
+
+
+def test_the_environment_is_a_valid_configuration(tmp_path: Path) -> None:
+    values = environment(tmp_path)
+    command = [FRAMEWALK, "config", "check"]
+    done = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # The first dump is there before framewalk starts, as it has to be.
+    Path(values["FRAMEWALK_ENTITIES_PATHS"]).unlink()
+    done = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+
+
+def test_no_variable_is_injected_for_a_service_called_framewalk() -> None:
+    assert POD["enableServiceLinks"] is False
+
+
+def test_ports_services_and_probes_agree(config: Config) -> None:
+    ports = {one["name"]: one["containerPort"] for one in MAIN["ports"]}
+    assert config.telemetry is not None
+    assert ports == {"grpc": config.grpc.port, "metrics": config.telemetry.port}
+    for service in SERVICES:
+        (port,) = service["spec"]["ports"]
+        assert port["port"] == ports[port["targetPort"]]
+        template = STATEFUL_SET["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= template.items()
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert MAIN[probe]["grpc"] == {"port": config.grpc.port}
+    annotations = SERVER["Service", "framewalk-metrics"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(config.telemetry.port)
+    assert STATEFUL_SET["serviceName"] in {one["metadata"]["name"] for one in SERVICES}
+
+
+def test_what_is_asked_from_outside_listens_there_and_sql_does_not(config: Config) -> None:
+    assert config.telemetry is not None
+    assert config.sql is not None
+    assert config.telemetry.host == config.grpc.host == "0.0.0.0"  # noqa: S104 - in a pod
+    assert config.sql.host == "127.0.0.1"
+
+
+def test_a_stop_has_the_time_it_may_take(config: Config) -> None:
+    assert POD["terminationGracePeriodSeconds"] > 2 * config.core.drain_timeout_s + 5
+
+
+def test_a_token_is_asked_for(config: Config) -> None:
+    assert config.authentication is not None
+
+
+def test_volumes_are_where_the_configuration_writes_and_reads() -> None:
+    values = variables(MAIN)
+    claims = {one["metadata"]["name"] for one in STATEFUL_SET["volumeClaimTemplates"]}
+    volumes = {one["name"] for one in POD["volumes"]} | claims
+    for container in (FIRST_DUMP, MAIN, DUMP):
+        assert set(mounts(container)) <= volumes
+    data = mounts(MAIN)["data"]
+    for name in ("FRAMEWALK_STORE_PATH", "FRAMEWALK_SPOOL_DIRECTORY"):
+        assert Path(values[name]).is_relative_to(data)
+    assert "data" in claims - read_only(MAIN)
+    for container in (FIRST_DUMP, DUMP):
+        assert container["command"][2] == values["FRAMEWALK_ENTITIES_PATHS"]
+        assert Path(container["command"][2]).parent == Path(mounts(container)["cluster"])
+        assert "cluster" not in read_only(container)
+        assert container["command"][1] == f"{mounts(container)['scripts']}/dump.sh"
+    assert "cluster" in read_only(MAIN)
+
+
+def test_the_spool_fits_its_volume_with_room_for_the_store(config: Config) -> None:
+    (claim,) = STATEFUL_SET["volumeClaimTemplates"]
+    text = claim["spec"]["resources"]["requests"]["storage"]
+    size_bytes = int(text.removesuffix("Gi")) * KIBIBYTE**3
+    assert config.spool.budget_bytes <= size_bytes / 2
+
+
+def test_one_process_writes() -> None:
+    assert STATEFUL_SET["replicas"] == 1
+
+
+def test_nothing_is_privileged() -> None:
+    labels = SERVER["Namespace", "framewalk"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (FIRST_DUMP, MAIN, DUMP):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_it_may_list_pods_and_services_and_nothing_else() -> None:
+    assert {kind for kind, _ in SERVER if "Role" in kind} == {"ClusterRole", "ClusterRoleBinding"}
+    (rule,) = SERVER["ClusterRole", "framewalk"]["rules"]
+    assert rule == {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["list"]}
+    binding = SERVER["ClusterRoleBinding", "framewalk"]
+    (subject,) = binding["subjects"]
+    assert binding["roleRef"]["name"] == "framewalk"
+    assert subject["name"] == POD["serviceAccountName"]
+    assert subject["namespace"] == SERVER["Namespace", "framewalk"]["metadata"]["name"]
+
+
+def test_rover_sends_to_the_service_with_the_token() -> None:
+    values = variables(ROVER_CONTAINER)
+    service = SERVER["Service", "framewalk"]["metadata"]
+    (port,) = SERVER["Service", "framewalk"]["spec"]["ports"]
+    address = f"{service['name']}.{service['namespace']}:{port['port']}"
+    assert values["ROVER_BACKEND_ADDR"] == address
+    assert values["ROVER_ACCESS_LOG_ACTIVE"] == "true"
+    excluded = values["ROVER_ACCESS_LOG_EXCLUDE_NAMESPACES"].split(",")
+    assert {service["namespace"], "skywalking-rover"} <= set(excluded)
+    assert secret_of(ROVER_CONTAINER, "ROVER_BACKEND_AUTHENTICATION") == secret_of(
+        MAIN, "SW_AUTHENTICATION"
+    )
+
+
+def secret_of(container: dict[str, Any], variable: str) -> Any:  # noqa: ANN401 - YAML
+    (found,) = (one for one in container["env"] if one["name"] == variable)
+    return found["valueFrom"]["secretKeyRef"]
+
+
+def test_rover_sees_the_node() -> None:
+    values = variables(ROVER_CONTAINER)
+    paths = {one["name"]: one["hostPath"]["path"] for one in ROVER_POD["volumes"]}
+    assert ROVER_POD["hostPID"] is True
+    assert ROVER_CONTAINER["securityContext"]["privileged"] is True
+    assert paths == {"proc": "/proc", "sys": "/sys"}
+    assert mounts(ROVER_CONTAINER)["proc"] == values["ROVER_HOST_PROC_MAPPING"]
+    assert mounts(ROVER_CONTAINER)["sys"] == "/sys"
+
+
+def test_the_image_holds_what_the_manifest_starts() -> None:
+    lines = read(FOLDER / "Dockerfile").splitlines()
+    copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))
+    folders = set(project["tool"]["setuptools"]["package-dir"].values())
+    assert folders <= copied
+    sources = {one for one in copied if not one.startswith(("--", "/"))}
+    assert [one for one in sources if not (ROOT / one).exists()] == []
+    user = POD["securityContext"]
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}" in lines
+    assert 'ENTRYPOINT ["framewalk"]' in lines
+    assert MAIN["args"] == ["serve"]
+    assert len({one["image"] for one in (FIRST_DUMP, MAIN, DUMP)}) == 1
+
+
+class Dumping:
+    """The script that writes the dump, with a `kubectl` that prints what a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "cluster.json"
+        self.answer = folder / "answer.json"
+        self.said = folder / "said"
+        self.calls = folder / "calls"
+        self.calls.touch()
+        self._script = folder / "dump.sh"
+        self._script.write_text(SERVER["ConfigMap", "framewalk-cluster-dump"]["data"]["dump.sh"])
+        kubectl = folder / "bin" / "kubectl"
+        kubectl.parent.mkdir()
+        kubectl.write_text(
+            '#!/bin/sh\n[ "$1 $2 $3 $4" = "get pods,services --all-namespaces --output=json" ] '
+            f'|| exit 2\necho >>"{self.calls}"\ncat "{self.answer}"\n'
+        )
+        kubectl.chmod(0o755)
+        self._environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], *more: str) -> subprocess.Popen[bytes]:
+        """Start a container's command, with the script and the file at their places here."""
+        shell, script, file, *_ = command
+        assert Path(script).name == self._script.name
+        assert Path(file).name == self.file.name
+        arguments = [shell, str(self._script), str(self.file), *more]
+        with self.said.open("wb") as said:
+            process = subprocess.Popen(arguments, env=self._environment, stderr=said)
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def dumping(tmp_path: Path) -> Iterator[Dumping]:
+    made = Dumping(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+
+
+def test_the_first_dump_is_one_that_framewalk_reads(dumping: Dumping) -> None:
+    dumping.answer.write_text(read(BOOKINFO_DUMP))
+    assert dumping.start(FIRST_DUMP["command"]).wait(DEADLINE_S) == 0
+    assert str(read_entities(dumping.file)) == str(read_entities(BOOKINFO_DUMP))
+
+
+def test_the_first_dump_fails_where_the_cluster_cannot_be_read(dumping: Dumping) -> None:
+    assert dumping.start(FIRST_DUMP["command"]).wait(DEADLINE_S) == 1
+    assert not dumping.file.exists()
+
+
+def test_a_dump_is_replaced_when_it_changes_and_only_then(dumping: Dumping) -> None:
+    dumping.file.write_text("old")
+    before = dumping.file.stat().st_ino
+    dumping.answer.write_text("old")
+    assert int(DUMP["command"][3]) > 0
+    process = dumping.start(DUMP["command"], "0.05")
+    # The third call comes after two whole rounds.
+    wait_until(lambda: len(read(dumping.calls)) >= 3)
+    assert dumping.file.stat().st_ino == before
+    dumping.answer.unlink()
+    wait_until(lambda: "the file stays as it was" in read(dumping.said))
+    assert read(dumping.file) == "old"
+    dumping.answer.write_text("new")
+    wait_until(lambda: read(dumping.file) == "new")
+    assert dumping.file.stat().st_ino != before
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE_S) == 0
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
+    """The names of all metrics of a server that runs with the manifest's environment."""
+    folder = tmp_path_factory.mktemp("served")
+    port = free_port()
+    own_ports = {
+        "SW_CORE_GRPC_PORT": free_port(),
+        "SW_TELEMETRY_PROMETHEUS_PORT": port,
+        "FRAMEWALK_SQL_LISTEN_PORT": free_port(),
+    }
+    process = subprocess.Popen(
+        [FRAMEWALK, *MAIN["args"]],
+        env=environment(folder) | own_ports,
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or "k8s_als" in metrics(int(port)))
+        families = list(text_string_to_metric_families(metrics(int(port))))
+        # Nothing is written beside the two folders, as all else is read-only in the container.
+        assert {one.name for one in folder.iterdir()} == {"lib", "run"}
+        yield {one.name for one in families}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def metrics(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    except ConnectionRefusedError:
+        return ""
+    finally:
+        connection.close()
+
+
+def test_the_pages_name_every_metric_of_a_server_and_no_other(exported: set[str]) -> None:
+    rows = [
+        line.split("|")[1]
+        for page in (DOCS / "serving.md", DOCS / "recording.md")
+        for line in read(page).splitlines()
+        if line.startswith("| `")
+    ]
+    named = {name for row in rows for name in METRIC.findall(row)}
+    own = {one for one in exported if not one.startswith("process_") and "_created" not in one}
+    assert {one for one in own if one.startswith("framewalk_engine_")}
+    assert named == own
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_variables_and_links_of_the_pages_exist(page: Path) -> None:
+    text = read(page)
+    assert set(VARIABLE.findall(text)) <= CONFIGURED_VARIABLES | OTHER_VARIABLES
+    links = [one for one in re.findall(r"\]\(([^)#]+)", text) if "://" not in one]
+    assert links
+    assert [one for one in links if not (page.parent / one).exists()] == []
+
+
+def test_the_page_names_what_is_to_be_put_in() -> None:
+    text = read(DOCS / "kubernetes.md")
+    for manifest in ("framewalk.yaml", "rover.yaml"):
+        places = re.findall(r"image: (\S+)", read(FOLDER / manifest))
+        assert places
+        assert [one for one in places if one not in text] == []
+    for container, variable in (
+        (MAIN, "SW_AUTHENTICATION"),
+        (ROVER_CONTAINER, "ROVER_BACKEND_AUTHENTICATION"),
+    ):
+        secret = secret_of(container, variable)
+        assert f"create secret generic {secret['name']} --from-literal={secret['key']}=" in text
