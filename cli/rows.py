@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import re
 import sys
-from datetime import date, time
 from decimal import Decimal
 from enum import StrEnum
 from itertools import zip_longest
@@ -17,6 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from framewalk.cli.console import stdout
+from framewalk.queries.json_values import as_json, unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -131,59 +129,14 @@ def _print_csv(columns: Sequence[str], rows: Rows) -> None:
 
 def _as_field(value: object) -> object:
     if isinstance(value, dict | list | tuple):
-        return _as_json(value)
+        return as_json(value)
     return value.hex() if isinstance(value, bytes) else value
 
 
 def _print_json(columns: Sequence[str], rows: Rows) -> None:
-    names = _unique(columns)
+    names = unique_names(columns)
     records = [dict(zip(names, row, strict=True)) for row in rows]
-    sys.stdout.write(f"{_as_json(records, indent=2)}\n")
-
-
-def _unique(columns: Sequence[str]) -> list[str]:
-    """Name repeated columns a, a_1, a_2, past the names that other columns have."""
-    names: list[str] = []
-    for column in columns:
-        name, number = column, 0
-        while name in names or (number and name in columns):
-            number += 1
-            name = f"{column}_{number}"
-        names.append(name)
-    return names
-
-
-def _as_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
-
-
-def _plain(value: object) -> object:
-    """Give a value of DuckDB as one that JSON has."""
-    match value:
-        case dict():
-            return {_as_key(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() | Decimal():
-            return _as_number(value)
-    return value if value is None or isinstance(value, bool | int) else _as_word(value)
-
-
-def _as_number(value: float | Decimal) -> float | None:
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value)
-    return float(value) if math.isfinite(value) else None
-
-
-def _as_word(value: object) -> str:
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _as_key(key: object) -> str:
-    plain = _plain(key)
-    return plain if isinstance(plain, str) else _as_json(plain)
+    sys.stdout.write(f"{as_json(records, indent=2)}\n")
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}

@@ -12,16 +12,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
 CAPTURE_SUFFIX: Final = ".capture.arrows"
 CAPTURE_VERSION: Final = 1
@@ -67,7 +67,7 @@ class CaptureBatch:
     position: CapturePosition
 
 
-class CaptureReader:
+class CaptureReader(Closing):
     """Iterates over the record batches of one capture file.
 
     A torn or damaged tail ends the iteration; `warning` then says what was read and what
@@ -110,19 +110,6 @@ class CaptureReader:
             self._messages += batch.num_rows
             yield CaptureBatch(batch, self.position)
 
-    def __enter__(self) -> Self:
-        """Return the reader itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -141,7 +128,7 @@ class CaptureReader:
             return None
 
 
-class CaptureWriter:
+class CaptureWriter(Closing):
     """Writes one capture file, record batch by record batch.
 
     The stream's end marker is written by `close`; a file without it is still a capture.
@@ -184,19 +171,6 @@ class CaptureWriter:
         """Write the end marker and close the file."""
         self._stream.close()
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
 
 def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:

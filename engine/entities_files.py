@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from framewalk.engine.closing import Closing
 from framewalk.engine.entities import Entities
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.inventory import Inventory
@@ -14,7 +15,6 @@ from framewalk.engine.kubernetes import read_dump
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
 # How long an object that has left the dumps is remembered, at least: logs come late.
 REMEMBERED_S: Final = 3600
@@ -28,7 +28,7 @@ class _Known(NamedTuple):
     entities: Entities
 
 
-class EntitiesFiles:
+class EntitiesFiles(Closing):
     """The entity table of some dumps, files or folders, as they are now and were lately.
 
     An object that is in the dumps no more stays known for REMEMBERED_S to twice that. Dumps are
@@ -67,19 +67,6 @@ class EntitiesFiles:
                 before, since = since, Inventory((), ())
             self._reading = self._thread.submit(_read, self._paths, before, since)
         return None
-
-    def __enter__(self) -> Self:
-        """Return the table itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self.close()
 
     def close(self) -> None:
         """End the thread; what it is reading is of no use any more."""

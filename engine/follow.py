@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -23,12 +23,12 @@ from framewalk.engine.capture import (
     open_capture,
     open_digesting,
 )
+from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from framewalk.engine.capture import DigestingFile, Place
 
@@ -57,7 +57,7 @@ class Damage:
         )
 
 
-class GrowingCapture:
+class GrowingCapture(Closing):
     """Reads a capture of CAPTURE_SCHEMA from `known` on, or from its start, as it grows.
 
     Each record batch must carry its digest (`batch_digest`), as those of the spool do.
@@ -73,19 +73,6 @@ class GrowingCapture:
         self._file = open_digesting(path)
         if known is not None:
             self._skip(known)
-
-    def __enter__(self) -> Self:
-        """Return the capture itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
     @property
     def position(self) -> CapturePosition:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.capture import CAPTURE_SUFFIX, CaptureBatch, captures_in
+from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.follow import END_MARKER, Damage, GrowingCapture
 from framewalk.engine.pipeline import first_phase, pieces, regroup
@@ -24,7 +25,6 @@ from framewalk.engine.streams import Carried
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from framewalk.engine.capture import CapturePosition
     from framewalk.engine.entities import Entities
@@ -68,7 +68,7 @@ class _Pending:
         return sum(found.counters.logs for found in self.found)
 
 
-class SpoolFollower:
+class SpoolFollower(Closing):
     """Commits what becomes whole in the segments of a folder.
 
     Segments are written one after the other, in the order of their names: where there is a later
@@ -133,19 +133,6 @@ class SpoolFollower:
             del self._stored_at_s[path]
             removed.append(path)
         return removed
-
-    def __enter__(self) -> Self:
-        """Return the follower itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self.close()
 
     def close(self) -> None:
         """Close all files."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
 
 from framewalk.engine.capture import CapturePosition
+from framewalk.engine.closing import Closing
 from framewalk.engine.compact import Compacted, Compactor
 from framewalk.engine.errors import StoreError
 from framewalk.engine.states import MINUTE
@@ -48,7 +49,6 @@ from framewalk.engine.views import BUCKET, states_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     import polars as pl
 
@@ -96,7 +96,7 @@ class Reached(NamedTuple):
     positions: Sequence[CapturePosition]
 
 
-class Store:
+class Store(Closing):
     """A DuckDB file with the tables and views of this version.
 
     Open it with a plan to write; the file is made if it is not there, and ":memory:" is a store
@@ -131,19 +131,6 @@ class Store:
         A cursor sees what was committed, and does not hold up commits and compaction.
         """
         return self._connection
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Write the log of changes into the file and close it."""

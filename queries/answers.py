@@ -7,16 +7,14 @@ form says at its end whether rows were left out; an answer that breaks off says 
 from __future__ import annotations
 
 import json
-import math
 import re
-from datetime import date, time
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 
 from framewalk.engine.errors import InputError
 from framewalk.engine.views import quoted
+from framewalk.queries.json_values import as_json, plain, unique_names
 from framewalk.queries.sql_protocol import QUERY_PLACE
 
 if TYPE_CHECKING:
@@ -215,53 +213,6 @@ def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(buffer)
 
 
-def unique_names(columns: Sequence[str]) -> list[str]:
-    """Name repeated columns a, a_1, a_2, past the names that other columns have."""
-    names: list[str] = []
-    for column in columns:
-        name, number = column, 0
-        while name in names or (number and name in columns):
-            number += 1
-            name = f"{column}_{number}"
-        names.append(name)
-    return names
-
-
 def _record(names: Sequence[str], row: Sequence[Any]) -> str:
-    plain = [value if type(value) in _PLAIN_TYPES else _plain(value) for value in row]
-    return _encode(dict(zip(names, plain, strict=True)))
-
-
-def as_json(value: object) -> str:
-    """Return a value of DuckDB as JSON."""
-    return _encode(_plain(value))
-
-
-def _plain(value: object) -> object:
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case dict():
-            return {_as_key(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() | Decimal():
-            return _as_number(value)
-    return _as_word(value)
-
-
-def _as_number(value: float | Decimal) -> float | None:
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value)
-    return float(value) if math.isfinite(value) else None
-
-
-def _as_word(value: object) -> str:
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _as_key(key: object) -> str:
-    plain = _plain(key)
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    values = [value if type(value) in _PLAIN_TYPES else plain(value) for value in row]
+    return _encode(dict(zip(names, values, strict=True)))

@@ -679,7 +679,7 @@ def test_hostile_names_are_shown_as_they_are(scene: Scene) -> None:
         ["replay"],
         ["replay", "x.capture.arrows", "--store", "x.duckdb"],
         ["replay", "x.capture.arrows", "-e", "x", "-s", "x.duckdb", "--commit-logs", "-1"],
-        ["sql", "FROM metrics"],
+        ["sql"],
         ["sql", "FROM metrics", "--store", "x.duckdb", "--format", "xml"],
         ["generate", "nowhere"],
         ["generate", "bookinfo", "--duration", "-1"],
