@@ -51,6 +51,11 @@ class EntitiesFiles(Closing):
         """The newest table."""
         return self._known.entities
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether dumps are being read, or have been and were not taken yet."""
+        return self._reading is not None
+
     def refresh(self, now_s: float) -> EntitiesError | None:
         """Take what was read, and begin to read what has changed; never waits for it.
 

@@ -55,7 +55,7 @@ class EngineChild:
         """Keep an engine running until `finish`.
 
         Raises EngineError where the first one says that it cannot work: its store is in use, a
-        definition is wrong. Later ones are tried again and again.
+        definition is wrong. Whatever else ends an engine, receiving goes on.
         """
         delay_s = _FIRST_DELAY_S
         while True:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _LOCK_PATIENCE_S: Final = 5
 _LOCK_RETRY_S: Final = 0.1
 _READ_BYTES: Final = 1 << 16
+# What DuckDB may hold; what needs more goes to disk beside the store.
+_DUCKDB_MEMORY: Final = "384MiB"
+_QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
 # Sorts after the name of every segment.
 _EVERY_SEGMENT: Final = "~"
@@ -62,6 +65,13 @@ def main() -> None:
         _work(options, report, finish)
     except FramewalkError as error:
         report.fail(str(error))
+        sys.exit(1)
+    except Exception as error:
+        if "FRAMEWALK_TRACEBACK" in os.environ:
+            raise
+        remedy = "please report it with what FRAMEWALK_TRACEBACK=1 prints"
+        bug = f"{type(error).__name__}: {error}"
+        tell(logging.ERROR, "this is a bug in framewalk", error=bug, remedy=remedy)
         sys.exit(1)
 
 
@@ -85,6 +95,7 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
     with ExitStack() as stack:
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
         store = stack.enter_context(_open_store(options, _plan(options)))
+        store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
         if options.sql is not None:
             report.set(sql_port=stack.enter_context(_sql_served(options.sql, store)))
         follower = stack.enter_context(
@@ -141,7 +152,8 @@ class _Engine:
 
     def _refresh_entities(self) -> None:
         every_s = self._options.entities_reload_s
-        if not every_s or self._looked_s - self._entities_s < every_s:
+        is_due = bool(every_s) and self._looked_s - self._entities_s >= every_s
+        if not is_due and not self._entities.is_reading:
             return
         self._entities_s = self._looked_s
         before = self._entities.entities
@@ -190,6 +202,7 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[int]:
         max_rows=sql.max_rows,
         timeout_s=sql.timeout_s,
         certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
+        memory_bytes=_QUERY_MEMORY_BYTES,
     )
     server = SqlServer(store.connection, store.path, options)
     server.start()
@@ -233,7 +246,7 @@ class _Report:
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.set(
             unread_bytes=unread_bytes,
-            store_bytes=options.store_path.stat().st_size,
+            store_bytes=_store_bytes(options.store_path),
             memory_bytes=_memory_bytes(),
             cpu_s=used.ru_utime + used.ru_stime,
         )
@@ -247,6 +260,11 @@ class _Report:
     def _write(self) -> None:
         sys.stdout.buffer.write(self._status.as_line())
         sys.stdout.buffer.flush()
+
+
+def _store_bytes(path: Path) -> int:
+    log = path.with_name(f"{path.name}.wal")
+    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
 
 def _memory_bytes() -> int:
