@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from framewalk.receiver.limits import InFlight, Limit, LimitError
 from framewalk.receiver.spool import SpoolFullError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from framewalk.receiver.limits import StreamShare
     from framewalk.receiver.spool import Spool
     from framewalk.receiver.telemetry import Telemetry
+
+
+class Received(NamedTuple):
+    """What came of a stream at once: whole messages, and how much of the next one is held."""
+
+    messages: Sequence[bytes]
+    partial_bytes: int = 0
 
 
 class _Kept(NamedTuple):
@@ -38,11 +46,15 @@ class Collector:
     telemetry: Telemetry
     longest_stream_s: float = 120
 
-    async def collect(self, messages: AsyncIterator[bytes]) -> None:
-        """Keep one stream; `messages` raises if the stream breaks off, and it is not kept then."""
+    async def collect(self, received: AsyncIterator[Received]) -> None:
+        """Keep one stream; `received` raises if the stream breaks off, and it is not kept then.
+
+        Nothing is done per message that can be done per Received: a message's time is that of the
+        bytes that completed it.
+        """
         started_s = time.perf_counter()
         try:
-            kept = await self._keep(messages)
+            kept = await self._keep(received)
         except LimitError as error:
             self.telemetry.refused(error.reason)
             raise
@@ -58,10 +70,10 @@ class Collector:
         else:
             self.telemetry.repeated_stream()
 
-    async def _keep(self, messages: AsyncIterator[bytes]) -> _Kept:
+    async def _keep(self, received: AsyncIterator[Received]) -> _Kept:
         share = self.in_flight.open_stream()
         try:
-            taken, received_at_ns = await self._read(messages, share)
+            taken, received_at_ns = await self._read(received, share)
             is_new = True
             if taken:
                 is_new = await asyncio.wrap_future(self.spool.append(taken, received_at_ns))
@@ -70,16 +82,17 @@ class Collector:
             share.close()
 
     async def _read(
-        self, messages: AsyncIterator[bytes], share: StreamShare
+        self, received: AsyncIterator[Received], share: StreamShare
     ) -> tuple[list[bytes], list[int]]:
         taken: list[bytes] = []
         received_at_ns: list[int] = []
         try:
             async with asyncio.timeout(self.longest_stream_s):
-                async for message in messages:
-                    share.add(len(message))
-                    taken.append(message)
-                    received_at_ns.append(time.time_ns())
+                async for messages, partial_bytes in received:
+                    count = len(messages)
+                    share.add(count, sum(map(len, messages)), partial_bytes)
+                    taken += messages
+                    received_at_ns += repeat(time.time_ns(), count)
         except TimeoutError as error:
             problem = f"the stream took longer than {self.longest_stream_s:g} s"
             raise LimitError(Limit.STREAM_TIME, problem) from error

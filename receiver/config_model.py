@@ -32,6 +32,7 @@ from framewalk.receiver.config_types import (
     SecondsOrZero,
     Token,
 )
+from framewalk.receiver.transport import TransportKind
 
 CORE: Final = "core"
 SHARING_SERVER: Final = "receiver-sharing-server"
@@ -117,6 +118,7 @@ class Core(GrpcBlock):
     port: Port = Field(alias="gRPCPort")
     max_message_bytes: MessageBytes = Field(alias="maxMessageSize")
     tls_trusted_ca_path: OptionalPath = Field(alias="gRPCSslTrustedCAPath")
+    grpc_transport: TransportKind = Field(alias="grpcTransport")
     metrics_ttl_days: Days = Field(alias="metricsDataTTL")
     drain_timeout_s: Seconds = Field(alias="drainTimeoutSeconds")
 

@@ -1,15 +1,9 @@
-"""The transport: grpcio's asyncio server in front of the services.
-
-Nothing here looks into a message; requests and answers are bytes. Another transport would call
-the same Collector and the same table of unary methods.
-"""
+"""The transport on grpcio's asyncio server. Messages are not looked into: they are bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
-import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -18,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from framewalk.engine.errors import InputError
+from framewalk.receiver.collect import Received
 from framewalk.receiver.limits import LimitError
 from framewalk.receiver.services import (
     COLLECT,
@@ -27,6 +22,8 @@ from framewalk.receiver.services import (
     BadRequestError,
 )
 from framewalk.receiver.spool import SpoolFullError
+from framewalk.receiver.tls import TlsFiles
+from framewalk.receiver.transport import AUTHENTICATION, WRONG_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
     from framewalk.receiver.collect import Collector
     from framewalk.receiver.config import GrpcServer, Tls
 
-_LOG: Final = logging.getLogger(__name__)
-_AUTHENTICATION: Final = "authentication"
 # A sender that says nothing is asked whether it is there, and given up if it does not answer.
 _KEEPALIVE_MS: Final = 30_000
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
@@ -104,10 +99,10 @@ class GrpcTransport:
         return NOTHING
 
 
-async def _until_end(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+async def _until_end(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Received]:
     """Yield a stream's messages; raise CancelledError if it broke off."""
     async for message in messages:
-        yield message
+        yield Received((message,))
     # For a stream that broke off, grpcio ends the messages as for a whole one, and cancels the call
     # a moment later. Headers go through the same queue: once they are sent, it is known which.
     await context.send_initial_metadata(())
@@ -157,18 +152,18 @@ class _TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith("/grpc.health.v1."):
             return handler
-        shown = dict(handler_call_details.invocation_metadata).get(_AUTHENTICATION, "")
+        shown = dict(handler_call_details.invocation_metadata).get(AUTHENTICATION, "")
         shown = shown.encode() if isinstance(shown, str) else shown
         if hmac.compare_digest(shown, self._token):
             return handler
         if not handler.request_streaming:
             return _REFUSE
-        self._on_refused(_AUTHENTICATION)
+        self._on_refused(AUTHENTICATION)
         return _REFUSE_STREAM
 
 
 async def _refuse(_request: object, context: _Context) -> bytes:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the authentication token is wrong")
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, WRONG_TOKEN)
     return NOTHING
 
 
@@ -193,63 +188,14 @@ def _channel_options(options: GrpcServer) -> list[tuple[str, int]]:
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
     """Return credentials that follow the files when they change."""
-    watched = _TlsFiles(tls)
+    files = TlsFiles(tls)
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        key, chain, roots = files.pem()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
+
     return grpc.dynamic_ssl_server_credentials(
-        watched.configuration(),
-        watched.changed,
+        read(),
+        lambda: files.if_changed(read),
         require_client_authentication=tls.trusted_ca_path is not None,
     )
-
-
-class _TlsFiles:
-    """Reads key and certificates again when a file has changed."""
-
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        self._stamps = self._stat()
-
-    def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return what is in the files now; raise InputError if it is of no use."""
-        self._check()
-        chain = (self._tls.key_path.read_bytes(), self._tls.certificate_chain_path.read_bytes())
-        trusted = self._tls.trusted_ca_path
-        roots = trusted.read_bytes() if trusted is not None else None
-        return grpc.ssl_server_certificate_configuration([chain], roots)
-
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None where the files are as they were.
-
-        Half-replaced or wrong files change nothing: the old certificate serves until the next
-        change.
-        """
-        try:
-            stamps = self._stat()
-            if stamps == self._stamps:
-                return None
-            self._stamps = stamps
-            configuration = self.configuration()
-        except (OSError, InputError) as error:
-            _LOG.warning("TLS files changed and cannot be used", extra={"facts": {"error": error}})
-            return None
-        _LOG.info("TLS files read again")
-        return configuration
-
-    def _check(self) -> None:
-        chain, key = self._tls.certificate_chain_path, self._tls.key_path
-        trusted = self._tls.trusted_ca_path
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            # A key under a password is of no use: nobody is asked for it.
-            context.load_cert_chain(chain, key, password="")
-        except ssl.SSLError as error:
-            problem = f"this is no PEM certificate of the key {key}"
-            raise InputError(chain, problem, "give a key and its certificate") from error
-        try:
-            context.load_verify_locations(trusted) if trusted is not None else None
-        except ssl.SSLError as error:
-            raise InputError(trusted or "", "this is no PEM certificate", "give one") from error
-
-    def _stat(self) -> list[tuple[int, int]]:
-        paths = [self._tls.key_path, self._tls.certificate_chain_path, self._tls.trusted_ca_path]
-        stats = [path.stat() for path in paths if path is not None]
-        return [(stat.st_mtime_ns, stat.st_ino) for stat in stats]

@@ -46,32 +46,46 @@ class InFlight:
             message = f"{self.max_streams:,} streams are open, the most allowed"
             raise LimitError(Limit.STREAMS, message)
         self.streams += 1
+        return StreamShare(self, counted_streams=1)
+
+    def open_request(self) -> StreamShare:
+        """Make room for a request that is no stream: its bytes count, and nothing else."""
         return StreamShare(self)
 
 
 @dataclass(slots=True)
 class StreamShare:
-    """What one stream holds of the limits; give it back with `close`."""
+    """What one stream holds of the limits; give it back with `close`.
+
+    `size_bytes` is the content of its whole messages.
+    """
 
     total: InFlight
+    counted_streams: int = 0
     size_bytes: int = 0
     held_bytes: int = 0
+    _partial_bytes: int = 0
 
-    def add(self, size_bytes: int) -> None:
-        """Count one more message; raise LimitError where there is no room for it."""
-        held_bytes = size_bytes + MESSAGE_OVERHEAD_BYTES
-        if self.total.size_bytes + held_bytes > self.total.max_bytes:
+    def add(self, messages: int, size_bytes: int, partial_bytes: int) -> None:
+        """Count more whole messages, and what has come of the next one in place of what had.
+
+        Raises LimitError where there is no room for it.
+        """
+        more_bytes = size_bytes + messages * MESSAGE_OVERHEAD_BYTES
+        more_bytes += partial_bytes - self._partial_bytes
+        if self.total.size_bytes + more_bytes > self.total.max_bytes:
             message = f"{self.total.max_bytes:,} bytes are in flight, the most allowed"
             raise LimitError(Limit.BYTES_IN_FLIGHT, message)
-        if self.size_bytes + size_bytes > LARGEST_STREAM_BYTES:
+        if self.size_bytes + size_bytes + partial_bytes > LARGEST_STREAM_BYTES:
             message = f"the stream is larger than {LARGEST_STREAM_BYTES:,} bytes"
             raise LimitError(Limit.STREAM_BYTES, message)
-        self.total.size_bytes += held_bytes
-        self.held_bytes += held_bytes
+        self.total.size_bytes += more_bytes
+        self.held_bytes += more_bytes
         self.size_bytes += size_bytes
+        self._partial_bytes = partial_bytes
 
     def close(self) -> None:
         """Give back what the stream holds."""
         self.total.size_bytes -= self.held_bytes
-        self.total.streams -= 1
+        self.total.streams -= self.counted_streams
         self.held_bytes = 0

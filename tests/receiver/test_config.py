@@ -365,6 +365,7 @@ OTHER: dict[str, str] = {
     "batch": "never",
     "text": "json",
     "info": "debug",
+    "uvicorn": "grpcio",
     "127.0.0.1": "127.0.0.2",
     "0.0.0.0": "127.0.0.2",  # noqa: S104 - replaced
 }

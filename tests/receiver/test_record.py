@@ -3,195 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+from recording import (
+    DEADLINE_S,
+    Authority,
+    Messages,
+    OpenStream,
+    Server,
+    Start,
+    collect,
+    collect_over_tls,
+    free_port,
+    health,
+    needs_openssl,
+    on_both_transports,
+    own_connection,
+    recorded,
+    refusal,
+    stream,
+    unary,
+    wait_until,
+)
 
 from framewalk.engine.capture import CaptureReader
 from framewalk.engine.wire.process_pb2 import EBPFProcessReportList, EBPFReportProcessDownstream
-from framewalk.receiver.collect import Collector
+from framewalk.receiver.collect import Collector, Received
 from framewalk.receiver.limits import InFlight, LimitError
 from framewalk.receiver.spool import Spool, SpoolOptions, segments
 from framewalk.receiver.telemetry import Telemetry
 
-FRAMEWALK = Path(sys.executable).with_name("framewalk")
-COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
-DEADLINE_S = 20
+pytest_plugins = ["servers"]
+
 TOKEN = "s3cret token"  # noqa: S105 - of a test
-
-Messages = list[bytes]
-
-
-class Server:
-    """A running `framewalk record`, with the lines that it logs."""
-
-    def __init__(self, spool: Path, port: int = 0, **environment: str) -> None:
-        self.spool = spool
-        known = {"FRAMEWALK_LOG_FORMAT": "json", "SW_TELEMETRY": "none"}
-        if "SW_TELEMETRY_PROMETHEUS_PORT" in environment:
-            known["SW_TELEMETRY"] = "prometheus"
-        self.process = subprocess.Popen(
-            [FRAMEWALK, "record", "--port", str(port), "--spool", str(spool)],
-            env=os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1"} | known | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.environment = environment
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stderr:
-            self.lines.extend(iter(stderr.readline, ""))
-
-    def find(self, event: str) -> dict[str, str]:
-        told = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
-        return next((one for one in told if one["event"] == event), {})
-
-    def wait_for(self, event: str) -> dict[str, str]:
-        wait_until(lambda: self.find(event) or self.process.poll() is not None)
-        assert self.find(event), self.lines
-        return self.find(event)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.wait_for('ready')['port']}"
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        code = self.process.wait(DEADLINE_S)
-        self._reader.join(DEADLINE_S)
-        return code
-
-    def metrics(self) -> dict[str, float]:
-        self.wait_for("ready")
-        port = int(self.environment["SW_TELEMETRY_PROMETHEUS_PORT"])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
-        samples = [line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#"]
-        return {name: float(value) for name, value in samples}
-
-
-Start = Callable[..., Server]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    servers: list[Server] = []
-
-    def start_one(spool: Path = tmp_path / "spool", port: int = 0, **environment: str) -> Server:
-        servers.append(Server(spool, port, **environment))
-        return servers[-1]
-
-    yield start_one
-    for server in servers:
-        server.stop(signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all tests that leave it as it was."""
-    port = str(free_port())
-    server = Server(tmp_path_factory.mktemp("shared"), SW_TELEMETRY_PROMETHEUS_PORT=port)
-    yield server
-    server.stop(signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.01)
-
-
-def call_of(channel: grpc.Channel) -> Any:  # noqa: ANN401 - grpc has no types
-    return channel.stream_unary(COLLECT, None, None)
-
-
-def collect(address: str, messages: Messages, token: str | None = None) -> bytes:
-    metadata = [("authentication", token)] if token else []
-    with grpc.insecure_channel(address) as channel:
-        answer = call_of(channel)(iter(messages), timeout=DEADLINE_S, metadata=metadata)
-    assert isinstance(answer, bytes)
-    return answer
-
-
-def refusal(address: str, messages: Messages, token: str | None = None) -> tuple[str, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        collect(address, messages, token)
-    return caught.value.code().name, caught.value.details()
-
-
-class OpenStream:
-    """A stream that sends its messages and ends when told."""
-
-    def __init__(self, channel: grpc.Channel, messages: Messages) -> None:
-        self._messages = messages
-        self._end = threading.Event()
-        self.future = call_of(channel).future(self._send())
-
-    def _send(self) -> Iterator[bytes]:
-        yield from self._messages
-        self._end.wait(DEADLINE_S)
-
-    def finish(self) -> bytes:
-        self._end.set()
-        return bytes(self.future.result(DEADLINE_S))
-
-    def break_off(self) -> None:
-        self.future.cancel()
-        self._end.set()
-
-
-def stream(name: str, messages: int = 5, size_bytes: int = 30) -> Messages:
-    return [f"{name}/{seq}/".encode().ljust(size_bytes, b".") for seq in range(messages)]
-
-
-def recorded(spool: Path) -> list[Messages]:
-    """All streams in the spool, sorted, after a check that each counts its messages from 0."""
-    streams: dict[tuple[Path, int], Messages] = {}
-    for path in segments(spool):
-        with CaptureReader(path) as reader:
-            for batch in reader:
-                columns = [batch.messages[name].to_pylist() for name in ("stream", "seq")]
-                rows = zip(*columns, batch.messages["message"].to_pylist(), strict=True)
-                for number, seq, message in rows:
-                    messages = streams.setdefault((path, number), [])
-                    assert seq == len(messages)
-                    messages.append(message)
-    return sorted(streams.values())
 
 
 # Receiving
 
 
+@on_both_transports
 def test_what_is_recorded_is_what_was_sent(start: Start) -> None:
     server = start()
     sent = [stream("a"), [b"\xff no message at all", b"", b"x" * 100_000], stream("b", 2_000)]
@@ -207,15 +66,17 @@ def test_what_is_recorded_is_what_was_sent(start: Start) -> None:
         assert reader.warning is None
 
 
+@on_both_transports
 def test_two_hundred_streams_at_once(shared: Server) -> None:
     sent = [stream(f"many {number}", 20) for number in range(200)]
-    with grpc.insecure_channel(shared.address) as channel:
-        opened = [OpenStream(channel, messages) for messages in sent]
+    with own_connection(shared) as one, own_connection(shared) as other:
+        opened = [OpenStream((one, other)[number % 2], sent[number]) for number in range(200)]
         wait_until(lambda: shared.metrics()["framewalk_open_streams"] == 200)
         assert [one.finish() for one in opened] == [b""] * 200
     assert [one for one in recorded(shared.spool) if one[0].startswith(b"many")] == sorted(sent)
 
 
+@on_both_transports
 def test_a_stream_that_breaks_off_is_not_kept(shared: Server) -> None:
     before = shared.metrics()["k8s_als_error_streams"]
     with grpc.insecure_channel(shared.address) as channel:
@@ -287,6 +148,7 @@ def test_a_torn_tail_is_told_at_the_start(start: Start) -> None:
     assert recorded(server.spool) == [stream("a"), stream("b")]
 
 
+@on_both_transports
 def test_garbage_instead_of_http2_is_cut_off(shared: Server) -> None:
     host, port = shared.address.split(":")
     for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01" * 100, b"\0" * 10_000):
@@ -303,6 +165,7 @@ def test_garbage_instead_of_http2_is_cut_off(shared: Server) -> None:
 # Limits
 
 
+@on_both_transports
 def test_over_a_limit_the_answer_is_no_at_once(start: Start) -> None:
     server = start(
         SW_CORE_GRPC_MAX_MESSAGE_SIZE="50000",
@@ -346,8 +209,8 @@ def test_over_the_budget_streams_are_refused_until_there_is_room(start: Start) -
 
 
 def test_a_stream_that_takes_too_long_is_refused(tmp_path: Path) -> None:
-    async def one_byte_and_no_more() -> AsyncIterator[bytes]:
-        yield b"x"
+    async def one_byte_and_no_more() -> AsyncIterator[Received]:
+        yield Received([b"x"])
         await asyncio.get_running_loop().create_future()
 
     spool = Spool(SpoolOptions(tmp_path))
@@ -362,6 +225,7 @@ def test_a_stream_that_takes_too_long_is_refused(tmp_path: Path) -> None:
 # The other services
 
 
+@on_both_transports
 def test_every_process_gets_an_id_that_stays(shared: Server) -> None:
     report = EBPFProcessReportList(ebpfAgentID="agent")
     for pid, name in ((1, "a"), (2, "a"), (2, "b")):
@@ -385,12 +249,7 @@ def report_processes(server: Server, report: EBPFProcessReportList) -> EBPFRepor
     return EBPFReportProcessDownstream.FromString(answer)
 
 
-def unary(server: Server, method: str, request: bytes) -> bytes:
-    with grpc.insecure_channel(server.address) as channel:
-        call = channel.unary_unary(f"/skywalking.v3.{method}", None, None)
-        return bytes(call(request, timeout=DEADLINE_S))
-
-
+@on_both_transports
 def test_rover_is_told_that_there_is_nothing_to_do(shared: Server) -> None:
     for method in (
         "EBPFProcessService/keepAlive",
@@ -414,6 +273,7 @@ def test_rover_is_told_that_there_is_nothing_to_do(shared: Server) -> None:
 # Security
 
 
+@on_both_transports
 def test_without_the_token_nothing_is_taken(start: Start) -> None:
     server = start(SW_AUTHENTICATION=TOKEN)
     for wrong in (None, "wrong", TOKEN + "x", TOKEN[:-1]):
@@ -430,60 +290,7 @@ def test_without_the_token_nothing_is_taken(start: Start) -> None:
     assert TOKEN not in "".join(server.lines)
 
 
-def health(address: str) -> int:
-    with grpc.insecure_channel(address) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
-        return int(check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S).status)
-
-
-needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="certificates are made by the openssl command"
-)
-
-
-class Authority:
-    """A certificate authority in a folder, which makes keys with certificates."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self.certificate = folder / "ca.crt"
-        self._run("req", "-x509", *self._key("ca"), "-out", "ca.crt", "-subj", "/CN=ca")
-
-    def make(self, name: str, days: int = 1) -> tuple[Path, Path]:
-        """Return the files of a key and its certificate."""
-        self._run("req", *self._key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        extensions = self._folder / "extensions"
-        extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        self._run(
-            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days)),
-            *("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions"),
-        )
-        return self._folder / f"{name}.key", self._folder / f"{name}.crt"
-
-    @staticmethod
-    def _key(name: str) -> list[str]:
-        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        return [*curve, "-nodes", "-keyout", f"{name}.key"]
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True)
-
-
-def collect_over_tls(
-    server: Server, authority: Authority, messages: Messages, own: tuple[Path, Path] | None = None
-) -> str:
-    """Send a stream and return the name of the status."""
-    key, chain = (path.read_bytes() for path in own) if own else (None, None)
-    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, chain)
-    with grpc.secure_channel(server.address, credentials) as channel:
-        try:
-            call_of(channel)(iter(messages), timeout=DEADLINE_S)
-        except grpc.RpcError as error:
-            return str(error.code().name)
-    return "OK"
-
-
+@on_both_transports
 @needs_openssl
 def test_tls_follows_its_files(start: Start, tmp_path: Path) -> None:
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
@@ -511,6 +318,7 @@ def test_tls_follows_its_files(start: Start, tmp_path: Path) -> None:
     assert server.find("TLS files read again")
 
 
+@on_both_transports
 @needs_openssl
 def test_mutual_tls_asks_for_a_certificate(start: Start, tmp_path: Path) -> None:
     ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
@@ -528,6 +336,7 @@ def test_mutual_tls_asks_for_a_certificate(start: Start, tmp_path: Path) -> None
     assert recorded(server.spool) == [stream("c")]
 
 
+@on_both_transports
 @needs_openssl
 def test_a_key_without_its_certificate_is_told_at_the_start(start: Start, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
@@ -543,6 +352,7 @@ def test_a_key_without_its_certificate_is_told_at_the_start(start: Start, tmp_pa
 # Life cycle
 
 
+@on_both_transports
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_is_open(start: Start, number: signal.Signals) -> None:
     server = start(FRAMEWALK_SPOOL_FSYNC="never", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()))
@@ -553,13 +363,14 @@ def test_a_stop_finishes_what_is_open(start: Start, number: signal.Signals) -> N
         wait_until(lambda: server.metrics()["framewalk_open_streams"] == 1)
         collect(server.address, stream("meanwhile"))
         server.process.send_signal(number)
-        assert server.wait_for("draining")["signal"] == number.name
+        assert server.wait_for("draining")["reason"] == number.name
         assert opened.finish() == b""
     assert server.wait() == 0
     assert server.find("stopped")
     assert recorded(server.spool) == [stream("before"), stream("meanwhile"), stream("open", 500)]
 
 
+@on_both_transports
 def test_a_stop_does_not_wait_for_ever(start: Start) -> None:
     server = start(
         FRAMEWALK_DRAIN_TIMEOUT_SECONDS="0.2", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port())
@@ -573,6 +384,7 @@ def test_a_stop_does_not_wait_for_ever(start: Start) -> None:
     assert recorded(server.spool) == [stream("whole")]
 
 
+@on_both_transports
 def test_one_process_a_spool_and_one_a_port(start: Start, tmp_path: Path) -> None:
     first = start()
     port = int(first.wait_for("ready")["port"])
@@ -598,6 +410,7 @@ def test_a_wrong_configuration_is_told_before_anything_starts(start: Start) -> N
     assert not server.spool.exists()
 
 
+@on_both_transports
 def test_many_senders_are_all_counted_once(start: Start) -> None:
     server = start(
         FRAMEWALK_SPOOL_SEGMENT_BYTES="20000", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port())

@@ -1,0 +1,188 @@
+"""uvicorn's HTTP/2 connection, with what a server of senders that never send twice needs.
+
+Beyond uvicorn 0.54: a request that ends with its headers is seen to end, a caller that does not
+read is not read from, a stream that is answered early is reset, a caller is sent to a new
+connection in time (at a stop as well), and what is no HTTP/2 gets an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    import zttp
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+_LOG: Final = logging.getLogger(__name__)
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_PREFACE_TIMEOUT_S: Final = 20
+# How long a connection that was told to end may take to hear of it, and to end by itself.
+_LINGER_S: Final = 0.5
+_SAID_TO_OTHERS: Final = b"This is a gRPC server: it takes HTTP/2 only.\n"
+_ANSWER_TO_OTHERS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_SAID_TO_OTHERS), _SAID_TO_OTHERS)
+)
+# What zttp takes on a connection at once, and says in its settings.
+_MOST_CALLS: Final = 128
+# After 4,096 calls in all, or 256 that were reset, zttp ends a connection with those under way on
+# it. Before that, the caller is sent to a new one.
+_CALLS_IN_ALL: Final = 2048
+_RESETS_IN_ALL: Final = 96
+_SETTINGS_FRAME: Final = struct.Struct(">3sBBIHI")
+_MAX_CONCURRENT_STREAMS: Final = 3
+_NO_ERROR: Final = 0
+_PROTOCOL_ERROR: Final = 1
+_REFUSED_STREAM: Final = 7
+
+
+class GrpcConnection(ZttpH2Protocol):
+    """One connection, with at most `max_calls` open at once; `on_lost` hears of its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        loop: asyncio.AbstractEventLoop,
+        max_calls: int | None,
+        on_lost: Callable[[], None],
+    ) -> None:
+        super().__init__(config, server_state, {}, loop)
+        self._max_calls = min(max_calls or _MOST_CALLS, _MOST_CALLS)
+        self._on_lost = on_lost
+        self._preface: bytes | None = b""
+        self._is_ending = False
+        self._calls = 0
+        self._resets = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the caller to speak HTTP/2; one that says nothing is given up soon."""
+        self.transport = transport
+        self.connections.add(self)
+        self.timeout_keep_alive_task = self.loop.call_later(_PREFACE_TIMEOUT_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, and say so."""
+        super().connection_lost(exc)
+        self._on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what comes; what cannot be HTTP/2 costs the connection, and no other."""
+        if self._preface is not None:
+            data = self._preface + data
+            if not data.startswith(_PREFACE[: len(data)]):
+                self._answer_to_others()
+                return
+            if len(data) < len(_PREFACE):
+                self._preface = data
+                return
+            self._begin()
+        try:
+            super().data_received(data)
+        except Exception:  # noqa: BLE001 - whatever it is, other connections go on
+            _LOG.exception("connection failed", extra={"facts": {"peer": self.client}})
+            self.transport.abort()
+
+    def _begin(self) -> None:
+        self._preface = None
+        super().connection_made(self.transport)
+        self.flow = _Flow(self.transport)
+        if self._max_calls < _MOST_CALLS:
+            setting = (_MAX_CONCURRENT_STREAMS, self._max_calls)
+            self.transport.write(_SETTINGS_FRAME.pack(b"\0\0\x06", 4, 0, 0, *setting))
+
+    def handle_request(self, event: zttp.Request) -> None:
+        """Begin a call, or refuse it in a way that lets the caller try again elsewhere."""
+        self._calls += 1
+        if self.shutdown_requested or len(self.cycles) >= self._max_calls:
+            self._reset(event.stream_id, _REFUSED_STREAM)
+        elif not (event.path.isascii() and event.method.isascii()):
+            self._reset(event.stream_id, _PROTOCOL_ERROR)
+        else:
+            super().handle_request(event)
+            if event.end_stream:
+                # No event comes for the end of a request that has headers only.
+                cycle = self.cycles[event.stream_id]
+                cycle.more_body = False
+                cycle.message_event.set()
+        self._renew()
+
+    def handle_rst_stream(self, event: zttp.RstStream) -> None:
+        """End a call that its caller gave up."""
+        super().handle_rst_stream(event)
+        self._resets += 1
+        self._renew()
+
+    def _renew(self) -> None:
+        is_worn = self._calls >= _CALLS_IN_ALL or self._resets >= _RESETS_IN_ALL
+        if is_worn and not self.shutdown_requested:
+            self.shutdown()
+
+    def on_response_complete(self, stream_id: int) -> None:
+        """End a call; a caller that is not done sending is told not to go on."""
+        cycle = self.cycles.get(stream_id)
+        is_cut = cycle is not None and cycle.more_body and not cycle.disconnected
+        if is_cut and not self.transport.is_closing():
+            self._reset(stream_id, _NO_ERROR)
+            self.flush()
+        super().on_response_complete(stream_id)
+
+    def shutdown(self) -> None:
+        """Say that no more calls are taken; the connection ends after the last one."""
+        self.shutdown_requested = True
+        if self._preface is not None:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.conn.close()
+            self.flush()
+            if not self.cycles:
+                self._close_connection()
+
+    def _close_connection(self) -> None:
+        """Say that the connection ends, and end it when the caller had time to hear of it.
+
+        Data that nobody reads would make the system reset the connection, and a call that crossed
+        the news on its way would fail, where it could be made again.
+        """
+        if self._is_ending or self.transport.is_closing():
+            return
+        self._is_ending = True
+        if not self.shutdown_requested:
+            self.shutdown_requested = True
+            self.conn.close()
+            self.flush()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _reset(self, stream_id: int, error_code: int) -> None:
+        self.conn.stream(stream_id).reset(error_code)
+
+    def _answer_to_others(self) -> None:
+        peer = self.transport.get_extra_info("peername")
+        _LOG.warning("connection is no HTTP/2", extra={"facts": {"peer": peer}})
+        self.transport.write(_ANSWER_TO_OTHERS)
+        self.transport.close()
+
+
+class _Flow(FlowControl):
+    """Does not read while the other side does not: answers would pile up."""
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.write_paused:
+            super().resume_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.resume_reading()

@@ -1,0 +1,232 @@
+"""A running `framewalk record`, ways to call it, and what is in its spool."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from framewalk.engine.capture import CaptureReader
+from framewalk.receiver.spool import segments
+
+FRAMEWALK = Path(sys.executable).with_name("framewalk")
+COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
+DEADLINE_S = 20
+
+Messages = list[bytes]
+
+
+class Server:
+    """A running `framewalk record`, with the lines that it logs."""
+
+    command = "record"
+
+    def __init__(
+        self, spool: Path, port: int = 0, *options: str | Path, **environment: str
+    ) -> None:
+        self.spool = spool
+        known = {"FRAMEWALK_LOG_FORMAT": "json", "SW_TELEMETRY": "none"}
+        if "SW_TELEMETRY_PROMETHEUS_PORT" in environment:
+            known["SW_TELEMETRY"] = "prometheus"
+        self.process = subprocess.Popen(
+            [FRAMEWALK, self.command, "--port", str(port), "--spool", str(spool), *options],
+            env=os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1"} | known | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.environment = environment
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            self.lines.extend(iter(stderr.readline, ""))
+
+    def find(self, event: str) -> dict[str, str]:
+        told = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return next((one for one in told if one["event"] == event), {})
+
+    def wait_for(self, event: str) -> dict[str, str]:
+        wait_until(lambda: self.find(event) or self.process.poll() is not None)
+        assert self.find(event), self.lines
+        return self.find(event)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.wait_for('ready')['port']}"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code
+
+    def metrics(self) -> dict[str, float]:
+        self.wait_for("ready")
+        port = int(self.environment["SW_TELEMETRY_PROMETHEUS_PORT"])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        samples = [line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in samples}
+
+
+Start = Callable[..., Server]
+# `shared` is of the transport that a test names, so a test of it must name one.
+on_uvicorn = pytest.mark.parametrize("transport", ["uvicorn"], scope="module")
+on_both_transports = pytest.mark.parametrize("transport", ["uvicorn", "grpcio"], scope="module")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    end_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.01)
+
+
+def call_of(channel: grpc.Channel) -> Any:  # noqa: ANN401 - grpc has no types
+    return channel.stream_unary(COLLECT, None, None)
+
+
+def own_connection(server: Server) -> grpc.Channel:
+    """Return a channel that shares its connection with no other channel."""
+    return grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
+
+
+def collect(address: str, messages: Messages, token: str | None = None) -> bytes:
+    metadata = [("authentication", token)] if token else []
+    with grpc.insecure_channel(address) as channel:
+        answer = call_of(channel)(iter(messages), timeout=DEADLINE_S, metadata=metadata)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def refusal(address: str, messages: Messages, token: str | None = None) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        collect(address, messages, token)
+    return caught.value.code().name, caught.value.details()
+
+
+class OpenStream:
+    """A stream that sends its messages and ends when told."""
+
+    def __init__(self, channel: grpc.Channel, messages: Messages) -> None:
+        self._messages = messages
+        self._end = threading.Event()
+        self.future = call_of(channel).future(self._send())
+
+    def _send(self) -> Iterator[bytes]:
+        yield from self._messages
+        self._end.wait(DEADLINE_S)
+
+    def finish(self) -> bytes:
+        self._end.set()
+        return bytes(self.future.result(DEADLINE_S))
+
+    def break_off(self) -> None:
+        self.future.cancel()
+        self._end.set()
+
+
+def stream(name: str, messages: int = 5, size_bytes: int = 30) -> Messages:
+    return [f"{name}/{seq}/".encode().ljust(size_bytes, b".") for seq in range(messages)]
+
+
+def recorded(spool: Path) -> list[Messages]:
+    """All streams in the spool, sorted, after a check that each counts its messages from 0."""
+    streams: dict[tuple[Path, int], Messages] = {}
+    for path in segments(spool):
+        with CaptureReader(path) as reader:
+            for batch in reader:
+                columns = [batch.messages[name].to_pylist() for name in ("stream", "seq")]
+                rows = zip(*columns, batch.messages["message"].to_pylist(), strict=True)
+                for number, seq, message in rows:
+                    messages = streams.setdefault((path, number), [])
+                    assert seq == len(messages)
+                    messages.append(message)
+    return sorted(streams.values())
+
+
+def unary(server: Server, method: str, request: bytes) -> bytes:
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(f"/skywalking.v3.{method}", None, None)
+        return bytes(call(request, timeout=DEADLINE_S))
+
+
+def health(address: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        return int(check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S).status)
+
+
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="certificates are made by the openssl command"
+)
+
+
+class Authority:
+    """A certificate authority in a folder, which makes keys with certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.certificate = folder / "ca.crt"
+        self._run("req", "-x509", *self._key("ca"), "-out", "ca.crt", "-subj", "/CN=ca")
+
+    def make(self, name: str, days: int = 1) -> tuple[Path, Path]:
+        """Return the files of a key and its certificate."""
+        self._run("req", *self._key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        extensions = self._folder / "extensions"
+        extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        self._run(
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days)),
+            *("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions"),
+        )
+        return self._folder / f"{name}.key", self._folder / f"{name}.crt"
+
+    @staticmethod
+    def _key(name: str) -> list[str]:
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        return [*curve, "-nodes", "-keyout", f"{name}.key"]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True)
+
+
+def collect_over_tls(
+    server: Server, authority: Authority, messages: Messages, own: tuple[Path, Path] | None = None
+) -> str:
+    """Send a stream and return the name of the status."""
+    key, chain = (path.read_bytes() for path in own) if own else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, chain)
+    with grpc.secure_channel(server.address, credentials) as channel:
+        try:
+            call_of(channel)(iter(messages), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
