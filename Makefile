@@ -11,6 +11,7 @@ DEV := $(VENV)/.dev
 BOOKINFO := fixtures/captures/bookinfo
 DEMO := build/demo.duckdb
 TYPED := engine receiver queries fixtures cli
+SIZE := large
 PROTOS := common access_log process profiling
 
 .PHONY: help
@@ -83,6 +84,18 @@ reference: $(READY) ## Make the pages of docs/reference from the tables of the l
 .PHONY: fixtures
 fixtures: $(READY) ## Generate the committed captures again
 	@$(BIN)/python -m framewalk.fixtures.committed
+
+.PHONY: bench
+bench: $(DEV) ## Measure everything (SIZE=large, medium or small), with ratios, as table and JSON
+	@$(BIN)/python benchmarks/bench.py --size $(SIZE)
+
+.PHONY: bench-small
+bench-small: $(DEV) ## Run every benchmark once at a small size: does it still work?
+	@$(BIN)/python benchmarks/bench.py --size small --together
+
+.PHONY: bench-compare
+bench-compare: $(DEV) ## Compare two runs row by row: make bench-compare A=before.json B=after.json
+	@$(BIN)/python benchmarks/compare.py $(A) $(B)
 
 .PHONY: memory
 memory: $(DEV) ## Measure that memory does not grow with a capture's length

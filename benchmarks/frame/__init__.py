@@ -1,0 +1,1 @@
+"""What all benchmarks share: captures, contests, measuring, results, the table."""

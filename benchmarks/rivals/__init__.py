@@ -1,0 +1,1 @@
+"""What the engine is compared with: the same values, computed in other ways."""

@@ -1,0 +1,125 @@
+"""Queries over hours of minutes, beside the same SQL over tables of finished values.
+
+A backend that stores finished values reads what it stored; the views here merge and finish
+states each time. The rival's tables hold the rows of the views under the same names.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+from frame.contest import Answer, Benchmark, Call, Contest, Rival, text_answer
+from frame.hours import write_hours
+
+from framewalk.engine import open_for_reading
+from framewalk.queries import shipped_queries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from frame.contest import Context
+
+_TABLES: Final = ("service_minute", "service_relation_minute", "service_relation_hour")
+MAP_HOURS: Final = 6
+_LATEST: Final = "SELECT max(time_bucket) FROM service_minute"
+
+
+def service_map(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the query for who called whom in the last six hours; its bounds are literals."""
+    since = _bound(connection, MAP_HOURS)
+    return f"""
+WITH calls AS (
+  SELECT
+    source_service,
+    dest_service,
+    sum(kubernetes_service_relation_server_http_call_cpm) AS requests,
+    sum(kubernetes_service_relation_server_http_success_cpm) AS succeeded
+  FROM service_relation_minute
+  WHERE time_bucket > {since}
+  GROUP BY ALL
+), slowest AS (
+  SELECT
+    source_service, dest_service, max(kubernetes_service_relation_server_percentile.p99) AS p99_ms
+  FROM service_relation_hour
+  WHERE time_bucket > {since}
+  GROUP BY ALL
+)
+FROM calls JOIN slowest USING (source_service, dest_service)
+"""  # noqa: S608 - a time of the store
+
+
+def service_day(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the query for every metric of one service in the last day, minute by minute."""
+    ((service,),) = connection.sql("SELECT max(service) FROM service_minute").fetchall()
+    return (
+        f"SELECT * FROM service_minute WHERE service = '{service}' "  # noqa: S608 - made names
+        f"AND time_bucket > {_bound(connection, 24)}"
+    )
+
+
+def _bound(connection: duckdb.DuckDBPyConnection, hours: int) -> str:
+    ((latest,),) = connection.sql(_LATEST).fetchall()
+    return f"TIMESTAMP '{latest - timedelta(hours=hours)}'"
+
+
+def benchmark(context: Context) -> Benchmark:
+    """Ask a store of the size's hours."""
+    store, tables = context.folder / "hours.duckdb", context.folder / "tables.duckdb"
+    write_hours(context, store, context.size.store_hours)
+    _write_tables(store, tables)
+    views, finished = open_for_reading(store), duckdb.connect(str(tables), read_only=True)
+    hours = context.size.store_hours
+    return Benchmark(
+        [
+            _contest(
+                f"service map of {min(MAP_HOURS, hours)} hours",
+                service_map(views),
+                (views, finished),
+                "the percentiles of the hours: finishing one adds all its buckets up again for "
+                "each bucket, so it costs the square of the buckets of its minutes.",
+            ),
+            _contest(
+                f"one service's {hours} hours, all metrics",
+                service_day(views),
+                (views, finished),
+                "planning 74 metrics, and sorting a list of buckets for each minute's percentiles.",
+            ),
+            _contest(
+                "slowest endpoints",
+                shipped_queries()["slowest_endpoints"],
+                (views, finished),
+                "adding up the rows of all endpoints and minutes: a plain scan and group-by.",
+            ),
+        ]
+    )
+
+
+def _contest(
+    name: str,
+    query: str,
+    connections: tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection],
+    limited_by: str,
+) -> Contest:
+    views, finished = (
+        Call(title, 1, partial(_ask, own, query), _answer)
+        for title, own in zip(("views", "finished values in tables"), connections, strict=True)
+    )
+    return Contest(name, "queries", views, limited_by, [Rival(finished)])
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[object, ...]]:
+    return connection.sql(query).fetchall()
+
+
+def _answer(rows: list[tuple[object, ...]]) -> Answer:
+    return text_answer(*sorted(map(str, rows)))
+
+
+def _write_tables(store: Path, tables: Path) -> None:
+    with duckdb.connect(str(tables)) as connection:
+        connection.execute(f"ATTACH '{store}' AS store (READ_ONLY)").fetchall()
+        for name in (*_TABLES, "endpoint_minute"):
+            connection.execute(f"CREATE TABLE {name} AS FROM store.{name}").fetchall()

@@ -1,0 +1,249 @@
+"""Every benchmark runs and gives the right answers; runs can be compared and shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+Document = dict[str, Any]
+Done = subprocess.CompletedProcess[str]
+
+
+def run(script: Path, *arguments: str | Path) -> Done:
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def bench(*arguments: str | Path, folder: Path = BENCHMARKS) -> Done:
+    return run(folder / "bench.py", "--size", "small", "--together", *arguments)
+
+
+def compare(*arguments: Path) -> Done:
+    return run(BENCHMARKS / "compare.py", *arguments)
+
+
+def fill_page(results: Path, folder: Path, *, times: int = 1) -> str:
+    """Return the text of a copy of the page, filled with results."""
+    page = folder / "page.md"
+    shutil.copy(PAGE, page)
+    for _ in range(times):
+        done = run(BENCHMARKS / "page.py", results, "--page", page)
+        assert done.returncode == 0, done.stderr
+    return page.read_text(encoding="utf-8")
+
+
+def read(path: Path) -> Document:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write(document: Document, path: Path) -> Path:
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+# All benchmarks: one test, so that they run once however the tests are spread over processes.
+
+
+def test_every_benchmark_gives_the_recorded_answer_and_fills_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    done = bench("--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = read(path)
+    rows, series = document["rows"], document["series"]
+
+    files = {path.stem for path in (BENCHMARKS / "suite").glob("*.py")}
+    assert {one["benchmark"] for one in [*rows, *series]} == files
+    assert {answer_key(row): answer(row) for row in rows} == recorded_answers()
+    assert all(row["cpu_s"]["median"] > 0 and row["peak_bytes"] > 10**7 for row in rows)
+    engine = next(row for row in rows if row["benchmark"] == "engine")
+    rivals = [rival["name"] for rival in engine["rivals"]]
+    assert rivals == ["plain DuckDB SQL", "naive Polars", "row by row in Python"]
+
+    text = fill_page(path, tmp_path, times=2)
+    assert all(f"| {row['name']} |" in text for row in rows)
+    assert all(f"- **{row['name']}**: {row['limited_by']}" in text for row in rows)
+    for one in series:
+        assert text.count(f"![CPU seconds against {one['name']}]") == 1
+        plot = tmp_path / "images" / f"benchmark_{one['name'].replace(' ', '_')}.svg"
+        assert one["x_name"] in plot.read_text(encoding="utf-8")
+
+
+def answer_key(row: Document) -> str:
+    return f"{row['benchmark']}: {row['name']}"
+
+
+def answer(row: Document) -> Document:
+    return {"rows": row["rows"], "checksum": row["checksum"]}
+
+
+def recorded_answers() -> Document:
+    return dict(read(BENCHMARKS / "answers.json")["small"])
+
+
+# A wrong answer.
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the benchmarks, to break."""
+    folder = tmp_path / "benchmarks"
+    shutil.copytree(BENCHMARKS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_an_answer_that_differs_from_the_rivals_is_not_reported(copied: Path) -> None:
+    decode = copied / "suite" / "decode.py"
+    text = decode.read_text(encoding="utf-8")
+    broken = text.replace("decode(piece) for", "decode(piece[1:]) for")
+    assert broken != text
+    decode.write_text(broken, encoding="utf-8")
+    done = bench("--only", "decode", "--json", copied / "results.json", folder=copied)
+    assert done.returncode == 1
+    assert "error: bare ptars beside decode: the answer is" in done.stderr
+    assert not (copied / "results.json").exists()
+
+
+def test_an_answer_that_differs_from_the_recorded_one_is_not_reported(copied: Path) -> None:
+    answers = read(copied / "answers.json")
+    answers["small"]["decode: decode"]["rows"] += 1
+    write(answers, copied / "answers.json")
+    done = bench("--only", "decode", "--json", copied / "results.json", folder=copied)
+    assert done.returncode == 1
+    assert "error: decode: decode: the answer is" in done.stderr
+    assert "--record-answers" in done.stderr
+    assert not (copied / "results.json").exists()
+
+
+# Comparing.
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a few benchmarks that are soon done."""
+    path = tmp_path_factory.mktemp("benchmarks") / "few.json"
+    done = bench("--only", "decode", "flatten", "merge", "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+
+@pytest.fixture
+def document(measured: Path) -> Document:
+    return read(measured)
+
+
+def scaled(spread: dict[str, float], factor: float) -> dict[str, float]:
+    return {name: value * factor for name, value in spread.items()}
+
+
+def verdicts(done: Done) -> dict[str, str]:
+    """Return the last cell of each line of a table by the first."""
+    cells = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
+    return {line[1].strip(): line[-2].strip() for line in cells}
+
+
+def test_a_run_is_the_same_as_itself(measured: Path) -> None:
+    done = compare(measured, measured)
+    assert done.returncode == 0, done.stderr
+    assert "3 rows, 0 worse" in done.stdout
+    assert set(verdicts(done).values()) == {"same"}
+
+
+def test_what_got_worse_is_flagged(measured: Path, document: Document, tmp_path: Path) -> None:
+    decode, flatten, merge = document["rows"]
+    decode["rivals"][0]["ratio"] = scaled(decode["rivals"][0]["ratio"], 1.2)
+    flatten["peak_bytes"] *= 2
+    merge["rivals"][0]["ratio"] = scaled(merge["rivals"][0]["ratio"], 0.5)
+    done = compare(measured, write(document, tmp_path / "after.json"))
+    assert done.returncode == 1
+    assert "3 rows, 2 worse" in done.stdout
+    assert verdicts(done) == {"decode": "worse", "flatten": "more memory", "merge": "better"}
+
+
+def test_without_a_rival_cpu_time_per_unit_counts(document: Document, tmp_path: Path) -> None:
+    (row, _, _) = document["rows"]
+    row["rivals"] = []
+    before = write(document | {"rows": [row]}, tmp_path / "before.json")
+    twice_the_work = row | {"cpu_s": scaled(row["cpu_s"], 2), "count": 2 * row["count"]}
+    same = write(document | {"rows": [twice_the_work]}, tmp_path / "same.json")
+    assert verdicts(compare(before, same)) == {"decode": "same"}
+    slower = row | {"cpu_s": scaled(row["cpu_s"], 2)}
+    worse = write(document | {"rows": [slower]}, tmp_path / "worse.json")
+    assert verdicts(compare(before, worse)) == {"decode": "worse"}
+
+
+def test_a_change_within_the_spread_is_none(document: Document, tmp_path: Path) -> None:
+    (row, _, _) = document["rows"]
+    paths = []
+    for name, low, median, high in (("before", 0.9, 1, 1.3), ("after", 1.2, 1.25, 1.3)):
+        rivals = [row["rivals"][0] | {"ratio": {"low": low, "median": median, "high": high}}]
+        rows = [row | {"rivals": rivals}]
+        paths.append(write(document | {"rows": rows}, tmp_path / f"{name}.json"))
+    done = compare(*paths)
+    assert done.returncode == 0
+    assert verdicts(done) == {"decode": "same"}
+
+
+def test_rows_of_one_run_only_are_listed(
+    measured: Path, document: Document, tmp_path: Path
+) -> None:
+    document["rows"][1]["name"] = "another"
+    done = compare(measured, write(document, tmp_path / "after.json"))
+    assert done.returncode == 0
+    assert verdicts(done)["flatten"] == "only before"
+    assert verdicts(done)["another"] == "only after"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, "no such file or directory; give a file that benchmarks/bench.py wrote"),
+        ("[]", "these are no results of benchmarks; give a file that benchmarks/bench.py wrote"),
+        ("{}", "these are no results of benchmarks; give a file that benchmarks/bench.py wrote"),
+        ('{"format": 0}', "its format is not 1; run the benchmarks again"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line(
+    measured: Path, tmp_path: Path, content: str | None, error: str
+) -> None:
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    done = compare(measured, path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {path}: {error}\n"
+
+
+def test_runs_of_different_sizes_are_not_compared(
+    measured: Path, document: Document, tmp_path: Path
+) -> None:
+    done = compare(measured, write(document | {"size": "large"}, tmp_path / "large.json"))
+    assert done.returncode == 2
+    assert "one run is small, the other large" in done.stderr
+
+
+# The page.
+
+
+def test_growth_that_is_more_than_linear_is_said(document: Document, tmp_path: Path) -> None:
+    costs = [(x, dict.fromkeys(("median", "low", "high"), x**2)) for x in (1.0, 2.0, 4.0)]
+    points = [{"x": x, "cpu_s": cost} for x, cost in costs]
+    series = {"benchmark": "growth", "name": "squares", "x_name": "side", "remark": "made"}
+    document["series"] = [series | {"points": points}]
+    text = fill_page(write(document, tmp_path / "steep.json"), tmp_path)
+    assert "- Cost against **squares** grows with the power 2.00: more than linear." in text
+
+
+def test_a_ratio_above_what_is_accepted_is_marked(document: Document, tmp_path: Path) -> None:
+    document["rows"][0]["rivals"][0]["at_most"] = 0.01
+    text = fill_page(write(document, tmp_path / "slow.json"), tmp_path)
+    assert "0.01, exceeded" in text
