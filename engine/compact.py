@@ -122,7 +122,7 @@ def states_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[St
     columns = state_columns(connection)
     known = {one.scope.view: {state.name: state for state in one.states} for one in plan.scopes}
     if any(columns.get(view, {}).keys() - states.keys() for view, states in known.items()):
-        for metric in stored_metrics(connection):
+        for metric in stored_metrics(connection, plan):
             known[metric.scope.view].update((state.name, state) for state in metric.states)
     return tuple(
         _states_table(scope.scope, known[scope.scope.view], columns.get(scope.scope.view, {}))

@@ -44,6 +44,7 @@ from framewalk.engine.store_tables import (
     one_line,
     prepare,
     state_columns,
+    stored_metrics,
 )
 from framewalk.engine.views import BUCKET, states_table
 
@@ -343,7 +344,7 @@ class Store(Closing):
                     new_columns.append((metric.scope.view, state.name, columns[state.name]))
         schema = ["scope", "state", "column_name"]
         self._insert("internal.state_columns", strings(new_columns, schema))
-        create_views(self._connection)
+        create_views(self._connection, stored_metrics(self._connection, self.plan))
 
     def _add_column(self, scope: Scope, column: str, state: State) -> None:
         added = f"{column} {column_type(state)}"

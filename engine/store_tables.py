@@ -15,6 +15,7 @@ from framewalk.engine.store_connection import run
 from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
+    bounded_macro,
     entities_view,
     metric_values_view,
     metric_view,
@@ -23,10 +24,11 @@ from framewalk.engine.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from framewalk.engine.oal.bound import Metric, State
+    from framewalk.engine.oal.plan import Plan
 
 STORE_VERSION: Final = 1
 
@@ -102,16 +104,22 @@ def column_type(state: State) -> str:
     return _KEYED_TYPE.format(key=key_type) if state.keyed else "BIGINT"
 
 
-def stored_metrics(connection: duckdb.DuckDBPyConnection) -> tuple[Metric, ...]:
-    """Return all metrics that the store knows, those of earlier definitions included."""
-    texts = run(connection, "SELECT definition FROM internal.definitions ORDER BY rowid")
-    return bind([parse("\n".join(text for (text,) in texts), "<store>")]).metrics
+def stored_metrics(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[Metric, ...]:
+    """Return all metrics that the store knows, those of earlier definitions included.
+
+    Only what the plan does not have is parsed.
+    """
+    rows = run(connection, "SELECT definition FROM internal.definitions ORDER BY rowid")
+    at_hand = {str(metric.definition): metric for metric in plan.metrics}
+    others = [text for (text,) in rows if text not in at_hand]
+    parsed = iter(bind([parse("\n".join(others), "<store>")]).metrics if others else ())
+    return tuple(at_hand[text] if text in at_hand else next(parsed) for (text,) in rows)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make all views from the definitions that the store knows."""
-    metrics = stored_metrics(connection)
+def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric]) -> None:
+    """Make all views; `metrics` are those that the store knows."""
     columns = state_columns(connection)
+    run(connection, bounded_macro())
     for scope in SCOPES.values():
         own = [metric for metric in metrics if metric.scope is scope]
         for resolution in RESOLUTIONS:

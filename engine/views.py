@@ -8,7 +8,7 @@ days come from the same states as minutes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.catalogue import SCOPES
@@ -79,8 +79,9 @@ def metric_view(
     return (
         f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
         f"SELECT {_listed([BUCKET, f'{entity_id(scope)} AS entity_id', keys, *values])}\n"
-        f"FROM (\nSELECT {_listed([bucket, keys, *merged.selected()])}\n"
-        f"FROM {states_table(scope)}\nGROUP BY ALL\n)"
+        f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.bounded()])}\n"
+        f"FROM (\nSELECT {_listed([bucket, keys, *merged.aggregated()])}\n"
+        f"FROM {states_table(scope)}\nGROUP BY ALL\n))"
     )
 
 
@@ -97,7 +98,7 @@ class _Merged:
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._columns = columns
-        self._names: dict[str, str] = {}
+        self._names: dict[_Aggregate, str] = {}
 
     def of_metric(self, metric: Metric) -> list[str]:
         """Return the names of the merged states of a metric."""
@@ -105,31 +106,53 @@ class _Merged:
         columns = sorted({quoted(self._columns[state.name]) for state in additive})
         return [self._name(state, columns) for state in metric.states]
 
-    def selected(self) -> list[str]:
+    def aggregated(self) -> list[str]:
         """Return the aggregations with their names."""
-        return [f"{merged} AS {name}" for merged, name in self._names.items()]
+        return [f"{one.sql} AS {name}" for one, name in self._names.items()]
+
+    def bounded(self) -> list[str]:
+        """Return the merged states by name; sums stop at the ends of 64-bit numbers."""
+        return [
+            f"{_BOUNDED.format(name)} AS {name}" if one.is_sum else name
+            for one, name in self._names.items()
+        ]
 
     def _name(self, state: State, needed: Sequence[str]) -> str:
-        column = quoted(self._columns[state.name])
-        merged = _merged(state, column, needed)
-        return self._names.setdefault(merged, f"merged_{len(self._names)}")
+        aggregate = _aggregate(state, quoted(self._columns[state.name]), needed)
+        return self._names.setdefault(aggregate, f"merged_{len(self._names)}")
 
 
 _EXTREMES: Final = {Keep.MAX: "max", Keep.MIN: "min"}
+# least and greatest pass over NULL: without the condition no sum would be the smallest one.
+_BOUNDED: Final = "internal.bounded({})"
 
 
-def _merged(state: State, column: str, needed: Sequence[str]) -> str:
-    if state.keep in _EXTREMES:
-        return f"{_EXTREMES[state.keep]}({column})"
-    held = " AND ".join(f"{one} IS NOT NULL" for one in needed)
-    if state.keyed:
-        return f"nullif(flatten(list({column}) FILTER ({held})), [])"
-    total = f"sum({column}) FILTER ({held})"
-    # least and greatest pass over NULL: without the condition no sum would be the smallest one.
+def bounded_macro() -> str:
+    """Return the statement that makes the function by which sums stop."""
+    name = _BOUNDED.format("total")
+    bounded = f"least(greatest(total, {-(2**63)}), {2**63 - 1})"
     return (
-        f"(CASE WHEN {total} IS NOT NULL THEN least(greatest({total}, "
-        f"-9223372036854775808), 9223372036854775807) END)::BIGINT"
+        f"CREATE OR REPLACE MACRO {name} AS "
+        f"(CASE WHEN total IS NOT NULL THEN {bounded} END)::BIGINT"
     )
+
+
+class _Aggregate(NamedTuple):
+    """An aggregation of a column of states; a sum may need more than 64 bits."""
+
+    sql: str
+    is_sum: bool
+
+
+def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
+    if state.keep in _EXTREMES:
+        return _Aggregate(f"{_EXTREMES[state.keep]}({column})", is_sum=False)
+    # Aggregations pass over NULL in their own column.
+    others = [f"{one} IS NOT NULL" for one in needed if state.keyed or one != column]
+    held = f" FILTER ({' AND '.join(others)})" if others else ""
+    if state.keyed:
+        return _Aggregate(f"nullif(flatten(list({column}){held}), [])", is_sum=False)
+    return _Aggregate(f"sum({column}){held}", is_sum=True)
 
 
 def _finished(metric: Metric, merged: _Merged, resolution: Resolution) -> str:

@@ -68,18 +68,24 @@ def finish_apdex(states: Sequence[str], _minutes: int, _parameters: tuple[int, .
 
 
 def finish_percentile(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    """Find the bucket in which the running count reaches the rank, rounded half up."""
+    """Find the bucket in which the running count reaches the rank, rounded half up.
+
+    The sorted buckets and their total are bound to a lambda's parameter first: inside of another
+    lambda they would be computed again for each bucket.
+    """
     entries = states[0]
-    total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
     values = []
     for percentile in PERCENTILES:
-        rank = f"({total} * {percentile} + 50) // 100"
+        rank = f"(all_of.total * {percentile} + 50) // 100"
         reached = (
-            f"list_reduce(list_sort({entries}), lambda a, e: CASE WHEN a.value >= {rank} THEN a "
+            f"list_reduce(all_of.buckets, lambda a, e: CASE WHEN a.value >= {rank} THEN a "
             f"ELSE {{'key': e.key, 'value': a.value + e.value}} END).key"
         )
         values.append(f"'p{percentile}': {reached} * {parameters[0]}")
-    return f"CASE WHEN {entries} IS NOT NULL THEN {{{', '.join(values)}}} END"
+    total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
+    bound = f"[{{'buckets': list_sort({entries}), 'total': {total}}}]"
+    found = f"list_transform({bound}, lambda all_of: {{{', '.join(values)}}})[1]"
+    return f"CASE WHEN {entries} IS NOT NULL THEN {found} END"
 
 
 def _sum_of_key(entries: str, key: str) -> str:
