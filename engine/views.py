@@ -229,13 +229,15 @@ def metric_values_view(metrics: Sequence[Metric]) -> str:
         own = [metric for metric in metrics if metric.scope is scope]
         if not own:
             continue
-        lists = [_labelled_values(metric) for metric in own]
-        selects.extend(
-            f"SELECT {BUCKET}, {literal(resolution.name)} AS resolution, "
-            f"{literal(scope.name)} AS scope, entity_id, {entity_name(scope)} AS entity, "
-            f"unnest(flatten([{', '.join(lists)}]), recursive := true) "
-            f"FROM {view_name(scope, resolution)}"
-            for resolution in RESOLUTIONS
+        lists = ", ".join(map(_labelled_values, own))
+        rows = " UNION ALL ".join(
+            f"SELECT {literal(one.name)} AS resolution, * FROM {view_name(scope, one)}"
+            for one in RESOLUTIONS
+        )
+        selects.append(
+            f"SELECT {BUCKET}, resolution, {literal(scope.name)} AS scope, entity_id, "
+            f"{entity_name(scope)} AS entity, unnest(flatten([{lists}]), recursive := true) "
+            f"FROM ({rows})"
         )
     every = "\nUNION ALL\n".join(selects) or _NO_VALUES
     return f"CREATE OR REPLACE VIEW metric_values AS\nFROM (\n{every}\n) WHERE value IS NOT NULL"
