@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from framewalk.engine.store import Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
-COMMIT_LOGS: Final = 2_000_000
+COMMIT_LOGS: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
     bounded_macro,
+    empty_view,
     entities_view,
     metric_values_view,
     metric_view,
@@ -119,13 +120,19 @@ def stored_metrics(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[M
 def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric]) -> None:
     """Make all views; `metrics` are those that the store knows."""
     columns = state_columns(connection)
+    scopes = [
+        (scope, resolution, [metric for metric in metrics if metric.scope is scope])
+        for scope in SCOPES.values()
+        for resolution in RESOLUTIONS
+    ]
     run(connection, bounded_macro())
-    for scope in SCOPES.values():
-        own = [metric for metric in metrics if metric.scope is scope]
-        for resolution in RESOLUTIONS:
-            run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
-    run(connection, entities_view())
+    # A view is bound when it is made, with all views that it reads: empty ones are bound fast.
+    for scope, resolution, own in scopes:
+        run(connection, empty_view(scope, resolution, own))
     run(connection, metric_values_view(metrics))
+    for scope, resolution, own in scopes:
+        run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
+    run(connection, entities_view())
 
 
 def state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:

@@ -85,6 +85,15 @@ def metric_view(
     )
 
 
+def empty_view(scope: Scope, resolution: Resolution, metrics: Sequence[Metric]) -> str:
+    """Return the statement that makes a view with the columns of `metric_view`, without rows."""
+    columns = [(BUCKET, "TIMESTAMP"), ("entity_id", "VARCHAR")]
+    columns += [(name, "VARCHAR") for name in scope.keys]
+    columns += [(metric.name, metric.function.sql_type) for metric in metrics]
+    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in columns)
+    return f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS SELECT {nulls} LIMIT 0"
+
+
 def _listed(columns: Iterable[str]) -> str:
     return ",\n  ".join(columns)
 

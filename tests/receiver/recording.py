@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from framewalk.receiver.spool import segments
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
 COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
 DEADLINE_S = 20
+TOKEN = "s3cret token"  # noqa: S105 - of a test
 
 Messages = list[bytes]
 
@@ -67,7 +69,7 @@ class Server:
         assert self.find(event), self.lines
         return self.find(event)
 
-    @property
+    @cached_property
     def address(self) -> str:
         return f"127.0.0.1:{self.wait_for('ready')['port']}"
 

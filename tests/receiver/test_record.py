@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from recording import (
     DEADLINE_S,
+    TOKEN,
     Authority,
     Messages,
     OpenStream,
@@ -43,9 +44,6 @@ from framewalk.receiver.spool import Spool, SpoolOptions, segments
 from framewalk.receiver.telemetry import Telemetry
 
 pytest_plugins = ["servers"]
-
-TOKEN = "s3cret token"  # noqa: S105 - of a test
-
 
 # Receiving
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from comparison import Values, differences, read_views
 from conftest import CAPTURES
-from test_record import DEADLINE_S, FRAMEWALK, TOKEN, Messages, Server, free_port, recorded
+from recording import DEADLINE_S, FRAMEWALK, TOKEN, Messages, Server, free_port, recorded
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
