@@ -343,7 +343,9 @@ def _contents(column: pa.Array) -> Iterator[memoryview]:
         yield memoryview(values)[column.offset * width :][: len(column) * width]
         return
     yield memoryview(pc.binary_length(column).buffers()[1])[: len(column) * 4]
-    offsets = memoryview(values).cast("i")[column.offset :][: len(column) + 1]
+    # Cut first: a damaged length need not be a multiple of an offset's.
+    whole = memoryview(values)[column.offset * 4 :][: (len(column) + 1) * 4]
+    offsets = whole.cast("i")
     if offsets[-1] > offsets[0]:
         yield memoryview(data[0])[offsets[0] : offsets[-1]]
 
