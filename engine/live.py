@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from framewalk.engine.capture import CAPTURE_SUFFIX, CaptureBatch, captures_in
+from framewalk.engine.capture import CAPTURE_SUFFIX, CaptureBatch
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
-from framewalk.engine.follow import END_MARKER, Damage, GrowingCapture
+from framewalk.engine.errors import CaptureError
+from framewalk.engine.follow import END_MARKER, Damage, GrowingCapture, segments_in
 from framewalk.engine.pipeline import first_phase, pieces, regroup
 from framewalk.engine.replayer import alike
 from framewalk.engine.rollup import roll_up
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 # Logs between two commits of an engine that catches up: what it holds in memory meanwhile.
 COMMIT_LOGS: Final = 500_000
+# Segments that have been read to their end and are still open: each has a file descriptor.
+_MOST_ENDED: Final = 64
+# What has not become whole for so long is damage: a writer needs milliseconds for a batch.
+_SETTLED_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,39 +77,55 @@ class SpoolFollower(Closing):
     """Commits what becomes whole in the segments of a folder.
 
     Segments are written one after the other, in the order of their names: where there is a later
-    one, or the name is not after `complete_through`, nothing more is written. After an exception
-    the follower may be ahead of its store: make a new one.
+    one, or the name is not after `complete_through`, nothing more is written. `has_all` tells
+    whether the last look left nothing behind that was there when it began; `unreadable` has the
+    segments that could not be opened, and why. After an exception the follower may be ahead of
+    its store: make a new one.
     """
 
     def __init__(
         self, folder: Path, store: Store, now_s: float, complete_through: str = ""
     ) -> None:
         self.complete_through = complete_through
+        self.has_all = False
+        self.unreadable: dict[Path, str] = {}
         self._folder = folder
         self._store = store
         self._open: dict[Path, _Segment] = {}
-        stored = [path for path in captures_in(folder)[:-1] if _is_stored(path, store)]
+        known = _Known.of(store)
+        stored = [path for path in segments_in(folder)[:-1] if known.has_all_of(path)]
         self._stored_at_s = dict.fromkeys(stored, now_s)
 
     def follow(
         self, entities: Entities, now_s: float, commit_logs: int = COMMIT_LOGS
     ) -> Iterator[Flushed]:
-        """Commit all that is whole now, and yield after each commit; `now_s` dates retention."""
-        paths = captures_in(self._folder)
+        """Commit all that is whole now, and yield after each commit.
+
+        `now_s` is the time since 1970, to tell how old segments are.
+        """
+        paths = segments_in(self._folder)
+        self._leave_out_those_gone(paths)
+        self.has_all = True
         pending = _Pending()
         ended: list[Path] = []
-        for path in paths:
-            if path in self._stored_at_s:
-                continue
+        for path in self._opened(paths):
             is_complete = path != paths[-1] or path.name <= self.complete_through
-            segment = self._opened(path)
-            for group in regroup(segment.content.read(is_complete=is_complete), _rows):
+            segment = self._open[path]
+            is_settled = is_complete or now_s - segment.content.modified_s > _SETTLED_S
+            for group in regroup(segment.content.read(is_complete=is_settled), _rows):
                 self._work(group, segment, entities, pending)
                 if pending.logs >= commit_logs:
                     yield self._commit(pending)
                     pending = _Pending()
+            self.has_all &= not segment.content.is_stuck
             if is_complete or segment.content.has_ended:
                 ended.append(path)
+            if len(ended) >= _MOST_ENDED:
+                if pending.reached:
+                    yield self._commit(pending)
+                    pending = _Pending()
+                self._close(ended, now_s)
+                ended = []
         if pending.reached:
             yield self._commit(pending)
         if ended:
@@ -121,7 +142,7 @@ class SpoolFollower(Closing):
         those that were stored before. The oldest go early while all segments together have more
         than `budget_bytes`.
         """
-        sizes_bytes = {path: path.stat().st_size for path in captures_in(self._folder)}
+        sizes_bytes = {path: _size_bytes(path) for path in segments_in(self._folder)}
         total_bytes = sum(sizes_bytes.values())
         removed = []
         for path in sorted(self._stored_at_s):
@@ -140,11 +161,29 @@ class SpoolFollower(Closing):
             segment.content.close()
         self._open.clear()
 
-    def _opened(self, path: Path) -> _Segment:
-        if path not in self._open:
-            capture, position = _find(path, self._store) or (None, None)
-            self._open[path] = _Segment(GrowingCapture(path, position), capture)
-        return self._open[path]
+    def _leave_out_those_gone(self, paths: Sequence[Path]) -> None:
+        there = set(paths)
+        for path in self._open.keys() - there:
+            self._open.pop(path).content.close()
+        self._stored_at_s = {
+            path: at_s for path, at_s in self._stored_at_s.items() if path in there
+        }
+
+    def _opened(self, paths: Sequence[Path]) -> Iterator[Path]:
+        """Yield the segments that may have more than the store, opened one after the other."""
+        known = None
+        for path in paths:
+            if path in self._stored_at_s or path in self.unreadable:
+                continue
+            if path not in self._open:
+                known = known or _Known.of(self._store)
+                try:
+                    capture, position = known.find(path) or (None, None)
+                    self._open[path] = _Segment(GrowingCapture(path, position), capture)
+                except (CaptureError, OSError) as error:
+                    self.unreadable[path] = str(error)
+                    continue
+            yield path
 
     def _work(
         self,
@@ -191,27 +230,47 @@ class SpoolFollower(Closing):
             self._stored_at_s[segment.content.path] = now_s
 
 
-def _find(path: Path, store: Store) -> tuple[int, CapturePosition] | None:
-    """Find the capture in the store that a segment is, and how far the store has it.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The captures that a store has: by name, where they begin, and how far it has them."""
 
-    It has the segment's name, or (a copy of it was replayed) begins with the same record batch.
-    """
-    named = [capture for capture, stored in store.paths().items() if stored.name == path.name]
-    size_bytes = path.stat().st_size
-    reached = [
-        (capture, position)
-        for capture in named or alike(path, store.captures())
-        for position in store.positions(capture)
-        if position.offset_bytes <= size_bytes
-    ]
-    return max(reached, key=lambda one: one[1].offset_bytes, default=None)
+    names: dict[str, int]
+    starts: dict[int, CapturePosition]
+    ends: dict[int, CapturePosition]
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        names = {path.name: capture for capture, path in store.paths().items()}
+        return cls(names, store.captures(), store.ends())
+
+    def find(self, path: Path) -> tuple[int, CapturePosition] | None:
+        """Find the capture that a segment is, and how far the store has it.
+
+        It has the segment's name, or (a copy of it was replayed) begins with the same record
+        batch. If that is further than the file goes, a part of it was cut off since; what it
+        held is counted.
+        """
+        named = self.names.get(path.name)
+        same = alike(path, self.starts) if named is None else [named]
+        reached = [(capture, self.ends[capture]) for capture in same if capture in self.ends]
+        return max(reached, key=lambda one: one[1].offset_bytes, default=None)
+
+    def has_all_of(self, path: Path) -> bool:
+        """Tell whether the store has a whole segment; its end marker does not count."""
+        try:
+            found = self.find(path)
+            size_bytes = path.stat().st_size
+        except (CaptureError, OSError):
+            return False
+        return found is not None and found[1].offset_bytes >= size_bytes - len(END_MARKER)
 
 
-def _is_stored(path: Path, store: Store) -> bool:
-    """Tell whether the store has all of a segment; its end marker does not count."""
-    found = _find(path, store)
-    size_bytes = path.stat().st_size
-    return found is not None and found[1].offset_bytes >= size_bytes - len(END_MARKER)
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # Deleted since it was listed.
+        return 0
 
 
 def _rows(item: CaptureBatch | Damage) -> int:

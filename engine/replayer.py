@@ -205,7 +205,21 @@ def find_stored(path: Path, store: Store) -> KnownCapture | None:
         for capture in candidates
         if (held := store.positions(capture)) <= read or read <= held
     ]
+    known = known or _find_damaged(path, store, candidates, warning)
     return max(known, key=lambda one: one.position.offset_bytes, default=None)
+
+
+def _find_damaged(
+    path: Path, store: Store, candidates: Sequence[int], warning: str | None
+) -> list[KnownCapture]:
+    """Find the capture that a live engine has read, past damage that ends a replay."""
+    ends = {capture: _furthest(store.positions(capture)) for capture in candidates}
+    digests = digests_at(path, {end.offset_bytes for end in ends.values()})
+    return [
+        KnownCapture(capture, end, whole=True, warning=warning)
+        for capture, end in ends.items()
+        if digests[end.offset_bytes] == end.digest
+    ]
 
 
 def alike(path: Path, first_positions: Mapping[int, CapturePosition]) -> list[int]:

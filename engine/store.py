@@ -149,6 +149,14 @@ class Store(Closing):
         )
         return {capture: CapturePosition(*position) for capture, *position in rows}
 
+    def ends(self) -> dict[int, CapturePosition]:
+        """Return the last position of each capture in the store, by its id."""
+        rows = self._run(
+            "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
+            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes DESC) = 1"
+        )
+        return {capture: CapturePosition(*position) for capture, *position in rows}
+
     def positions(self, capture: int) -> frozenset[CapturePosition]:
         """Return the ends of all record batches of a capture that are in the store."""
         rows = self._run(

@@ -60,7 +60,11 @@ class EngineChild:
         delay_s = _FIRST_DELAY_S
         while True:
             started_s = time.monotonic()
-            exit_code = await self._run_once()
+            try:
+                exit_code: int | str = await self._run_once()
+            except (OSError, ValueError) as error:
+                # No process or no descriptor is left, or a line has no end.
+                exit_code = str(error)
             if self._finishing:
                 return
             if self.status.error and not self._has_worked:
@@ -98,6 +102,8 @@ class EngineChild:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE_BYTES,
+            # Ctrl-C in a terminal is for this process, which tells the engine when to finish.
+            process_group=0,
         )
         self._process = process
         try:
@@ -116,7 +122,11 @@ class EngineChild:
             process.stdin.write(self._options.as_line())
             await process.stdin.drain()
         async for line in process.stdout:
-            self.status = EngineStatus.from_line(line)
+            try:
+                self.status = EngineStatus.from_line(line)
+            except ValueError:
+                tell(logging.WARNING, "engine said something else than its status")
+                continue
             self.is_up = not self.status.error
             self._has_worked |= self.is_up
         return await process.wait()

@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from framewalk.engine.apdex import read_apdex_thresholds
 from framewalk.engine.definitions import load_plan
@@ -46,6 +46,7 @@ _READ_BYTES: Final = 1 << 16
 _DUCKDB_MEMORY: Final = "384MiB"
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
+_LONGEST_ERROR: Final = 10_000
 # Sorts after the name of every segment.
 _EVERY_SEGMENT: Final = "~"
 
@@ -56,11 +57,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     lines = _lines(sys.stdin.fileno())
-    options = EngineOptions.from_line(next(lines))
+    asked = next(lines, None)
+    if asked is None:
+        # The parent is gone before it said anything.
+        sys.exit(1)
+    options = EngineOptions.from_line(asked)
     start_logging(options.log_format, options.log_level)
     finish = threading.Event()
     threading.Thread(target=_listen, args=(lines, finish), daemon=True).start()
-    report = _Report()
+    report = _Report(_private_output())
     try:
         _work(options, report, finish)
     except FramewalkError as error:
@@ -73,6 +78,13 @@ def main() -> None:
         bug = f"{type(error).__name__}: {error}"
         tell(logging.ERROR, "this is a bug in framewalk", error=bug, remedy=remedy)
         sys.exit(1)
+
+
+def _private_output() -> IO[bytes]:
+    """Take standard output for the parent; whatever else writes to it writes to standard error."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return output
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
@@ -101,11 +113,13 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
         follower = stack.enter_context(
             SpoolFollower(options.spool_folder, store, time.time(), options.complete_through)
         )
-        upkeep = Upkeep(options, store, follower, time.time())
+        upkeep = Upkeep(options, store, follower, time.monotonic())
         tell(logging.INFO, "engine ready", store=options.store_path)
+        # From here on the parent knows that this can work.
+        report.send(options, 0)
         engine = _Engine(options, follower, entities, report)
         while not finish.wait(engine.wait_s()):
-            report.set(removed_segments=upkeep.run(time.time()))
+            report.set(removed_segments=upkeep.run(time.time(), time.monotonic()))
             engine.look()
         follower.complete_through = _EVERY_SEGMENT
         engine.look()
@@ -127,6 +141,7 @@ class _Engine:
         self._entities = entities
         self._report = report
         self._looked_s: float = 0
+        self._told: set[Path] = set()
         self._entities_s = time.monotonic()
 
     def wait_s(self) -> float:
@@ -144,8 +159,16 @@ class _Engine:
             self._report.flushed(flushed, ended_s - started_s)
             self._tell()
             started_s = ended_s
-        self._report.set(watermark_s=now_s)
+        if self._follower.has_all:
+            self._report.set(watermark_s=now_s)
+        self._tell_unreadable()
         self._tell()
+
+    def _tell_unreadable(self) -> None:
+        for path in self._follower.unreadable.keys() - self._told:
+            self._told.add(path)
+            problem = self._follower.unreadable[path]
+            tell(logging.ERROR, "spool segment cannot be read, it is left out", problem=problem)
 
     def _tell(self) -> None:
         self._report.send(self._options, self._follower.unread_bytes())
@@ -216,7 +239,8 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[int]:
 class _Report:
     """What this process tells its parent."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: IO[bytes]) -> None:
+        self._output = output
         self._status = EngineStatus(pid=os.getpid())
 
     def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
@@ -254,12 +278,12 @@ class _Report:
 
     def fail(self, error: str) -> None:
         """Write the last line."""
-        self._status = replace(self._status, error=error)
+        self._status = replace(self._status, error=error[:_LONGEST_ERROR])
         self._write()
 
     def _write(self) -> None:
-        sys.stdout.buffer.write(self._status.as_line())
-        sys.stdout.buffer.flush()
+        self._output.write(self._status.as_line())
+        self._output.flush()
 
 
 def _store_bytes(path: Path) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 # Its core writes lines of its own on standard error.
@@ -16,6 +18,7 @@ from prometheus_client import start_http_server
 
 from framewalk.engine.capture import captures_in
 from framewalk.engine.errors import InputError
+from framewalk.engine.follow import segments_in
 from framewalk.receiver.collect import Collector
 from framewalk.receiver.engine_child import EngineChild
 from framewalk.receiver.engine_link import EngineOptions, SqlEndpoint
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 # How long an engine that was asked to end may take to be seen to have ended.
 _ENGINE_END_S: Final = 1
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -50,6 +54,8 @@ def serve(
         OSError: the spool's folder cannot be written.
     """
     start_logging(config.logging.format, config.logging.level)
+    early = _EarlySignals()
+    _allow_many_files()
     if config.ebpf is None:
         place, remedy = "receiver-ebpf", "set its selector to default"
         raise InputError(place, "is turned off, so there is nothing to receive", remedy)
@@ -58,7 +64,7 @@ def serve(
         engine = _engine(config, spool_options) if computes else None
         if engine is not None:
             telemetry.registry.register(EngineTelemetry(engine))
-        asyncio.run(_serve(config, server, spool, engine, telemetry))
+        asyncio.run(_serve(config, server, _Parts(spool, engine, telemetry, early)))
     tell(logging.INFO, "stopped")
 
 
@@ -79,7 +85,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
     """Return the engine that the configuration asks for, for a spool that was just opened."""
     if config.engine is None:
         return None
-    newest = captures_in(spool.folder)[-1:]
+    newest = segments_in(spool.folder)[-1:]
     options = EngineOptions(
         spool_folder=spool.folder,
         complete_through=newest[0].name if newest else "",
@@ -129,12 +135,15 @@ def _opened(options: SpoolOptions, telemetry: Telemetry) -> Iterator[Spool]:
 
 def _tell_recovered(spool: Spool) -> None:
     recovered = spool.recovered
+    folder = spool.options.folder
+    for path in set(captures_in(folder)) - set(segments_in(folder)):
+        tell(logging.WARNING, "this is no segment, it is left out; replay it", path=path)
     for warning in recovered.warnings:
         tell(logging.WARNING, "spool segment is damaged", warning=warning)
     tell(
         logging.INFO,
         "spool opened",
-        folder=spool.options.folder,
+        folder=folder,
         fsync=spool.options.fsync,
         segments=recovered.segments,
         bytes=recovered.size_bytes,
@@ -144,20 +153,25 @@ def _tell_recovered(spool: Spool) -> None:
     )
 
 
-async def _serve(
-    config: Config,
-    server: GrpcServer,
-    spool: Spool,
-    engine: EngineChild | None,
-    telemetry: Telemetry,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a server is made of, once it has its spool."""
+
+    spool: Spool
+    engine: EngineChild | None
+    telemetry: Telemetry
+    early: _EarlySignals
+
+
+async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
+    spool, engine, telemetry = parts.spool, parts.engine, parts.telemetry
     assert config.ebpf is not None  # noqa: S101 - asked before
     in_flight = InFlight(config.ebpf.max_concurrent_streams, config.ebpf.max_bytes_in_flight)
     telemetry.watch("framewalk_open_streams", "Streams open now.", lambda: in_flight.streams)
     telemetry.watch(
         "framewalk_in_flight_bytes", "Bytes received, not on disk.", lambda: in_flight.size_bytes
     )
-    stop = _stop_event()
+    stop = _stop_event(parts.early)
     token = _token(config)
     collector = Collector(spool, in_flight, telemetry)
     transport = open_transport(config.core.grpc_transport, server, collector, token)
@@ -202,7 +216,19 @@ async def _ended(computing: asyncio.Task[None]) -> None:
         await computing
 
 
-def _stop_event() -> asyncio.Future[str]:
+class _EarlySignals:
+    """Signals that ask to stop while the server is still starting."""
+
+    def __init__(self) -> None:
+        self.first = ""
+        for number in _STOPS:
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.first = self.first or signal.Signals(number).name
+
+
+def _stop_event(early: _EarlySignals) -> asyncio.Future[str]:
     """Return what has a result at the first SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
@@ -211,9 +237,17 @@ def _stop_event() -> asyncio.Future[str]:
         if not stop.done():
             stop.set_result(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         loop.add_signal_handler(number, end, number.name)
+    if early.first:
+        end(early.first)
     return stop
+
+
+def _allow_many_files() -> None:
+    """Take as many descriptors as the system lets us: each connection needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

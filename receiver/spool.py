@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import os
 import threading
 import time
@@ -23,27 +22,21 @@ from enum import StrEnum
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
-
 from framewalk.engine.capture import (
-    CAPTURE_SCHEMA,
     CAPTURE_SUFFIX,
-    DIGEST_KEY,
-    batch_digest,
-    captures_in,
 )
 from framewalk.engine.errors import CaptureError, FramewalkError, InputError
-from framewalk.engine.follow import Damage, GrowingCapture
+from framewalk.engine.follow import Damage, GrowingCapture, segments_in
+from framewalk.receiver.segment import NEW_SUFFIX, Segment, WaitingStream, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from typing_extensions import Buffer
+    import pyarrow as pa
+
 
 LOCK_NAME: Final = "lock"
-# A file has its real name only when its first record batch is in it.
-_NEW_SUFFIX: Final = ".new"
 _GROUP_BYTES: Final = 64 * 2**20
 _HASHED_AT_ONCE: Final = 1024
 
@@ -95,17 +88,6 @@ class Recovered:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    messages: Sequence[bytes]
-    received_at_ns: Sequence[int]
-    done: Future[bool]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.messages))
-
-
 class Spool:
     """Writes streams into segments, one thread for all; one process may have a folder open.
 
@@ -127,18 +109,19 @@ class Spool:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self.recovered = self._recover()
         self._used_bytes = self.recovered.size_bytes
-        self._queue: Queue[_Waiting | None] = Queue()
+        self._queue: Queue[WaitingStream | None] = Queue()
         self._closing = threading.Lock()
         self._is_closed = False
-        self._segment: _Segment | None = None
-        self._last_name = 0
+        self._segment: Segment | None = None
+        self._last_name = _newest_name(options.folder)
         self._synced_at_s = time.monotonic()
         self._thread = threading.Thread(target=self._write_forever, name="spool", daemon=True)
         self._thread.start()
 
     def append(self, messages: Sequence[bytes], received_at_ns: Sequence[int]) -> Future[bool]:
         """Hand over a whole stream, in the order its messages came."""
-        waiting = _Waiting(messages, received_at_ns, Future())
+        waiting = WaitingStream(list(messages), received_at_ns, Future())
+        waiting.done.add_done_callback(waiting.forget_if_cancelled)
         with self._closing:
             if self._is_closed:
                 message = f"{self.options.folder}: the spool is closed"
@@ -161,18 +144,21 @@ class Spool:
 
     def size_bytes(self) -> int:
         """Return the size of all segments on disk."""
-        return sum(_size_bytes(path) for path in segments(self.options.folder))
+        return sum(_size_bytes(path) for path in segments_in(self.options.folder))
 
     def _recover(self) -> Recovered:
-        for path in self.options.folder.glob(f"*{CAPTURE_SUFFIX}{_NEW_SUFFIX}"):
+        for path in self.options.folder.glob(f"*{CAPTURE_SUFFIX}{NEW_SUFFIX}"):
             path.unlink()
-        paths = segments(self.options.folder)
+        paths = segments_in(self.options.folder)
         newest = _newest(paths, self.options.remembered_bytes)
         streams = messages = 0
         warnings: list[str] = []
         for path in newest:
             try:
                 with GrowingCapture(path) as capture:
+                    if self.options.fsync is not Fsync.NEVER:
+                        # Who sends one of these streams again is told that it is on disk.
+                        capture.sync()
                     for found in capture.read(is_complete=True):
                         if isinstance(found, Damage):
                             warnings.append(str(found))
@@ -181,6 +167,8 @@ class Spool:
                         messages += found.messages.num_rows
             except CaptureError as error:
                 warnings.append(str(error))
+        if self.options.fsync is not Fsync.NEVER:
+            sync_folder(self.options.folder)
         size_bytes = sum(map(_size_bytes, paths))
         return Recovered(len(paths), size_bytes, len(newest), streams, messages, tuple(warnings))
 
@@ -204,7 +192,9 @@ class Spool:
             try:
                 first = self._queue.get(timeout=self._idle_s())
             except Empty:
-                self._look_after_segment()
+                with suppress(OSError):
+                    # The next stream finds out, and is refused.
+                    self._look_after_segment()
                 continue
             group, is_last = self._group(first)
             try:
@@ -213,9 +203,9 @@ class Spool:
                 _fail(group, error)
         self._close_segment()
 
-    def _group(self, first: _Waiting | None) -> tuple[list[_Waiting], bool]:
+    def _group(self, first: WaitingStream | None) -> tuple[list[WaitingStream], bool]:
         """Take the streams that wait now, and tell whether they are the last."""
-        group: list[_Waiting] = []
+        group: list[WaitingStream] = []
         size_bytes = 0
         waiting = first
         while waiting is not None:
@@ -226,8 +216,8 @@ class Spool:
             waiting = self._queue.get()
         return group, True
 
-    def _write_group(self, group: Iterable[_Waiting]) -> None:
-        fresh: dict[bytes, list[_Waiting]] = {}
+    def _write_group(self, group: Iterable[WaitingStream]) -> None:
+        fresh: dict[bytes, list[WaitingStream]] = {}
         for waiting in group:
             if not waiting.done.set_running_or_notify_cancel():
                 continue
@@ -251,7 +241,7 @@ class Spool:
             for index, waiting in enumerate(same):
                 waiting.done.set_result(index == 0)
 
-    def _admit(self, fresh: dict[bytes, list[_Waiting]]) -> dict[bytes, list[_Waiting]]:
+    def _admit(self, fresh: dict[bytes, list[WaitingStream]]) -> dict[bytes, list[WaitingStream]]:
         """Return the streams that the budget has room for, and refuse the others."""
         sizes_bytes = {digest: same[0].size_bytes for digest, same in fresh.items()}
         if self._used_bytes + sum(sizes_bytes.values()) > self.options.budget_bytes:
@@ -267,7 +257,7 @@ class Spool:
             admitted[digest] = same
         return admitted
 
-    def _write_streams(self, streams: Sequence[_Waiting]) -> None:
+    def _write_streams(self, streams: Sequence[WaitingStream]) -> None:
         started_s = time.monotonic()
         segment = self._open_segment()
         before_bytes = segment.size_bytes
@@ -280,23 +270,20 @@ class Spool:
         self._used_bytes += segment.size_bytes - before_bytes
         self._on_flush(time.monotonic() - started_s)
 
-    def _open_segment(self) -> _Segment:
+    def _open_segment(self) -> Segment:
         if self._segment is not None and self._is_complete(self._segment):
             self._close_segment()
         if self._segment is None:
             path = self.options.folder / f"{self._next_name():020d}{CAPTURE_SUFFIX}"
-            self._segment = _Segment(path, self.options.compression)
+            self._segment = Segment(path, self.options.compression)
         return self._segment
 
     def _next_name(self) -> int:
         """Return the time in ns, or the next free number where the clock went back."""
-        newest = segments(self.options.folder)[-1:]
-        digits = newest[0].name.removesuffix(CAPTURE_SUFFIX) if newest else ""
-        taken = int(digits) if digits.isdecimal() else 0
-        self._last_name = max(time.time_ns(), taken + 1, self._last_name + 1)
+        self._last_name = max(time.time_ns(), self._last_name + 1)
         return self._last_name
 
-    def _is_complete(self, segment: _Segment) -> bool:
+    def _is_complete(self, segment: Segment) -> bool:
         age_s = time.monotonic() - segment.opened_at_s
         big = segment.size_bytes >= self.options.segment_bytes
         return big or age_s >= self.options.segment_age_s
@@ -334,93 +321,10 @@ class Spool:
             segment.close(sync=self.options.fsync is not Fsync.NEVER)
 
 
-class _Segment:
-    """One file of the spool, being written. `size_bytes` counts whole record batches."""
-
-    def __init__(self, path: Path, compression: str | None) -> None:
-        self.opened_at_s = time.monotonic()
-        self.size_bytes = 0
-        self.is_synced = True
-        self._streams = 0
-        self._path = path
-        self._new_path = path.with_name(path.name + _NEW_SUFFIX)
-        self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._pending = bytearray()
-        options = pa.ipc.IpcWriteOptions(compression=compression)
-        sink = pa.PythonFile(_Sink(self._pending), "w")
-        self._writer = pa.ipc.new_stream(sink, CAPTURE_SCHEMA, options=options)
-
-    def append(self, streams: Sequence[_Waiting], *, sync: bool) -> None:
-        """Write the streams as one record batch; `cut_back` if that fails."""
-        batch = _as_batch(streams, self._streams)
-        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
-        written_bytes = self._flush()
-        self.is_synced = False
-        if sync:
-            self.sync()
-        if not self.size_bytes:
-            self._publish(sync=sync)
-        self.size_bytes += written_bytes
-        self._streams += len(streams)
-
-    def sync(self) -> None:
-        """Force what was written to disk."""
-        os.fdatasync(self._descriptor)
-        self.is_synced = True
-
-    def cut_back(self) -> None:
-        """Cut off what was written after the last whole record batch, and give the file up."""
-        with suppress(OSError):
-            if self.size_bytes:
-                os.ftruncate(self._descriptor, self.size_bytes)
-                os.fdatasync(self._descriptor)
-            else:
-                self._new_path.unlink(missing_ok=True)
-                self._path.unlink(missing_ok=True)
-        with suppress(OSError):
-            os.close(self._descriptor)
-
-    def close(self, *, sync: bool) -> None:
-        """Write the end marker. Without it, on a full disk, the segment is as good."""
-        try:
-            self._writer.close()
-            self.size_bytes += self._flush()
-            if sync:
-                self.sync()
-        except OSError:
-            self.cut_back()
-        else:
-            os.close(self._descriptor)
-
-    def _publish(self, *, sync: bool) -> None:
-        self._new_path.rename(self._path)
-        if sync:
-            _sync_folder(self._path.parent)
-
-    def _flush(self) -> int:
-        content = memoryview(bytes(self._pending))
-        self._pending.clear()
-        written = 0
-        while written < len(content):
-            written += os.write(self._descriptor, content[written:])
-        return written
-
-
-class _Sink(io.RawIOBase):
-    """Where the Arrow writer puts its bytes until they are written in one go."""
-
-    def __init__(self, pending: bytearray) -> None:
-        self._pending = pending
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Buffer) -> int:
-        self._pending += content
-        return len(memoryview(content))
-
-
-segments = captures_in
+def _newest_name(folder: Path) -> int:
+    """Return the number that the newest segment is named by, 0 where there is none."""
+    newest = segments_in(folder)[-1:]
+    return int(newest[0].name.removesuffix(CAPTURE_SUFFIX)) if newest else 0
 
 
 def stream_digest(messages: Sequence[bytes]) -> bytes:
@@ -433,25 +337,7 @@ def stream_digest(messages: Sequence[bytes]) -> bytes:
     return digest.digest()
 
 
-def _as_batch(streams: Sequence[_Waiting], first_number: int) -> pa.RecordBatch:
-    numbers: list[int] = []
-    seqs: list[int] = []
-    received_at_ns: list[int] = []
-    messages: list[bytes] = []
-    for number, stream in enumerate(streams, first_number):
-        count = len(stream.messages)
-        numbers += [number] * count
-        seqs += range(count)
-        received_at_ns += stream.received_at_ns
-        messages += stream.messages
-    columns = (numbers, seqs, received_at_ns, messages)
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
-
-
-def _fail(group: Iterable[_Waiting], error: Exception) -> None:
+def _fail(group: Iterable[WaitingStream], error: Exception) -> None:
     for waiting in group:
         if not waiting.done.done():
             waiting.done.set_exception(error)
@@ -490,12 +376,3 @@ def _lock(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,22 +28,25 @@ class Upkeep:
     """Keeps store and spool small; each job has its own pace, none runs at the start."""
 
     def __init__(
-        self, options: EngineOptions, store: Store, follower: SpoolFollower, now_s: float
+        self, options: EngineOptions, store: Store, follower: SpoolFollower, started_s: float
     ) -> None:
         self._removed_segments = 0
         self._options = options
         self._store = store
         self._follower = follower
-        self._compacted_s = self._expired_s = now_s
+        self._compacted_s = self._expired_s = started_s
 
-    def run(self, now_s: float) -> int:
-        """Do what is due; returns how many segments were deleted since the start."""
+    def run(self, now_s: float, elapsed_s: float) -> int:
+        """Do what is due; returns how many segments were deleted since the start.
+
+        `now_s` is the time since 1970, `elapsed_s` that of a clock that is never set.
+        """
         self._remove_segments(now_s)
-        if now_s - self._compacted_s >= _COMPACT_EVERY_S:
-            self._compacted_s = now_s
+        if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
+            self._compacted_s = elapsed_s
             self._compact(now_s)
-        if now_s - self._expired_s >= _EXPIRE_EVERY_S:
-            self._expired_s = now_s
+        if elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
+            self._expired_s = elapsed_s
             self._expire(now_s)
         return self._removed_segments
 

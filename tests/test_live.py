@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import resource
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -164,3 +167,106 @@ def test_segments_stored_before_a_start_are_not_read_again(
         assert run(follower, entities, now_s=51) == 0
         assert follower.remove(109, 60, 10**12) == []
         assert len(follower.remove(110, 60, 10**12)) == 3
+
+
+def test_thousands_of_small_segments_need_few_files_at_once(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for _ in range(300):
+        segments.write(streams[0])
+        segments.turn(is_torn=False)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Store(":memory:", plan) as store:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+        try:
+            follower = SpoolFollower(tmp_path, store, 0)
+            assert run(follower, entities) == 300 * streams[0].num_rows
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        follower.close()
+
+
+def test_other_captures_in_the_folder_are_left_alone(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    shutil.copy(next(BOOKINFO.glob("*.arrows")), tmp_path / "bookinfo.capture.arrows")
+    segments = Segments(tmp_path)
+    segments.write(streams[0])
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        assert run(follower, entities) == streams[0].num_rows
+        assert follower.remove(10**9, 0, 0) == []
+        segments.write(streams[1])
+        assert run(follower, entities) == streams[1].num_rows
+
+
+@pytest.mark.parametrize("place", [-200, -2_000])
+def test_a_damaged_segment_that_was_read_is_not_counted_again_by_a_replay(
+    tmp_path: Path,
+    plan: Plan,
+    entities: Entities,
+    streams: Sequence[pa.RecordBatch],
+    place: int,
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:4]:
+        segments.write(stream)
+    segments.close()
+    (path,) = captures_in(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with Store(":memory:", plan) as store:
+        counted = run(SpoolFollower(tmp_path, store, 0, "~"), entities)
+        assert 0 < counted < sum(stream.num_rows for stream in streams[:4])
+        assert replay([tmp_path], entities, store).counters.messages == 0
+
+
+def test_what_was_cut_off_after_it_was_counted_is_not_counted_again(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:3]:
+        segments.write(stream)
+    (path,) = captures_in(tmp_path)
+    with Store(":memory:", plan) as store:
+        for _ in range(2):
+            run(SpoolFollower(tmp_path, store, 0), entities)
+            os.truncate(path, path.stat().st_size // 2)
+        assert run(SpoolFollower(tmp_path, store, 0, "~"), entities) == 0
+
+
+def test_damage_in_the_newest_segment_is_passed_once_nothing_is_written(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    ends = []
+    for stream in streams[:3]:
+        segments.write(stream)
+        ends.append(next(iter(captures_in(tmp_path))).stat().st_size)
+    (path,) = captures_in(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(ends[0] + 200)
+        file.write(b"\0" * 64)
+    written_s = path.stat().st_mtime
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        assert run(follower, entities, now_s=written_s + 1) == streams[0].num_rows
+        assert not follower.has_all
+        assert run(follower, entities, now_s=written_s + 61) == streams[2].num_rows
+        assert follower.has_all
+
+
+def test_a_segment_that_cannot_be_read_costs_itself(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    segments.write(streams[0])
+    missing = tmp_path / f"{10**17:020d}.capture.arrows"
+    missing.symlink_to(tmp_path / "nowhere")
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        assert run(follower, entities) == streams[0].num_rows
+        assert list(follower.unreadable) == [missing]

@@ -37,10 +37,11 @@ from recording import (
 )
 
 from framewalk.engine.capture import CaptureReader
+from framewalk.engine.follow import segments_in as segments
 from framewalk.engine.wire.process_pb2 import EBPFProcessReportList, EBPFReportProcessDownstream
 from framewalk.receiver.collect import Collector, Received
 from framewalk.receiver.limits import InFlight, LimitError
-from framewalk.receiver.spool import Spool, SpoolOptions, segments
+from framewalk.receiver.spool import Spool, SpoolOptions
 from framewalk.receiver.telemetry import Telemetry
 
 pytest_plugins = ["servers"]

@@ -20,10 +20,10 @@ from framewalk.engine.capture import CaptureReader, CaptureWriter
 from framewalk.engine.definitions import load_plan
 from framewalk.engine.entities import read_entities
 from framewalk.engine.errors import InputError
+from framewalk.engine.follow import segments_in as segments
 from framewalk.engine.replayer import replay
 from framewalk.engine.store import Store
 from framewalk.receiver import send as sender
-from framewalk.receiver.spool import segments
 
 BOOKINFO = CAPTURES / "bookinfo" / "bookinfo.capture.arrows"
 DUMP = CAPTURES / "bookinfo" / "kubectl.yaml"

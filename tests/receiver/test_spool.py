@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from framewalk.engine.capture import CaptureReader
+from framewalk.engine.follow import segments_in as segments
 from framewalk.receiver.spool import (
     Fsync,
     Spool,
     SpoolFullError,
     SpoolLockedError,
     SpoolOptions,
-    segments,
 )
 
 DEADLINE_S = 10
@@ -278,3 +279,53 @@ def wait_until(condition: object, deadline_s: float = DEADLINE_S) -> None:
     while not condition():
         assert time.monotonic() < end_s
         threading.Event().wait(0.005)
+
+
+def test_a_new_segment_comes_after_all_that_were_there_at_the_start(tmp_path: Path) -> None:
+    future = 4 * 10**18
+    with opened(tmp_path) as spool:
+        keep(spool, stream("a"))
+    segments(tmp_path)[0].rename(tmp_path / f"{future:020d}.capture.arrows")
+    with opened(tmp_path) as spool:
+        # The one that was newest is deleted, as stored ones are.
+        segments(tmp_path)[0].unlink()
+        keep(spool, stream("b"))
+    assert int(segments(tmp_path)[0].name.split(".")[0]) == future + 1
+
+
+def test_a_stream_that_is_given_up_holds_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled, goes_on = threading.Event(), threading.Event()
+    fdatasync = os.fdatasync
+
+    def stall(descriptor: int) -> None:
+        stalled.set()
+        goes_on.wait(DEADLINE_S)
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", stall)
+    with opened(tmp_path) as spool:
+        first = spool.append(stream("a"), [1, 2, 3])
+        assert stalled.wait(DEADLINE_S)
+        large = bytes(10**7)
+        before = sys.getrefcount(large)
+        waiting = spool.append([large], [1])
+        assert sys.getrefcount(large) == before + 1
+        assert waiting.cancel()
+        assert sys.getrefcount(large) == before
+        goes_on.set()
+        assert first.result(DEADLINE_S)
+    assert kept(tmp_path) == [stream("a")]
+
+
+def test_what_a_start_finds_is_forced_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, fsync=Fsync.NEVER) as spool:
+        keep(spool, stream("a"))
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor)))
+    with opened(tmp_path) as spool:
+        assert [one.st_ino for one in synced] == [segments(tmp_path)[0].stat().st_ino]
+        assert not keep(spool, stream("a"))
