@@ -105,6 +105,22 @@ memory: $(DEV) ## Measure that memory does not grow with a capture's length
 definitions: $(DEV) ## Measure what 426 definitions cost beside 40
 	@$(BIN)/python benchmarks/definitions.py
 
+.PHONY: ingress
+ingress: $(DEV) ## Measure what a server needs per message, by transport
+	@$(BIN)/python benchmarks/ingress.py
+
+.PHONY: live
+live: $(DEV) ## Measure a server at 50,000 messages a second: CPU, memory, lag
+	@$(BIN)/python benchmarks/live.py
+
+.PHONY: idle
+idle: $(DEV) ## Measure a server that has nothing to do, twice ten minutes
+	@$(BIN)/python benchmarks/idle.py
+
+.PHONY: crash
+crash: $(DEV) ## Kill both processes of a server 100 times while it receives
+	@$(BIN)/python tests/receiver/crashing.py --kills 100
+
 .PHONY: package
 package: $(DEV) ## Build the wheel and try it in an environment of its own
 	@rm -rf build/dist build/lib build/installed

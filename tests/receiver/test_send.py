@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from framewalk.cli.main import app
 from framewalk.engine.capture import CaptureReader, CaptureWriter
+from framewalk.engine.capture import captures_in as segments
 from framewalk.engine.definitions import load_plan
 from framewalk.engine.entities import read_entities
 from framewalk.engine.errors import InputError
-from framewalk.engine.follow import segments_in as segments
 from framewalk.engine.replayer import replay
 from framewalk.engine.store import Store
 from framewalk.receiver import send as sender
