@@ -173,16 +173,16 @@ def test_thousands_of_small_segments_need_few_files_at_once(
     tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
 ) -> None:
     segments = Segments(tmp_path)
-    for _ in range(300):
+    for _ in range(150):
         segments.write(streams[0])
         segments.turn(is_torn=False)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Store(":memory:", plan) as store:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (120, most))
         try:
             follower = SpoolFollower(tmp_path, store, 0)
-            assert run(follower, entities) == 300 * streams[0].num_rows
+            assert run(follower, entities) == 150 * streams[0].num_rows
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         follower.close()

@@ -50,7 +50,7 @@ def assert_same_counts(counters: Counters, want: Result) -> None:
     assert counters.quality == +want.quality
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(capture=hostile_captures(), cuts=st.lists(st.integers(1, 20), max_size=4))
 def test_hostile_captures_have_the_reference_values(
     capture: HostileCapture,

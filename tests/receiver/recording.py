@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,9 +102,15 @@ on_uvicorn = pytest.mark.parametrize("transport", ["uvicorn"], scope="module")
 on_both_transports = pytest.mark.parametrize("transport", ["uvicorn", "grpcio"], scope="module")
 
 
+# Below the ports that the system gives to clients: none of them takes one before its server does.
+_PORTS = itertools.cycle(random.SystemRandom().sample(range(15_000, 32_000), 2_000))
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:

@@ -74,7 +74,7 @@ def test_thousands_of_streams_through_one_channel(server: Server) -> None:
     sent = [stream(f"one {number:04}") for number in range(2_500)]
 
     async def call() -> list[bytes]:
-        room = asyncio.Semaphore(500)
+        room = asyncio.Semaphore(100)
 
         async def send(messages: Messages) -> bytes:
             async with room:
