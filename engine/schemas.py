@@ -172,7 +172,12 @@ DROP_REASONS: Final = (
     "excluded_namespace",
     "same_service",
 )
-QUALITY_COUNTERS: Final = ("undecodable_message", "negative_duration", "value_out_of_range")
+QUALITY_COUNTERS: Final = (
+    "undecodable_message",
+    "negative_duration",
+    "value_out_of_range",
+    "damaged_bytes",
+)
 
 
 # The ids of SkyWalking's components; a peer's `components` has bit i set for COMPONENT_IDS[i].
