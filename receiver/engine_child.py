@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from framewalk.receiver.engine_link import EngineOptions
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.receiver.engine_process")
+# Batches are too small for more threads to save time; they cost CPU time and memory.
+_ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1"}
 _FIRST_DELAY_S: Final = 0.5
 _LONGEST_DELAY_S: Final = 30
 # An engine that has worked for this long has not died of what the one before died of.
@@ -102,6 +105,7 @@ class EngineChild:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE_BYTES,
+            env=_ENVIRONMENT | os.environ,
             # Ctrl-C in a terminal is for this process, which tells the engine when to finish.
             process_group=0,
         )
