@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import socket
 import statistics
 import struct
@@ -56,7 +57,7 @@ SHAPES: Final = ("bulk", "each")
 
 _FRAME_BYTES: Final = 16_384
 _WINDOW_BYTES: Final = 65_535
-_WARM_UP_MESSAGES: Final = 2_000
+WARM_UP_MESSAGES: Final = 2_000
 _LARGEST_MESSAGE_BYTES: Final = 2**22
 _MOST_BYTES_IN_FLIGHT: Final = 2**40
 _TIMEOUT_S: Final = 300
@@ -93,7 +94,8 @@ async def serve(kind: str, folder: Path) -> None:
 
 def _tell_cpu_time(counted: list[int]) -> None:
     for _ in sys.stdin:
-        print(time.process_time_ns(), counted[0], flush=True)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(time.process_time_ns(), counted[0], peak_bytes, flush=True)
 
 
 async def _serve_empty(counted: list[int]) -> tuple[int, Any]:
@@ -158,7 +160,7 @@ class Body:
             body = b"".join(framed)
             starts = range(0, len(body), _FRAME_BYTES)
             contents = [body[start : start + _FRAME_BYTES] for start in starts]
-        frames = tuple(_frame(0, 0, 1, content) for content in contents)
+        frames = tuple(frame(0, 0, 1, content) for content in contents)
         return Body(frames, tuple(map(len, contents)))
 
 
@@ -169,7 +171,8 @@ def _framed(messages: int) -> Iterator[bytes]:
         yield struct.pack(">BI", 0, MESSAGE_BYTES) + message
 
 
-def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Return a frame of HTTP/2."""
     return struct.pack(">I", len(content))[1:] + struct.pack(">BBI", kind, flags, stream) + content
 
 
@@ -178,7 +181,7 @@ class Sender:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b""))
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
         self._received = b""
         self._connection_bytes = self._stream_bytes = self._initial_bytes = _WINDOW_BYTES
         self._decoder = hpack.Decoder()
@@ -186,7 +189,7 @@ class Sender:
 
     def send(self, body: Body) -> None:
         """Send a whole stream and wait for its answer, which must be OK."""
-        self._socket.sendall(_frame(1, 4, 1, _headers()))
+        self._socket.sendall(frame(1, 4, 1, _headers()))
         next_frame, total = 0, len(body.frames)
         while next_frame < total:
             room_bytes = min(self._connection_bytes, self._stream_bytes)
@@ -201,7 +204,7 @@ class Sender:
             self._connection_bytes -= used_bytes
             self._stream_bytes -= used_bytes
             self._socket.sendall(b"".join(body.frames[first:next_frame]))
-        self._socket.sendall(_frame(0, 1, 1, b""))
+        self._socket.sendall(frame(0, 1, 1, b""))
         while self._status is None:
             self._receive()
         self._socket.close()
@@ -229,9 +232,9 @@ class Sender:
             initial_bytes = dict(struct.iter_unpack(">HI", content)).get(4, self._initial_bytes)
             self._stream_bytes += initial_bytes - self._initial_bytes
             self._initial_bytes = initial_bytes
-            self._socket.sendall(_frame(4, 1, 0, b""))
+            self._socket.sendall(frame(4, 1, 0, b""))
         elif kind == 6 and not flags:
-            self._socket.sendall(_frame(6, 1, 0, content))
+            self._socket.sendall(frame(6, 1, 0, content))
         elif kind == 1:
             self._status = dict(self._decoder.decode(content)).get("grpc-status", self._status)
         assert kind not in {3, 7}, "the server reset the stream or the connection"
@@ -255,8 +258,16 @@ def _headers() -> bytes:
 # Measuring
 
 
-def cpu_us_per_message(kind: str, warm_up: Body, body: Body, messages: int) -> float:
-    """Send a stream to a new server, and return the CPU time it needed."""
+@dataclass(frozen=True)
+class Taken:
+    """What a server needed to take in a stream; memory is the most that it ever held."""
+
+    cpu_us_per_message: float
+    peak_bytes: int
+
+
+def take_in(kind: str, warm_up: Body, body: Body, messages: int) -> Taken:
+    """Send a stream to a new server, and return what it needed."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
         with subprocess.Popen(
@@ -269,36 +280,36 @@ def cpu_us_per_message(kind: str, warm_up: Body, body: Body, messages: int) -> f
                 assert server.stdout is not None
                 port = int(server.stdout.readline())
                 Sender(port).send(warm_up)
-                before_ns, before = _ask(server)
+                before_ns, before, _ = _ask(server)
                 Sender(port).send(body)
-                after_ns, after = _ask(server)
+                after_ns, after, peak_bytes = _ask(server)
                 server.stdin.close()
                 server.wait(_TIMEOUT_S)
             finally:
                 watchdog.cancel()
                 server.kill()
     assert after == before == -1 or after - before == messages, f"{after - before} were counted"
-    return (after_ns - before_ns) / 1000 / messages
+    return Taken((after_ns - before_ns) / 1000 / messages, peak_bytes)
 
 
-def _ask(server: subprocess.Popen[str]) -> tuple[int, int]:
+def _ask(server: subprocess.Popen[str]) -> tuple[int, int, int]:
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write("\n")
     server.stdin.flush()
-    cpu_ns, counted = server.stdout.readline().split()
-    return int(cpu_ns), int(counted)
+    cpu_ns, counted, peak_bytes = map(int, server.stdout.readline().split())
+    return cpu_ns, counted, peak_bytes
 
 
 def measure(messages: int, rounds: int, servers: Sequence[str]) -> list[Measured]:
     """Measure all servers in turn, as often as `rounds` says."""
     found: dict[tuple[str, str], list[float]] = {}
     for shape in SHAPES:
-        warm_up, body = Body.of(_WARM_UP_MESSAGES, shape), Body.of(messages, shape)
+        warm_up, body = Body.of(WARM_UP_MESSAGES, shape), Body.of(messages, shape)
         for _ in range(rounds):
             for server in servers:
-                figure_us = cpu_us_per_message(server, warm_up, body, messages)
-                found.setdefault((server, shape), []).append(figure_us)
+                taken = take_in(server, warm_up, body, messages)
+                found.setdefault((server, shape), []).append(taken.cpu_us_per_message)
     return [Measured(server, shape, tuple(found[server, shape])) for server, shape in found]
 
 

@@ -20,12 +20,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from ingress import Body, Sender
-from ingress import _frame as frame
+from idle import FRAMEWALK, READY, cpu_s, engine_of, wait_for
+from ingress import Body, Sender, frame
 from prometheus_client.parser import text_string_to_metric_families
 
 from framewalk.engine import CaptureReader
@@ -35,15 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MEMORY_LIMIT_BYTES: Final = 2**30
-FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 _STREAM_MESSAGES: Final = 500
+_CAPTURE_S: Final = 60
 _FRAME_BYTES: Final = 16_384
 _CONNECTIONS: Final = 4
 # A field that nobody knows makes a stream differ from the one before it: its key, a varint.
 _UNKNOWN_FIELD: Final = b"\xc0\x3e"
 _WAIT_S: Final = 120
-_METRICS: Final = "http://127.0.0.1:1234/metrics"
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_METRICS_PORT: Final = 31_234
+_METRICS: Final = f"http://127.0.0.1:{_METRICS_PORT}/metrics"
+_ENVIRONMENT: Final = {
+    "FRAMEWALK_SQL": "-",
+    "SW_TELEMETRY_PROMETHEUS_PORT": str(_METRICS_PORT),
+}
 _BYTES_PER_MB: Final = 10**6
 
 
@@ -72,18 +77,21 @@ def measure(rate: float, seconds: float) -> Live:
     """Send at a rate for some time, and wait until all of it is in the store."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        capture, dump = folder / "load.capture.arrows", folder / "kubectl.yaml"
-        options = GenerateOptions("boutique", duration_s=120, requests_per_second=60)
-        generate(options, capture, dump)
-        streams = _streams(capture)
+        streams, dump_text = _material()
+        dump = folder / "kubectl.yaml"
+        dump.write_text(dump_text)
         log = folder / "log"
         with log.open("wb") as stderr:
             server = subprocess.Popen(
-                [FRAMEWALK, "serve", "--entities", dump], cwd=folder, stderr=stderr
+                [FRAMEWALK, "serve", "--port", "0", "--entities", dump],
+                cwd=folder,
+                env=os.environ | _ENVIRONMENT,
+                stderr=stderr,
             )
         try:
-            _wait_for(log, "engine ready")
-            found = _load(server.pid, streams, rate, seconds)
+            wait_for(log, "engine ready")
+            port = int(READY.search(log.read_text())[1])  # type: ignore[index]
+            found = _load(server.pid, port, streams, rate, seconds)
         finally:
             server.terminate()
             code = server.wait()
@@ -91,12 +99,24 @@ def measure(rate: float, seconds: float) -> Live:
     return found
 
 
-def _load(receiver: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> Live:
-    engine = int(Path(f"/proc/{receiver}/task/{receiver}/children").read_text().split()[0])
-    before = {process: _cpu_s(process) for process in (receiver, engine)}
+@cache
+def _material() -> tuple[list[list[bytes]], str]:
+    """Return the streams to send, and the dump that goes with them."""
+    with tempfile.TemporaryDirectory() as name:
+        capture, dump = Path(name) / "load.capture.arrows", Path(name) / "kubectl.yaml"
+        options = GenerateOptions("boutique", duration_s=_CAPTURE_S, requests_per_second=60)
+        generate(options, capture, dump)
+        return _streams(capture), dump.read_text()
+
+
+def _load(
+    receiver: int, port: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float
+) -> Live:
+    engine = engine_of(receiver)
+    before = {process: cpu_s(process) for process in (receiver, engine)}
     lag = _Lag()
     started_s = time.monotonic()
-    sent = _send(streams, rate, seconds)
+    sent = _send(port, streams, rate, seconds)
     sent_s = time.monotonic() - started_s
     told = _wait_until_counted(sent)
     caught_up_s = time.monotonic() - started_s - sent_s
@@ -105,8 +125,8 @@ def _load(receiver: int, streams: Sequence[Sequence[bytes]], rate: float, second
         logs=int(told["framewalk_engine_logs"]),
         wanted_per_s=rate,
         seconds=sent_s,
-        receiver_cpu_s=_cpu_s(receiver) - before[receiver],
-        engine_cpu_s=_cpu_s(engine) - before[engine],
+        receiver_cpu_s=cpu_s(receiver) - before[receiver],
+        engine_cpu_s=cpu_s(engine) - before[engine],
         receiver_peak_bytes=_peak_bytes(receiver),
         engine_peak_bytes=_peak_bytes(engine),
         largest_lag_s=lag.stop(),
@@ -134,21 +154,20 @@ def _streams(capture: Path) -> list[list[bytes]]:
     return streams
 
 
-def _send(streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> int:
+def _send(port: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> int:
     """Send streams at a rate; returns the number of messages, all of them acknowledged."""
     framed = [(_framed(stream[:1]), _framed(stream[1:])) for stream in streams]
-    end_s = time.monotonic() + seconds
     next_s = time.monotonic()
     sent = number = 0
     room = threading.Semaphore(2 * _CONNECTIONS)
     with ThreadPoolExecutor(_CONNECTIONS) as threads:
         calls = []
-        while time.monotonic() < end_s:
+        while sent < rate * seconds:
             stream = streams[number % len(streams)]
             _, rest = framed[number % len(streams)]
             own = stream[0] + _UNKNOWN_FIELD + _varint(number)
             room.acquire()
-            call = threads.submit(_send_one, _framed([own]) + rest)
+            call = threads.submit(_send_one, port, _framed([own]) + rest)
             call.add_done_callback(lambda _: room.release())
             calls.append(call)
             sent += len(stream)
@@ -160,11 +179,11 @@ def _send(streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> in
     return sent
 
 
-def _send_one(content: bytes) -> None:
+def _send_one(port: int, content: bytes) -> None:
     starts = range(0, len(content), _FRAME_BYTES)
     pieces = [content[start : start + _FRAME_BYTES] for start in starts]
     frames = tuple(frame(0, 0, 1, piece) for piece in pieces)
-    Sender(11800).send(Body(frames, tuple(map(len, pieces))))
+    Sender(port).send(Body(frames, tuple(map(len, pieces))))
 
 
 def _framed(messages: Sequence[bytes]) -> bytes:
@@ -211,18 +230,6 @@ def _wait_until_counted(messages: int) -> dict[str, float]:
         time.sleep(0.5)
     assert told["framewalk_engine_messages"] == told["k8s_als_in_count"] == messages
     return told
-
-
-def _wait_for(log: Path, event: str) -> None:
-    end_s = time.monotonic() + _WAIT_S
-    while event not in log.read_text():
-        assert time.monotonic() < end_s, log.read_text()
-        time.sleep(0.1)
-
-
-def _cpu_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / _TICKS_PER_S
 
 
 def _peak_bytes(process: int) -> int:

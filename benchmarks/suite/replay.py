@@ -27,9 +27,8 @@ def benchmark(context: Context) -> Benchmark:
         "whole replay",
         "logs",
         _replay(capture, context.folder / "replay.duckdb"),
-        "decoding, more than a third of it; a fixed 2 CPU seconds of imports and of making a store "
-        "with 426 definitions; then flattening, and one roll-up for each commit. Memory is what "
-        "waits for a commit: states by path for 2 million logs.",
+        "decoding, two fifths of it; a fixed 1.5 CPU seconds of imports and of making a store with "
+        "426 definitions; then flattening, and a roll-up for each commit of 500,000 logs.",
         [Rival(_read_only(capture), same_answer=False, at_most=_limit(context))],
     )
     return Benchmark([contest])
