@@ -394,7 +394,8 @@ def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
     """
     store_path = Path(path)
     if not store_path.exists():
-        raise StoreError(store_path, "there is no such file", "make it with `framewalk replay`")
+        remedy = "make it with `framewalk replay` or `serve`"
+        raise StoreError(store_path, "there is no such file", remedy)
     connection = connect(store_path, read_only=True)
     try:
         check_version(connection, store_path)

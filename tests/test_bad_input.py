@@ -532,7 +532,7 @@ def test_store_that_cannot_be_made(scene: Scene) -> None:
 def test_store_to_read_is_missing(scene: Scene) -> None:
     missing = scene.folder / "nowhere.duckdb"
     outcome = scene.sql("FROM metrics", store=missing)
-    assert_refused(outcome, missing, "no such file; make it with `framewalk replay`")
+    assert_refused(outcome, missing, "no such file; make it with `framewalk replay` or `serve`")
     assert not missing.exists()
 
 
