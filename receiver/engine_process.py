@@ -53,7 +53,7 @@ _EVERY_SEGMENT: Final = "~"
 
 def main() -> None:
     """Work until the parent asks to finish, or is gone."""
-    # Signals to the whole group reach this process, too; the parent says what to do.
+    # The parent says when to end; a signal that was meant for it must not.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     lines = _lines(sys.stdin.fileno())
