@@ -375,8 +375,10 @@ def writing(connection: duckdb.DuckDBPyConnection) -> Iterator[list[int]]:
 
     with ThreadPoolExecutor(1) as thread:
         writer = thread.submit(write)
-        yield commits
-        stopped.set()
+        try:
+            yield commits
+        finally:
+            stopped.set()
         writer.result()
 
 

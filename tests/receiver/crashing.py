@@ -104,6 +104,11 @@ class Sender:
     def allow(self, streams: int) -> None:
         self._allowed.release(max(streams, 1))
 
+    def give_up(self) -> None:
+        """Let everybody end who waits for leave to send."""
+        self._streams = iter(())
+        self.allow(SENDERS)
+
     def run(self) -> None:
         with ThreadPoolExecutor(SENDERS) as threads:
             for done in [threads.submit(self._send_some) for _ in range(SENDERS)]:
@@ -140,7 +145,7 @@ def crash(folder: Path, capture: Path, kills: int, seed: int, **environment: str
     servers = Servers(folder, capture / "kubectl.yaml", **environment)
     sender = Sender(servers.port, streams)
     done: Counter[str] = Counter()
-    with ThreadPoolExecutor(1) as thread, _ended(servers):
+    with ThreadPoolExecutor(1) as thread, _ended(servers, sender):
         sending = thread.submit(sender.run)
         while done.total() < kills:
             sender.allow(len(streams) // kills)
@@ -159,10 +164,11 @@ def crash(folder: Path, capture: Path, kills: int, seed: int, **environment: str
 
 
 @contextmanager
-def _ended(servers: Servers) -> Iterator[None]:
+def _ended(servers: Servers, sender: Sender) -> Iterator[None]:
     try:
         yield
     finally:
+        sender.give_up()
         servers.process.kill()
         servers.process.wait()
 

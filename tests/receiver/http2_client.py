@@ -84,6 +84,7 @@ class Http2Client:
             room_bytes = self.h2.local_flow_control_window(stream)
             room_bytes = min(room_bytes, self.h2.max_outbound_frame_size)
             if not room_bytes:
+                assert not self.gone
                 self.receive()
                 continue
             self.h2.send_data(stream, bytes(rest[:room_bytes]))

@@ -175,7 +175,8 @@ def test_stored_segments_make_room_when_the_budget_is_used_up(serve: Serve) -> N
     server = serve(FRAMEWALK_SPOOL_SEGMENT_BYTES="65536", FRAMEWALK_SPOOL_BUDGET_BYTES="1000000")
     for one in recorded(BOOKINFO):
         collect(server.address, one)
-        wait_until(lambda: sum(path.stat().st_size for path in captures_in(server.spool)) < 800_000)
+        wait_until(lambda: server.metrics()["framewalk_spool_bytes"] < 800_000, 60)
+    assert sum(path.stat().st_size for path in captures_in(server.spool)) < 900_000
     assert server.metrics()['k8s_als_drop_count{reason="spool"}'] == 0
 
 
