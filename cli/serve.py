@@ -94,6 +94,10 @@ def serve(
     disk, and is counted once.
     """
     settings = _settings(config)
+    if settings.engine is None and (store is not None or entities):
+        option = "--store" if store is not None else "--entities"
+        message = "is of no use: the configuration turns the engine off"
+        raise typer.BadParameter(message, param_hint=option)
     if store is not None:
         storage = settings.storage.model_copy(update={"path": store})
         settings = settings.model_copy(update={"storage": storage})

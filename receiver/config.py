@@ -200,6 +200,7 @@ def _check_together(parts: Mapping[str, _Part]) -> Iterator[Problem]:
     if opened is not None:
         yield from _check_tls(opened, parts)
         yield from _check_message_size(opened, parts)
+        yield from _check_not_opened(opened, parts)
     yield from _check_ports(opened, parts)
     yield from _check_budget(parts[SPOOL])
 
@@ -236,6 +237,26 @@ def _check_no_tls(opened: _Part, parts: Mapping[str, _Part]) -> Iterator[Problem
         elif block is not None and part is opened and block.tls_trusted_ca_path is not None:
             message = "has no effect without TLS"
             yield part.problem("tls_trusted_ca_path", message, hint="set gRPCSslEnabled to true")
+
+
+def _check_not_opened(opened: _Part, parts: Mapping[str, _Part]) -> Iterator[Problem]:
+    """Find bounds of a server that is not opened, where the one that is opened has wider ones.
+
+    The core is left out: an OAP's configuration has one, whatever else is opened.
+    """
+    used = _block(opened, GrpcBlock)
+    for part in (parts[name] for name in _SERVERS if name != CORE):
+        block = _block(part, GrpcBlock)
+        if used is None or block is None or part is opened:
+            continue
+        bounds = {
+            "host": block.host not in (*_ANY_HOST, used.host),
+            "max_calls_per_connection": block.max_calls_per_connection > 0,
+        }
+        message = f"has no effect: {opened.name} is the server that is opened"
+        hint = f"set it in {opened.name}, or set {part.name}'s {block.key_of('port')}"
+        for field in (name for name, is_closer in bounds.items() if is_closer):
+            yield part.problem(field, message, hint=hint)
 
 
 def _check_message_size(opened: _Part, parts: Mapping[str, _Part]) -> Iterator[Problem]:

@@ -27,6 +27,8 @@ _LONGEST_DELAY_S: Final = 30
 # An engine that has worked for this long has not died of what the one before died of.
 _HEALTHY_S: Final = 60
 _LONGEST_LINE_BYTES: Final = 1 << 20
+# It tells its status after each look and each commit; longer than any of them takes.
+_LONGEST_SILENCE_S: Final = 600
 
 
 class EngineError(FramewalkError):
@@ -36,15 +38,21 @@ class EngineError(FramewalkError):
 class EngineChild:
     """Keeps one engine process running.
 
-    `status` is what it told last; `restarts` counts how often it had to be started again.
+    `status` is what it told last; `restarts` counts how often it had to be started again. One
+    that has begun and then tells nothing for `longest_silence_s` and a flush interval hangs: it is
+    killed, and started again.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(
+        self, options: EngineOptions, longest_silence_s: float = _LONGEST_SILENCE_S
+    ) -> None:
         self.status = EngineStatus()
         self.restarts = 0
         self.is_up = False
+        self.watermark_s = 0.0
         self.started_s = time.time()
         self._options = options
+        self._longest_silence_s = longest_silence_s + options.flush_interval_s
         self._process: Process | None = None
         self._finishing = False
         self._has_worked = False
@@ -52,7 +60,7 @@ class EngineChild:
     @property
     def lag_s(self) -> float:
         """For how long received messages wait for their commit at most, in seconds."""
-        return max(time.time() - (self.status.watermark_s or self.started_s), 0)
+        return max(time.time() - (self.watermark_s or self.started_s), 0)
 
     async def run(self) -> None:
         """Keep an engine running until `finish`.
@@ -125,12 +133,27 @@ class EngineChild:
         with suppress(ConnectionError):
             process.stdin.write(self._options.as_line())
             await process.stdin.drain()
-        async for line in process.stdout:
-            try:
-                self.status = EngineStatus.from_line(line)
-            except ValueError:
-                tell(logging.WARNING, "engine said something else than its status")
-                continue
-            self.is_up = not self.status.error
-            self._has_worked |= self.is_up
+        try:
+            while line := await self._next_line(process.stdout):
+                self._take(line)
+        except TimeoutError:
+            silent_s = round(self._longest_silence_s)
+            tell(logging.ERROR, "engine tells nothing, it is killed", silent_s=silent_s)
+            process.kill()
         return await process.wait()
+
+    async def _next_line(self, stdout: asyncio.StreamReader) -> bytes:
+        # Opening a store may take any time.
+        async with asyncio.timeout(self._longest_silence_s if self.is_up else None):
+            return await stdout.readline()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            self.status = EngineStatus.from_line(line)
+        except ValueError:
+            tell(logging.WARNING, "engine said something else than its status")
+            return
+        self.is_up = not self.status.error
+        self._has_worked |= self.is_up
+        # A new engine knows none yet, and what the one before has stored stays stored.
+        self.watermark_s = self.status.watermark_s or self.watermark_s

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Metric: what it says, the field of EngineStatus.
 _GAUGES: Final = (
-    ("watermark_seconds", "What came before this time is in the store.", "watermark_s"),
     ("latest_minute_seconds", "Start of the latest minute that has metrics.", "latest_minute_s"),
     ("messages", "Messages read from the spool.", "messages"),
     ("logs", "Logs in these messages.", "logs"),
@@ -45,6 +44,8 @@ class EngineTelemetry(Collector):
         yield _gauge("up", "Whether the engine works.", engine.is_up)
         yield _gauge("restarts", "How often the engine was started again.", engine.restarts)
         yield _gauge("lag_seconds", "Age of the oldest message not in the store.", engine.lag_s)
+        text = "What came before this time is in the store."
+        yield _gauge("watermark_seconds", text, engine.watermark_s)
         for name, text, field in _GAUGES:
             yield _gauge(name, text, getattr(status, field))
         yield _flushes(status)

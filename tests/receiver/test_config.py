@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from framewalk.cli.main import app
 from framewalk.receiver.config import Config, ConfigError, effective_settings, load_config
 from framewalk.receiver.config_file import DEFAULT_FILE
 
@@ -192,17 +194,24 @@ def test_the_server_is_the_first_with_a_port() -> None:
     environment = {
         "SW_CORE_GRPC_HOST": "10.0.0.1",
         "SW_CORE_GRPC_MAX_MESSAGE_SIZE": "1000",
-        "SW_RECEIVER_GRPC_HOST": "10.0.0.2",
-        "SW_RECEIVER_GRPC_MAX_MESSAGE_SIZE": "2000",
-        "SW_EBPF_GRPC_HOST": "10.0.0.3",
-        "SW_EBPF_GRPC_MAX_CONCURRENT_CALL": "5",
     }
     server = load_config(None, environment).grpc
     assert (server.host, server.port, server.max_message_bytes) == ("10.0.0.1", 11800, 1000)
-    environment["SW_RECEIVER_GRPC_PORT"] = "2"
+    environment |= {
+        "SW_RECEIVER_GRPC_HOST": "10.0.0.2",
+        "SW_RECEIVER_GRPC_MAX_MESSAGE_SIZE": "2000",
+        "SW_RECEIVER_GRPC_PORT": "2",
+    }
     server = load_config(None, environment).grpc
     assert (server.host, server.port, server.max_message_bytes) == ("10.0.0.2", 2, 2000)
-    environment["SW_EBPF_GRPC_PORT"] = "3"
+    own = {
+        "SW_EBPF_GRPC_HOST": "10.0.0.3",
+        "SW_EBPF_GRPC_MAX_CONCURRENT_CALL": "5",
+        "SW_EBPF_GRPC_PORT": "3",
+        # What is bound no closer elsewhere may stand there.
+        "SW_RECEIVER_GRPC_HOST": "0.0.0.0",  # noqa: S104 - not bound to
+    }
+    environment |= own
     server = load_config(None, environment).grpc
     assert (server.host, server.port, server.max_message_bytes) == ("10.0.0.3", 3, 1000)
     assert server.max_calls_per_connection == 5
@@ -399,6 +408,9 @@ def test_every_variable_changes_its_value(key: Key, pem: Path, tmp_path: Path) -
             ("CERT_CHAIN_PATH", str(pem)),
         )
     }
+    if key.key in {"gRPCHost", "maxConcurrentCallsPerConnection"}:
+        # They count only for the server that is opened.
+        before[re.sub(r"_GRPC_.*", "_GRPC_PORT", key.variable)] = "7"
     if key.key == "gRPCSslEnabled":
         before |= {name: "false" for name in before if name.endswith("ENABLED")}
         before["SW_EBPF_GRPC_PORT" if "EBPF" in key.variable else "SW_CORE_GRPC_PORT"] = "7"
@@ -445,6 +457,13 @@ def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
     done = run("check", path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{path}: fine; 9 modules, 1 of them off\n"
+
+
+@pytest.mark.parametrize("option", ["--store", "--entities"])
+def test_an_option_of_an_engine_that_is_off_is_wrong_usage(option: str, pem: Path) -> None:
+    told = CliRunner().invoke(app, ["serve", option, str(pem)], env={"FRAMEWALK_ENGINE": "-"})
+    assert told.exit_code == 2
+    assert f"Invalid value for {option}: is of no use" in told.output
 
 
 def test_check_tells_every_problem_on_a_line(tmp_path: Path) -> None:
