@@ -93,12 +93,17 @@ bench: $(DEV) ## Measure everything (SIZE=large, medium or small), with ratios, 
 bench-small: $(DEV) ## Run every benchmark once at a small size: does it still work?
 	@$(BIN)/python benchmarks/bench.py --size small --together
 
+.PHONY: bench-publish
+bench-publish: $(DEV) ## Measure everything, large, and make docs/benchmarks.md of that one run
+	@$(BIN)/python benchmarks/bench.py --size large --json build/bench/large.json
+	@$(BIN)/python benchmarks/page.py build/bench/large.json
+
 .PHONY: bench-compare
-bench-compare: $(DEV) ## Compare two runs row by row: make bench-compare A=before.json B=after.json
+bench-compare: $(DEV) ## Compare two runs: make bench-compare A=benchmarks/results/large.json B=after.json
 	@$(BIN)/python benchmarks/compare.py $(A) $(B)
 
 .PHONY: memory
-memory: $(DEV) ## Measure that memory does not grow with a capture's length
+memory: $(DEV) ## Measure that memory does not grow with a capture's length, and stays within 1 GiB
 	@$(BIN)/python benchmarks/memory.py
 
 .PHONY: definitions

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frame.answers import check_answer, record_answers
+from frame.answers import check_answers, record_answers
 from frame.captures import CACHE, SIZES
 from frame.contest import Context
 from frame.discover import benchmark_names, load_benchmark
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from frame.captures import Size
-    from frame.results import Results
+    from frame.results import Results, RowResult, SeriesResult
 
 RESULTS: Final = CACHE.parent
 WIDTH: Final = 160
@@ -112,18 +112,19 @@ def _run_apart(names: Iterable[str], size: Size, *, record: bool) -> Results:
 
 def _run_together(names: Iterable[str], size: Size, *, record: bool) -> Results:
     """Run benchmarks in this process."""
-    rows, series = [], []
+    rows: list[RowResult] = []
+    series: list[SeriesResult] = []
     with Console(stderr=True).status("") as status, tempfile.TemporaryDirectory() as folder:
         tell: Callable[[str], None] = status.update
         for name in names:
             tell(f"{name}: preparing")
             found = load_benchmark(name)(Context(size, Path(folder)))
-            for contest in found.contests:
-                row = measure_contest(name, contest, size, tell)
-                if not record:
-                    check_answer(size.name, row)
-                rows.append(row)
-            series += [measure_series(name, one, size, tell) for one in found.series]
+            own_rows = [measure_contest(name, one, size, tell) for one in found.contests]
+            own_series = [measure_series(name, one, size, tell) for one in found.series]
+            if not record:
+                check_answers(new_results(size, own_rows, own_series))
+            rows += own_rows
+            series += own_series
     return new_results(size, rows, series)
 
 

@@ -1,11 +1,12 @@
-"""Compare two runs of the benchmarks row by row.
+"""Compare two runs of the benchmarks row by row, and series by series.
 
     python benchmarks/compare.py before.json after.json
 
 A row is worse where even its best round is worse than the worst round before, by 3% or more: of
 the ratio to what it is measured beside, which holds on a busy machine, or where it has none of
-its CPU time. Memory is worse above 1.1 times. Ends with 1 where a row is worse, and with 2 where
-the files cannot be compared.
+its CPU time. A series is worse where the CPU time at one of its points is, or where its growth is
+no longer linear. Memory is worse above 1.1 times. Ends with 1 where something is worse, and with 2
+where the runs cannot be compared: the same work gave other answers, or one run is larger.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from frame.results import ResultsError, Spread, read_results
 from frame.table import rich_table, seconds
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from frame.results import Results, RowResult
+    from frame.results import Results, RowResult, SeriesResult
 
 COLUMNS: Final = ("what", "CPU before", "after", "times", "beside", "times ", "memory", "verdict")
 NOISE: Final = 1.03
@@ -32,29 +33,60 @@ FEWEST_ROUNDS: Final = 3
 WIDTH: Final = 140
 
 
+Found = TypeVar("Found", bound="RowResult | SeriesResult")
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One row of both runs, or of one of them."""
+    """One row or series of both runs, or of one of them."""
 
     cells: tuple[str, ...]
     worse: bool = False
 
 
 def compare(before: Results, after: Results) -> list[Comparison]:
-    """Compare the rows of two runs of the same size.
+    """Compare the rows and series of two runs of the same size.
 
     Raises:
-        ResultsError: the sizes differ.
+        ResultsError: the sizes differ, or what both ran gave different answers.
     """
     if before.size != after.size:
         message = f"sizes: one run is {before.size}, the other {after.size}; compare equal sizes"
         raise ResultsError(message)
-    old = {(row.benchmark, row.name): row for row in before.rows}
-    new = {(row.benchmark, row.name): row for row in after.rows}
-    compared = [_compare(row, new[key]) for key, row in old.items() if key in new]
-    missing = [_alone(row, "only before") for key, row in old.items() if key not in new]
-    added = [_alone(row, "only after") for key, row in new.items() if key not in old]
-    return [*compared, *missing, *added]
+    old_rows, new_rows = _by_key(before.rows), _by_key(after.rows)
+    old_series, new_series = _by_key(before.series), _by_key(after.series)
+    old, new = _by_key(before.answered), _by_key(after.answered)
+    _check_answers(old, new)
+    rows = [_compare(one, new_rows[key]) for key, one in old_rows.items() if key in new_rows]
+    series = [
+        _compare_series(one, new_series[key])
+        for key, one in old_series.items()
+        if key in new_series
+    ]
+    missing = [_alone(one.title, "only before") for key, one in old.items() if key not in new]
+    added = [_alone(one.title, "only after") for key, one in new.items() if key not in old]
+    return [*rows, *series, *missing, *added]
+
+
+def _by_key(found: Iterable[Found]) -> dict[str, Found]:
+    return {one.key: one for one in found}
+
+
+def _check_answers(
+    before: Mapping[str, RowResult | SeriesResult], after: Mapping[str, RowResult | SeriesResult]
+) -> None:
+    """Refuse to compare work that is not the same."""
+    changed = [
+        one.title
+        for key, one in before.items()
+        if key in after and (one.rows, one.checksum) != (after[key].rows, after[key].checksum)
+    ]
+    if changed:
+        message = (
+            f"answers: the runs did not do the same work, {len(changed)} of their answers differ: "
+            f"{', '.join(changed)}; compare runs over the same captures and definitions"
+        )
+        raise ResultsError(message)
 
 
 def _compare(before: RowResult, after: RowResult) -> Comparison:
@@ -67,7 +99,7 @@ def _compare(before: RowResult, after: RowResult) -> Comparison:
     telling = [verdict for verdict in verdicts if verdict] or ["same"]
     names = [f"{name} {_times(one, other)}" for name, one, other in rivals if name]
     cells = (
-        before.name,
+        before.title,
         seconds(before.cpu_s.median),
         seconds(after.cpu_s.median),
         _times(cost_before, cost_after),
@@ -77,6 +109,26 @@ def _compare(before: RowResult, after: RowResult) -> Comparison:
         ", ".join(dict.fromkeys(telling)),
     )
     return Comparison(cells, worse="worse" in telling or "more memory" in telling)
+
+
+def _compare_series(before: SeriesResult, after: SeriesResult) -> Comparison:
+    points = list(zip(before.points, after.points, strict=True))
+    verdicts = [_verdict(one.cpu_s, other.cpu_s) for one, other in points]
+    if before.linear and not after.linear:
+        verdicts.append("more than linear")
+    telling = [verdict for verdict in verdicts if verdict] or ["same"]
+    first, last = before.points[-1].cpu_s, after.points[-1].cpu_s
+    cells = (
+        before.title,
+        seconds(first.median),
+        seconds(last.median),
+        _times(first, last),
+        "",
+        "",
+        "",
+        ", ".join(dict.fromkeys(telling)),
+    )
+    return Comparison(cells, worse="worse" in telling or "more than linear" in telling)
 
 
 def _per_unit(row: RowResult) -> Spread:
@@ -101,8 +153,8 @@ def _times(before: Spread, after: Spread) -> str:
     return f"{after.median / before.median:.2f}"
 
 
-def _alone(row: RowResult, verdict: str) -> Comparison:
-    return Comparison((row.name, *[""] * (len(COLUMNS) - 2), verdict))
+def _alone(title: str, verdict: str) -> Comparison:
+    return Comparison((title, *[""] * (len(COLUMNS) - 2), verdict))
 
 
 def main() -> int:

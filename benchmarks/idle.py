@@ -12,32 +12,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frame.server import FRAMEWALK, cpu_s, running
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from frame.server import Server
 
 LIMIT: Final = 0.01
 BOOKINFO: Final = Path(__file__).parents[1] / "fixtures" / "captures" / "bookinfo"
-FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 _SETTLE_S: Final = 15
 # The endpoints are on, at ports of their own.
-_PORTS: Final = {"FRAMEWALK_SQL_LISTEN_PORT": "31801", "SW_TELEMETRY_PROMETHEUS_PORT": "31235"}
-READY: Final = re.compile(r"ready host=\S+ port=(\d+)")
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_SQL_PORT: Final = 31_801
+_METRICS_PORT: Final = 31_235
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _BYTES_PER_MB: Final = 10**6
-_START_S: Final = 60
-# Where user and system time stand in /proc/PID/stat, after the name in brackets.
-_TIMES: Final = slice(11, 13)
 
 
 @dataclass(frozen=True)
@@ -58,45 +54,27 @@ class Idle:
 
 def measure(minutes: float) -> list[Idle]:
     """Measure a fresh server, and one that has received a capture."""
-    with running() as (process, port):
+    with serving() as server:
         time.sleep(_SETTLE_S)
-        found = measure_both("fresh", process, minutes * 60)
+        found = measure_both("fresh", server, minutes * 60)
         subprocess.run(
-            [FRAMEWALK, "send", BOOKINFO, "--to", f"127.0.0.1:{port}"],
+            [FRAMEWALK, "send", BOOKINFO, "--to", f"127.0.0.1:{server.port}"],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         time.sleep(_SETTLE_S)
-        return found + measure_both("after bookinfo", process, minutes * 60)
+        return found + measure_both("after bookinfo", server, minutes * 60)
 
 
-@contextmanager
-def running() -> Iterator[tuple[int, int]]:
-    """Run a server until the end; gives its process id and its port."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        with log.open("wb") as stderr:
-            server = subprocess.Popen(
-                [FRAMEWALK, "serve", "--port", "0", "--entities", BOOKINFO / "kubectl.yaml"],
-                cwd=folder,
-                env=os.environ | _PORTS,
-                stderr=stderr,
-            )
-        try:
-            wait_for(log, "engine ready")
-            ready = READY.search(log.read_text())
-            assert ready is not None
-            yield server.pid, int(ready[1])
-        finally:
-            server.terminate()
-            code = server.wait()
-        assert code == 0, log.read_text()
+def serving() -> AbstractContextManager[Server]:
+    """Run a server with the default configuration."""
+    environment = {"FRAMEWALK_SQL_LISTEN_PORT": str(_SQL_PORT)}
+    return running(BOOKINFO / "kubectl.yaml", _METRICS_PORT, environment)
 
 
-def measure_both(when: str, receiver: int, duration_s: float) -> list[Idle]:
+def measure_both(when: str, server: Server, duration_s: float) -> list[Idle]:
     """Measure both processes of a server while time passes."""
-    engine = engine_of(receiver)
-    processes = {"receiver": receiver, "engine": engine}
+    processes = {"receiver": server.receiver, "engine": server.engine}
     before = {name: cpu_s(process) for name, process in processes.items()}
     started_s = time.monotonic()
     time.sleep(duration_s)
@@ -107,27 +85,8 @@ def measure_both(when: str, receiver: int, duration_s: float) -> list[Idle]:
     ]
 
 
-def engine_of(receiver: int) -> int:
-    """Return the engine process of a server."""
-    return int(Path(f"/proc/{receiver}/task/{receiver}/children").read_text().split()[0])
-
-
-def cpu_s(process: int) -> float:
-    """Return the CPU time of a process, user and system."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[_TIMES])) / _TICKS_PER_S
-
-
 def _rss_bytes(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE_BYTES
-
-
-def wait_for(log: Path, event: str) -> None:
-    """Wait until a server's log tells of an event."""
-    end_s = time.monotonic() + _START_S
-    while event not in log.read_text():
-        assert time.monotonic() < end_s, log.read_text()
-        time.sleep(0.1)
 
 
 def main() -> int:

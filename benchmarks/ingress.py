@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
-import resource
 import socket
 import statistics
 import struct
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -33,7 +34,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 import hpack
+from frame.memory_peak import peak_bytes
 
+from framewalk.engine import CaptureReader
+from framewalk.engine.follow import segments_in
 from framewalk.receiver.collect import Collector
 from framewalk.receiver.config import GrpcServer
 from framewalk.receiver.limits import InFlight
@@ -43,7 +47,7 @@ from framewalk.receiver.telemetry import Telemetry
 from framewalk.receiver.transport import TransportKind, open_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from framewalk.receiver.collect import Received
 
@@ -56,6 +60,9 @@ SERVERS: Final = (EMPTY, "grpcio", "uvicorn", "grpcio, spool", "uvicorn, spool")
 SHAPES: Final = ("bulk", "each")
 
 _FRAME_BYTES: Final = 16_384
+_FRAME_HEAD_BYTES: Final = 9
+# Of a gRPC message: whether it is compressed, and its size.
+_MESSAGE_HEAD: Final = struct.Struct(">BI")
 _WINDOW_BYTES: Final = 65_535
 WARM_UP_MESSAGES: Final = 2_000
 _LARGEST_MESSAGE_BYTES: Final = 2**22
@@ -81,27 +88,34 @@ class Measured:
 
 
 async def serve(kind: str, folder: Path) -> None:
-    """Serve until standard input ends; each line of it is answered with the CPU time in ns."""
-    counted = [0]
+    """Serve until standard input ends; each line of it is answered with what was needed."""
+    counted = _Counted()
     if kind == EMPTY:
         port, stop = await _serve_empty(counted)
     else:
         port, stop = await _serve_transport(kind, folder, counted)
     print(port, flush=True)
-    await asyncio.to_thread(_tell_cpu_time, counted)
+    await asyncio.to_thread(_tell, counted)
     await stop()
 
 
-def _tell_cpu_time(counted: list[int]) -> None:
+@dataclass
+class _Counted:
+    messages: int = 0
+    size_bytes: int = 0
+
+
+def _tell(counted: _Counted) -> None:
     for _ in sys.stdin:
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(time.process_time_ns(), counted[0], peak_bytes, flush=True)
+        told = (time.process_time_ns(), peak_bytes(), counted.messages, counted.size_bytes)
+        print(*told, flush=True)
 
 
-async def _serve_empty(counted: list[int]) -> tuple[int, Any]:
+async def _serve_empty(counted: _Counted) -> tuple[int, Any]:
     async def handle(messages: AsyncIterator[bytes], _context: object) -> bytes:
-        async for _ in messages:
-            counted[0] += 1
+        async for message in messages:
+            counted.messages += 1
+            counted.size_bytes += len(message)
         return b""
 
     class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -115,14 +129,13 @@ async def _serve_empty(counted: list[int]) -> tuple[int, Any]:
     return port, lambda: server.stop(0)
 
 
-async def _serve_transport(kind: str, folder: Path, counted: list[int]) -> tuple[int, Any]:
+async def _serve_transport(kind: str, folder: Path, counted: _Counted) -> tuple[int, Any]:
     transport, _, sink = kind.partition(", ")
     in_flight = InFlight(10, _MOST_BYTES_IN_FLIGHT)
     telemetry = Telemetry()
     if sink == "spool":
         spool = Spool(SpoolOptions(folder))
         collector: Collector = Collector(spool, in_flight, telemetry)
-        counted[0] = -1
     else:
         collector = _Counting(cast("Spool", None), in_flight, telemetry, counted=counted)
     options = GrpcServer("127.0.0.1", 0, None, _LARGEST_MESSAGE_BYTES, None)
@@ -133,11 +146,12 @@ async def _serve_transport(kind: str, folder: Path, counted: list[int]) -> tuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counting(Collector):
-    counted: list[int]
+    counted: _Counted
 
     async def collect(self, received: AsyncIterator[Received]) -> None:
         async for messages, _ in received:
-            self.counted[0] += len(messages)
+            self.counted.messages += len(messages)
+            self.counted.size_bytes += sum(map(len, messages))
 
 
 # The client
@@ -163,12 +177,21 @@ class Body:
         frames = tuple(frame(0, 0, 1, content) for content in contents)
         return Body(frames, tuple(map(len, contents)))
 
+    def messages(self) -> Iterator[bytes]:
+        """Yield the messages that the frames carry."""
+        content = b"".join(frame[_FRAME_HEAD_BYTES:] for frame in self.frames)
+        start = 0
+        while start < len(content):
+            _, size_bytes = _MESSAGE_HEAD.unpack_from(content, start)
+            start += _MESSAGE_HEAD.size + size_bytes
+            yield content[start - size_bytes : start]
+
 
 def _framed(messages: int) -> Iterator[bytes]:
     filler = bytes(range(MESSAGE_BYTES))
     for number in range(messages):
         message = struct.pack(">Q", number) + filler[8:]
-        yield struct.pack(">BI", 0, MESSAGE_BYTES) + message
+        yield _MESSAGE_HEAD.pack(0, MESSAGE_BYTES) + message
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
@@ -259,15 +282,29 @@ def _headers() -> bytes:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a stream held."""
+
+    messages: int
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Taken:
-    """What a server needed to take in a stream; memory is the most that it ever held."""
+    """What a server needed for a stream, and what it took in; memory is the most it ever held."""
 
-    cpu_us_per_message: float
+    cpu_s: float
     peak_bytes: int
+    messages: int
+    size_bytes: int
 
 
-def take_in(kind: str, warm_up: Body, body: Body, messages: int) -> Taken:
-    """Send a stream to a new server, and return what it needed."""
+def take_in(kind: str, warm_up: Body, body: Body) -> Taken:
+    """Send a stream to a new server, and return what it needed.
+
+    Raises AssertionError where the server counts, or its spool holds, anything but what was sent.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
         with subprocess.Popen(
@@ -280,25 +317,63 @@ def take_in(kind: str, warm_up: Body, body: Body, messages: int) -> Taken:
                 assert server.stdout is not None
                 port = int(server.stdout.readline())
                 Sender(port).send(warm_up)
-                before_ns, before, _ = _ask(server)
+                before = _ask(server)
                 Sender(port).send(body)
-                after_ns, after, peak_bytes = _ask(server)
+                after = _ask(server)
                 server.stdin.close()
                 server.wait(_TIMEOUT_S)
             finally:
                 watchdog.cancel()
                 server.kill()
-    assert after == before == -1 or after - before == messages, f"{after - before} were counted"
-    return Taken((after_ns - before_ns) / 1000 / messages, peak_bytes)
+        kept = content_of_spool(Path(folder))
+    cpu_s = (after.cpu_ns - before.cpu_ns) / 10**9
+    sent = content_of(body.messages())
+    if kind.endswith("spool"):
+        assert kept == {content_of(warm_up.messages()), sent}, f"{kind}: the spool holds {kept}"
+        return Taken(cpu_s, after.peak_bytes, sent.messages, sent.size_bytes)
+    messages, size_bytes = after.messages - before.messages, after.size_bytes - before.size_bytes
+    assert (messages, size_bytes) == (sent.messages, sent.size_bytes), (
+        f"{kind}: {messages:,} messages of {size_bytes:,} bytes were counted, not {sent}"
+    )
+    return Taken(cpu_s, after.peak_bytes, messages, size_bytes)
 
 
-def _ask(server: subprocess.Popen[str]) -> tuple[int, int, int]:
+def content_of(messages: Iterable[bytes]) -> Content:
+    """Count and digest messages in their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    sizes_bytes = []
+    for message in messages:
+        digest.update(_MESSAGE_HEAD.pack(0, len(message)) + message)
+        sizes_bytes.append(len(message))
+    return Content(len(sizes_bytes), sum(sizes_bytes), digest.hexdigest())
+
+
+def content_of_spool(folder: Path) -> set[Content]:
+    """Read a spool and return what its streams hold."""
+    streams: defaultdict[tuple[Path, int], list[bytes]] = defaultdict(list)
+    for path in segments_in(folder):
+        with CaptureReader(path) as reader:
+            for batch in reader:
+                columns = (batch.messages[name].to_pylist() for name in ("stream", "message"))
+                for stream, message in zip(*columns, strict=True):
+                    streams[path, stream].append(message)
+    return {content_of(messages) for messages in streams.values()}
+
+
+@dataclass(frozen=True)
+class _Told:
+    cpu_ns: int
+    peak_bytes: int
+    messages: int
+    size_bytes: int
+
+
+def _ask(server: subprocess.Popen[str]) -> _Told:
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write("\n")
     server.stdin.flush()
-    cpu_ns, counted, peak_bytes = map(int, server.stdout.readline().split())
-    return cpu_ns, counted, peak_bytes
+    return _Told(*map(int, server.stdout.readline().split()))
 
 
 def measure(messages: int, rounds: int, servers: Sequence[str]) -> list[Measured]:
@@ -308,8 +383,9 @@ def measure(messages: int, rounds: int, servers: Sequence[str]) -> list[Measured
         warm_up, body = Body.of(WARM_UP_MESSAGES, shape), Body.of(messages, shape)
         for _ in range(rounds):
             for server in servers:
-                taken = take_in(server, warm_up, body, messages)
-                found.setdefault((server, shape), []).append(taken.cpu_us_per_message)
+                taken = take_in(server, warm_up, body)
+                cpu_us = taken.cpu_s * 10**6 / messages
+                found.setdefault((server, shape), []).append(cpu_us)
     return [Measured(server, shape, tuple(found[server, shape])) for server, shape in found]
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,16 +22,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import httpx
-from idle import FRAMEWALK, READY, cpu_s, engine_of, wait_for
+from frame.server import cpu_s, running
 from ingress import Body, Sender, frame
-from prometheus_client.parser import text_string_to_metric_families
 
 from framewalk.engine import CaptureReader
 from framewalk.fixtures import GenerateOptions, generate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from frame.server import Server
 
 MEMORY_LIMIT_BYTES: Final = 2**30
 _STREAM_MESSAGES: Final = 500
@@ -44,11 +42,7 @@ _CONNECTIONS: Final = 4
 _UNKNOWN_FIELD: Final = b"\xc0\x3e"
 _WAIT_S: Final = 120
 _METRICS_PORT: Final = 31_234
-_METRICS: Final = f"http://127.0.0.1:{_METRICS_PORT}/metrics"
-_ENVIRONMENT: Final = {
-    "FRAMEWALK_SQL": "-",
-    "SW_TELEMETRY_PROMETHEUS_PORT": str(_METRICS_PORT),
-}
+_NO_SQL: Final = {"FRAMEWALK_SQL": "-"}
 _BYTES_PER_MB: Final = 10**6
 
 
@@ -75,28 +69,12 @@ class Live:
 
 def measure(rate: float, seconds: float) -> Live:
     """Send at a rate for some time, and wait until all of it is in the store."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        streams, dump_text = _material()
-        dump = folder / "kubectl.yaml"
+    streams, dump_text = _material()
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "kubectl.yaml"
         dump.write_text(dump_text)
-        log = folder / "log"
-        with log.open("wb") as stderr:
-            server = subprocess.Popen(
-                [FRAMEWALK, "serve", "--port", "0", "--entities", dump],
-                cwd=folder,
-                env=os.environ | _ENVIRONMENT,
-                stderr=stderr,
-            )
-        try:
-            wait_for(log, "engine ready")
-            port = int(READY.search(log.read_text())[1])  # type: ignore[index]
-            found = _load(server.pid, port, streams, rate, seconds)
-        finally:
-            server.terminate()
-            code = server.wait()
-        assert code == 0, log.read_text()
-    return found
+        with running(dump, _METRICS_PORT, _NO_SQL) as server:
+            return _load(server, streams, rate, seconds)
 
 
 @cache
@@ -109,26 +87,23 @@ def _material() -> tuple[list[list[bytes]], str]:
         return _streams(capture), dump.read_text()
 
 
-def _load(
-    receiver: int, port: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float
-) -> Live:
-    engine = engine_of(receiver)
-    before = {process: cpu_s(process) for process in (receiver, engine)}
-    lag = _Lag()
+def _load(server: Server, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> Live:
+    before = {process: cpu_s(process) for process in (server.receiver, server.engine)}
+    lag = _Lag(server)
     started_s = time.monotonic()
-    sent = _send(port, streams, rate, seconds)
+    sent = _send(server.port, streams, rate, seconds)
     sent_s = time.monotonic() - started_s
-    told = _wait_until_counted(sent)
+    told = _wait_until_counted(server, sent)
     caught_up_s = time.monotonic() - started_s - sent_s
     return Live(
         messages=sent,
         logs=int(told["framewalk_engine_logs"]),
         wanted_per_s=rate,
         seconds=sent_s,
-        receiver_cpu_s=cpu_s(receiver) - before[receiver],
-        engine_cpu_s=cpu_s(engine) - before[engine],
-        receiver_peak_bytes=_peak_bytes(receiver),
-        engine_peak_bytes=_peak_bytes(engine),
+        receiver_cpu_s=cpu_s(server.receiver) - before[server.receiver],
+        engine_cpu_s=cpu_s(server.engine) - before[server.engine],
+        receiver_peak_bytes=_peak_bytes(server.receiver),
+        engine_peak_bytes=_peak_bytes(server.engine),
         largest_lag_s=lag.stop(),
         caught_up_s=caught_up_s,
     )
@@ -201,15 +176,17 @@ def _varint(number: int) -> bytes:
 class _Lag(threading.Thread):
     """Asks for the lag every second, and keeps the largest."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
+        self._server = server
         self._ended = threading.Event()
         self._largest_s = 0.0
         self.start()
 
     def run(self) -> None:
         while not self._ended.wait(1):
-            self._largest_s = max(self._largest_s, _told()["framewalk_engine_lag_seconds"])
+            lag_s = self._server.told()["framewalk_engine_lag_seconds"]
+            self._largest_s = max(self._largest_s, lag_s)
 
     def stop(self) -> float:
         """Return the largest lag."""
@@ -218,14 +195,9 @@ class _Lag(threading.Thread):
         return self._largest_s
 
 
-def _told() -> dict[str, float]:
-    families = text_string_to_metric_families(httpx.get(_METRICS, timeout=_WAIT_S).text)
-    return {sample.name: sample.value for family in families for sample in family.samples}
-
-
-def _wait_until_counted(messages: int) -> dict[str, float]:
+def _wait_until_counted(server: Server, messages: int) -> dict[str, float]:
     end_s = time.monotonic() + _WAIT_S
-    while (told := _told())["framewalk_engine_messages"] < messages:
+    while (told := server.told())["framewalk_engine_messages"] < messages:
         assert time.monotonic() < end_s, told
         time.sleep(0.5)
     assert told["framewalk_engine_messages"] == told["k8s_als_in_count"] == messages

@@ -3,7 +3,8 @@
     python benchmarks/memory.py --lengths 1 4 8 --json memory.json
 
 Makes a bookinfo capture of each length, replays each in a process of its own and prints the
-most memory that the process held. Ends with 1 where a longer capture needs too much more.
+most memory that the process held. Ends with 1 where a longer capture needs too much more, or any
+of them more than a replay may.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # How much more memory the longest capture may need than the shortest.
 GROWTH_LIMIT: Final = 1.3
+# What a replay of any length may need.
+MEMORY_LIMIT_BYTES: Final = 2**30
 
 _BYTES_PER_MB: Final = 10**6
 # Linux counts ru_maxrss in KiB, macOS in bytes.
@@ -96,12 +99,16 @@ def main() -> int:
             one = measure(Path(folder), duration_s, options.rate, options.commit_logs)
             _print_row(one)
             measured.append(one)
-    grown = growth(measured)
+    grown, most_bytes = growth(measured), max(one.rss_bytes for one in measured)
     print(f"growth {grown:.2f}, limit {options.limit:.2f}")
+    limit_bytes = options.memory_limit
+    print(
+        f"memory {most_bytes / _BYTES_PER_MB:,.0f} MB, limit {limit_bytes / _BYTES_PER_MB:,.0f} MB"
+    )
     if options.json:
         rows = [asdict(one) for one in measured]
         options.json.write_text(json.dumps({"growth": grown, "replays": rows}, indent=2) + "\n")
-    return int(grown > options.limit)
+    return int(grown > options.limit or most_bytes > limit_bytes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -115,6 +122,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=150.0, help="requests per second")
     parser.add_argument("--commit-logs", type=int, default=500_000, help="as of `framewalk replay`")
     parser.add_argument("--limit", type=float, default=GROWTH_LIMIT, help="the growth allowed")
+    parser.add_argument(
+        "--memory-limit",
+        type=int,
+        default=MEMORY_LIMIT_BYTES,
+        metavar="BYTES",
+        help="the memory allowed, default: 1 GiB",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     options = parser.parse_args()
     if len(set(options.lengths)) != len(options.lengths) or len(options.lengths) == 1:

@@ -1,8 +1,9 @@
-"""Put a run of the benchmarks into docs/benchmarks.md: machine, tables and plots.
+"""Publish a run of the benchmarks: its tables and plots in docs/benchmarks.md, and the run itself.
 
-    python benchmarks/page.py build/bench/results-20261123T040000Z.json
+    python benchmarks/page.py build/bench/large.json
 
-What is between markers of the page is replaced, the rest stays.
+What is between markers of the page is replaced, the rest stays. The page is of one run, with all
+benchmarks in it, and that run lies in benchmarks/results, to be compared with.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frame.changes import CHANGE_COLUMNS, change_lines
+from frame.discover import benchmark_names
 from frame.plots import draw
-from frame.results import ResultsError, read_results
+from frame.results import ResultsError, read_results, write_results
 from frame.table import (
     COLUMNS,
     SERIES_COLUMNS,
@@ -30,22 +33,41 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
+PUBLISHED: Final = ROOT / "benchmarks" / "results"
 IMAGES: Final = "images"
 
 
 def main() -> int:
-    """Write the page and its plots."""
+    """Write the page, its plots and the run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path, help="what bench.py wrote")
     parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/benchmarks.md")
+    parser.add_argument(
+        "--published", type=Path, default=PUBLISHED, help="default: benchmarks/results"
+    )
     arguments = parser.parse_args()
     try:
-        write_page(read_results(arguments.results), arguments.page)
+        results = read_results(arguments.results)
+        _check_whole(results, arguments.results)
+        write_page(results, arguments.page)
     except ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"written to {arguments.page}")
+    published = arguments.published / f"{results.size}.json"
+    write_results(results, published)
+    print(f"written to {arguments.page} and {published}")
     return 0
+
+
+def _check_whole(results: Results, path: Path) -> None:
+    found = {one.benchmark for one in results.answered}
+    missing = [name for name in benchmark_names() if name not in found]
+    if missing:
+        message = (
+            f"{path}: this run lacks {', '.join(missing)}; a page is made of one run with all "
+            "benchmarks: run bench.py without --only"
+        )
+        raise ResultsError(message)
 
 
 def write_page(results: Results, page: Path) -> None:
@@ -63,6 +85,7 @@ def write_page(results: Results, page: Path) -> None:
         "table": markdown(COLUMNS, table_lines(results)),
         "limits": "\n".join(f"- **{row.name}**: {row.limited_by}" for row in results.rows),
         "stages": markdown(STAGE_COLUMNS, stage_lines(results)),
+        "changes": markdown(CHANGE_COLUMNS, change_lines(results)),
         "growth": markdown(SERIES_COLUMNS, series_lines(results)),
         "verdict": _verdict(results),
         "plots": "\n\n".join(
@@ -88,7 +111,8 @@ def _machine(results: Results) -> str:
     machine = results.machine
     return (
         f"{machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}; "
-        f"Python {machine.python}, {machine.packages}. Size {results.size}, {results.made}."
+        f"Python {machine.python}, {machine.packages}. Size {results.size}, {results.made}, "
+        f"{results.rounds} rounds: `benchmarks/results/{results.size}.json`."
     )
 
 

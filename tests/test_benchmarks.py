@@ -1,4 +1,4 @@
-"""Every benchmark runs and gives the right answers; runs can be compared and shown."""
+"""Every benchmark runs and gives the right answers; runs can be compared and published."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
+PUBLISHED = BENCHMARKS / "results"
 
 Document = dict[str, Any]
 Done = subprocess.CompletedProcess[str]
@@ -32,14 +33,18 @@ def compare(*arguments: Path) -> Done:
     return run(BENCHMARKS / "compare.py", *arguments)
 
 
-def fill_page(results: Path, folder: Path, *, times: int = 1) -> str:
-    """Return the text of a copy of the page, filled with results."""
+def publish(results: Path, folder: Path) -> Done:
+    """Publish results in a folder, where the page is copied to."""
     page = folder / "page.md"
     shutil.copy(PAGE, page)
-    for _ in range(times):
-        done = run(BENCHMARKS / "page.py", results, "--page", page)
-        assert done.returncode == 0, done.stderr
-    return page.read_text(encoding="utf-8")
+    return run(BENCHMARKS / "page.py", results, "--page", page, "--published", folder / "published")
+
+
+def fill_page(results: Path, folder: Path) -> str:
+    """Return the text of a copy of the page, filled with results."""
+    done = publish(results, folder)
+    assert done.returncode == 0, done.stderr
+    return (folder / "page.md").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> Document:
@@ -63,27 +68,29 @@ def test_every_benchmark_gives_the_recorded_answer_and_fills_the_page(tmp_path: 
 
     files = {path.stem for path in (BENCHMARKS / "suite").glob("*.py")}
     assert {one["benchmark"] for one in [*rows, *series]} == files
-    assert {answer_key(row): answer(row) for row in rows} == recorded_answers()
+    assert {answer_key(one): answer(one) for one in [*rows, *series]} == recorded_answers()
     assert all(row["cpu_s"]["median"] > 0 and row["peak_bytes"] > 10**7 for row in rows)
     engine = next(row for row in rows if row["benchmark"] == "engine")
     rivals = [rival["name"] for rival in engine["rivals"]]
     assert rivals == ["plain DuckDB SQL", "naive Polars", "row by row in Python"]
 
-    text = fill_page(path, tmp_path, times=2)
+    text = fill_page(path, tmp_path)
     assert all(f"| {row['name']} |" in text for row in rows)
     assert all(f"- **{row['name']}**: {row['limited_by']}" in text for row in rows)
     for one in series:
         assert text.count(f"![CPU seconds against {one['name']}]") == 1
         plot = tmp_path / "images" / f"benchmark_{one['name'].replace(' ', '_')}.svg"
         assert one["x_name"] in plot.read_text(encoding="utf-8")
+    assert read(tmp_path / "published" / "small.json") == document
+    assert fill_page(tmp_path / "published" / "small.json", tmp_path) == text
 
 
-def answer_key(row: Document) -> str:
-    return f"{row['benchmark']}: {row['name']}"
+def answer_key(found: Document) -> str:
+    return f"{found['benchmark']}: {found['name']}"
 
 
-def answer(row: Document) -> Document:
-    return {"rows": row["rows"], "checksum": row["checksum"]}
+def answer(found: Document) -> Document:
+    return {"rows": found["rows"], "checksum": found["checksum"]}
 
 
 def recorded_answers() -> Document:
@@ -122,6 +129,55 @@ def test_an_answer_that_differs_from_the_recorded_one_is_not_reported(copied: Pa
     assert "error: decode: decode: the answer is" in done.stderr
     assert "--record-answers" in done.stderr
     assert not (copied / "results.json").exists()
+
+
+NEW = """
+from frame.contest import Benchmark, Call, Contest, Point, Series, text_answer
+
+def benchmark(context):
+    work = Call("sum", 1, lambda: sum(range(10**6)), lambda total: text_answer(str(total)))
+    contest = Contest("sum", "sums", work, "adding.")
+    return Benchmark([contest], [Series("sums", "sums", [Point(1, work), Point(2, work)], "made")])
+"""
+
+
+def test_an_answer_that_is_not_recorded_is_not_reported(copied: Path) -> None:
+    (copied / "suite" / "new.py").write_text(NEW, encoding="utf-8")
+    answers = read(copied / "answers.json")
+
+    def fails(name: str) -> bool:
+        done = bench("--only", "new", folder=copied)
+        told = f"error: new: {name}: the answer is " in done.stderr
+        return told and "if that is meant, or this is new, run" in done.stderr
+
+    assert fails("sum")
+    assert bench("--only", "new", "--record-answers", folder=copied).returncode == 0
+    recorded = read(copied / "answers.json")
+    assert recorded["small"].keys() - answers["small"].keys() == {"new: sum", "new: sums"}
+    assert bench("--only", "new", folder=copied).returncode == 0
+    del recorded["small"]["new: sums"]
+    write(recorded, copied / "answers.json")
+    assert fails("sums")
+
+
+def test_a_spool_that_does_not_hold_what_was_sent_is_told(copied: Path) -> None:
+    ingress = copied / "ingress.py"
+    text = ingress.read_text(encoding="utf-8")
+    broken = text.replace("collector: Collector = Collector(", "collector: Collector = _Losing(")
+    assert broken != text
+    losing = """
+class _Losing(Collector):
+    async def _read(self, received: Any, share: Any) -> Any:
+        messages, times_ns = await Collector._read(self, received, share)
+        return [messages[0], *messages[:-1]], times_ns
+
+
+# The client
+"""
+    ingress.write_text(broken.replace("# The client\n", losing), encoding="utf-8")
+    done = bench("--only", "servers", folder=copied)
+    assert done.returncode == 1
+    assert "error: uvicorn, spool: the spool holds" in done.stderr
 
 
 # Comparing.
@@ -193,6 +249,65 @@ def test_a_change_within_the_spread_is_none(document: Document, tmp_path: Path) 
     assert verdicts(done) == {"decode": "same"}
 
 
+def a_series(name: str, costs: list[float]) -> Document:
+    """Return a series that costs so much at 1, 2, 4 and so on."""
+    points = [
+        {"x": float(2**at), "cpu_s": dict.fromkeys(("median", "low", "high"), cost)}
+        for at, cost in enumerate(costs)
+    ]
+    return {
+        "benchmark": "growth",
+        "name": name,
+        "x_name": "side",
+        "remark": "made",
+        "rows": 3,
+        "checksum": "0" * 16,
+        "points": points,
+    }
+
+
+def test_series_are_compared_at_all_points(document: Document, tmp_path: Path) -> None:
+    names = ["dearer", "steeper", "dearer at first", "cheaper", "as before"]
+    before = [a_series(name, [1, 2, 4]) for name in names]
+    costs: list[list[float]] = [[10, 20, 40], [1, 2, 5], [10, 2, 4], [0.1, 0.2, 0.4], [1, 2, 4]]
+    after = [a_series(name, own) for name, own in zip(names, costs, strict=True)]
+    paths = [
+        write(document | {"rows": [], "series": series}, tmp_path / f"{name}.json")
+        for name, series in (("before", before), ("after", after))
+    ]
+    done = compare(*paths)
+    assert done.returncode == 1
+    assert "5 rows, 3 worse" in done.stdout
+    assert verdicts(done) == {
+        "cost against dearer": "worse",
+        "cost against steeper": "worse, more than linear",
+        "cost against dearer at first": "worse",
+        "cost against cheaper": "better",
+        "cost against as before": "same",
+    }
+
+
+@pytest.mark.parametrize("field", ["rows", "checksum"])
+def test_runs_with_different_answers_are_not_compared(
+    measured: Path, document: Document, tmp_path: Path, field: str
+) -> None:
+    document["rows"][1][field] = document["rows"][2][field]
+    done = compare(measured, write(document, tmp_path / "after.json"))
+    assert done.returncode == 2
+    assert "error: answers: the runs did not do the same work, 1 of their answers" in done.stderr
+    assert "differ: flatten; compare runs over the same captures" in done.stderr
+
+
+def test_series_with_different_answers_are_not_compared(document: Document, tmp_path: Path) -> None:
+    series = a_series("squares", [1, 2, 4])
+    before = write(document | {"series": [series]}, tmp_path / "before.json")
+    other = series | {"checksum": "1" * 16}
+    after = write(document | {"series": [other]}, tmp_path / "after.json")
+    done = compare(before, after)
+    assert done.returncode == 2
+    assert "differ: cost against squares;" in done.stderr
+
+
 def test_rows_of_one_run_only_are_listed(
     measured: Path, document: Document, tmp_path: Path
 ) -> None:
@@ -209,7 +324,7 @@ def test_rows_of_one_run_only_are_listed(
         (None, "no such file or directory; give a file that benchmarks/bench.py wrote"),
         ("[]", "these are no results of benchmarks; give a file that benchmarks/bench.py wrote"),
         ("{}", "these are no results of benchmarks; give a file that benchmarks/bench.py wrote"),
-        ('{"format": 0}', "its format is not 1; run the benchmarks again"),
+        ('{"format": 0}', "its format is not 2; run the benchmarks again"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(
@@ -231,19 +346,64 @@ def test_runs_of_different_sizes_are_not_compared(
     assert "one run is small, the other large" in done.stderr
 
 
-# The page.
+# Publishing.
+
+
+def whole(document: Document) -> Document:
+    """Return a run with rows of all benchmarks, most of them made up."""
+    made = [
+        document["rows"][0] | {"benchmark": path.stem, "name": path.stem}
+        for path in (BENCHMARKS / "suite").glob("*.py")
+    ]
+    return document | {"rows": [*document["rows"], *made]}
 
 
 def test_growth_that_is_more_than_linear_is_said(document: Document, tmp_path: Path) -> None:
-    costs = [(x, dict.fromkeys(("median", "low", "high"), x**2)) for x in (1.0, 2.0, 4.0)]
-    points = [{"x": x, "cpu_s": cost} for x, cost in costs]
-    series = {"benchmark": "growth", "name": "squares", "x_name": "side", "remark": "made"}
-    document["series"] = [series | {"points": points}]
-    text = fill_page(write(document, tmp_path / "steep.json"), tmp_path)
+    document["series"] = [a_series("squares", [1, 4, 16])]
+    text = fill_page(write(whole(document), tmp_path / "steep.json"), tmp_path)
     assert "- Cost against **squares** grows with the power 2.00: more than linear." in text
 
 
 def test_a_ratio_above_what_is_accepted_is_marked(document: Document, tmp_path: Path) -> None:
     document["rows"][0]["rivals"][0]["at_most"] = 0.01
-    text = fill_page(write(document, tmp_path / "slow.json"), tmp_path)
+    text = fill_page(write(whole(document), tmp_path / "slow.json"), tmp_path)
     assert "0.01, exceeded" in text
+
+
+def test_a_run_that_lacks_benchmarks_is_not_published(measured: Path, tmp_path: Path) -> None:
+    done = publish(measured, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {measured}: this run lacks follow, resolve, phase_1,")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
+    assert not (tmp_path / "published").exists()
+
+
+def test_the_page_shows_the_published_run(tmp_path: Path) -> None:
+    published = PUBLISHED / "large.json"
+    if not published.exists():
+        pytest.skip("no run is published: make bench-publish")
+    assert fill_page(published, tmp_path) == PAGE.read_text(encoding="utf-8")
+
+
+# On their own.
+
+
+def test_a_replay_that_needs_more_memory_than_it_may_is_an_error() -> None:
+    lengths = ("--lengths", "1", "2", "--seconds", "2", "--rate", "5", "--limit", "100")
+    done = run(BENCHMARKS / "memory.py", *lengths, "--memory-limit", str(10**7))
+    assert done.returncode == 1, done.stderr
+    assert "limit 100.00\nmemory " in done.stdout
+    assert done.stdout.endswith(" MB, limit 10 MB\n")
+
+
+def test_the_profile_names_every_stage_of_a_replay() -> None:
+    folder = ROOT / "fixtures" / "captures" / "bookinfo"
+    (capture,) = folder.glob("*.arrows")
+    done = run(BENCHMARKS / "replay_profile.py", capture, "--entities", folder / "kubectl.yaml")
+    assert done.returncode == 0, done.stderr
+    shares = verdicts(done)
+    assert shares.pop("together") == "100%"
+    assert len(shares) == 11
+    assert sum(int(share.rstrip("%")) for share in shares.values()) == pytest.approx(100, abs=6)
+    costs = [line.split("│")[2].strip() for line in done.stdout.splitlines() if "│" in line]
+    assert "0 ms" not in costs

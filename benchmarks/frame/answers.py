@@ -7,39 +7,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from frame.results import Results, RowResult
+    from frame.results import Results, RowResult, SeriesResult
 
 ANSWERS: Final = Path(__file__).parents[1] / "answers.json"
 
 
-def check_answer(size: str, row: RowResult) -> None:
-    """Compare a row's answer with the recorded one; a row that has none is new.
+def check_answers(results: Results) -> None:
+    """Compare the answers of all rows and series with the recorded ones.
 
     Raises:
-        AssertionError: it differs.
+        AssertionError: one differs, or none is recorded for it.
     """
-    recorded = _read().get(size, {}).get(_key(row))
-    found = {"rows": row.rows, "checksum": row.checksum}
-    assert recorded is None or recorded == found, (
-        f"{_key(row)}: the answer is {found}, {ANSWERS.name} has {recorded}; "
-        "if that is meant, run bench.py with --record-answers"
-    )
+    of_size = _read().get(results.size, {})
+    for one in results.answered:
+        recorded = of_size.get(one.key)
+        assert recorded == _answer(one), (
+            f"{one.key}: the answer is {_answer(one)}, {ANSWERS.name} has {recorded}; "
+            "if that is meant, or this is new, run bench.py with --record-answers"
+        )
 
 
 def record_answers(results: Results) -> None:
-    """Write the answers of a run; those of other rows and sizes stay."""
+    """Write the answers of a run; those of other benchmarks and sizes stay."""
+    ran = {one.benchmark for one in results.answered}
     recorded = _read()
-    of_size = recorded.setdefault(results.size, {})
-    for row in results.rows:
-        of_size[_key(row)] = {"rows": row.rows, "checksum": row.checksum}
+    kept = {
+        key: answer
+        for key, answer in recorded.get(results.size, {}).items()
+        if key.partition(": ")[0] not in ran
+    }
+    found = {one.key: _answer(one) for one in results.answered}
+    recorded[results.size] = kept | found
     ANSWERS.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _key(row: RowResult) -> str:
-    return f"{row.benchmark}: {row.name}"
+def _answer(found: RowResult | SeriesResult) -> dict[str, Any]:
+    return {"rows": found.rows, "checksum": found.checksum}
 
 
 def _read() -> dict[str, Any]:
-    if not ANSWERS.exists():
-        return {}
     return dict(json.loads(ANSWERS.read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -204,17 +204,3 @@ def sums_answer(frames: Mapping[str, pl.DataFrame]) -> Answer:
                 lines.append(f"{name}.{column} {total} {values.null_count()}")
     checksum = text_answer(*lines).checksum
     return Answer(sum(frame.height for frame in frames.values()), checksum)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept(Generic[Result]):
-    """Keeps what is expensive to make, made when it is first asked for."""
-
-    make: Callable[[], Result]
-    _made: list[Result] = field(default_factory=list)
-
-    def __call__(self) -> Result:
-        """Return it."""
-        if not self._made:
-            self._made.append(self.make())
-        return self._made[0]

@@ -1,4 +1,4 @@
-"""Stores to ask: an empty one, and one with hours of minutes.
+"""Stores to ask: an empty one, and one with hours of minutes; and what a store's views say.
 
 The hours are made of the states of a few minutes, which are repeated.
 """
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from frame.contest import Answer, text_answer
 from frame.stages import Stages
-from framewalk.engine import States, Store
+from framewalk.engine import States, Store, open_for_reading
+from framewalk.engine.oal.catalogue import SCOPES
 from framewalk.engine.states import MINUTE, ScopeStates
 
 if TYPE_CHECKING:
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
     from framewalk.engine import Plan
 
 MINUTES_PER_HOUR = 60
+
+
+def views_answer(path: Path) -> Answer:
+    """Digest the views of all scopes by minute: every row and every column of a store."""
+    lines, rows = [], 0
+    with open_for_reading(path) as connection:
+        for scope in SCOPES.values():
+            view = connection.sql(f"FROM {scope.view}_minute ORDER BY ALL")
+            found = view.fetchall()
+            lines += [f"{scope.view}: {view.columns}", *map(str, found)]
+            rows += len(found)
+    return Answer(rows, text_answer(*lines).checksum)
 
 
 def copy_empty_store(context: Context, plan: Plan, path: Path) -> None:

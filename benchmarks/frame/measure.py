@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from frame.results import (
-    RivalResult,
-    RowResult,
-    SeriesPoint,
-    SeriesResult,
-    spread,
-)
+from frame.contest import text_answer
+from frame.results import RivalResult, RowResult, SeriesPoint, SeriesResult, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +55,11 @@ def measure_contest(
 def measure_series(
     benchmark: str, series: Series, size: Size, tell: Callable[[str], None]
 ) -> SeriesResult:
-    """Measure all points of a series in turn, as often as the size says."""
+    """Measure all points of a series in turn, as often as the size says.
+
+    Raises:
+        AssertionError: an answer has no rows, or differs from the first one.
+    """
     tell(f"{benchmark}: {series.name}")
     runners = [point.runner for point in series.points]
     first = [runner.run() for runner in runners]
@@ -70,7 +69,15 @@ def measure_series(
         SeriesPoint(point.x, spread([sample.cpu_s for sample in own]))
         for point, own in zip(series.points, samples, strict=True)
     )
-    return SeriesResult(benchmark, series.name, series.x_name, series.remark, points)
+    return SeriesResult(
+        benchmark=benchmark,
+        name=series.name,
+        x_name=series.x_name,
+        remark=series.remark,
+        rows=sum(sample.answer.rows for sample in first),
+        checksum=text_answer(*(sample.answer.checksum for sample in first)).checksum,
+        points=points,
+    )
 
 
 def _rounds(

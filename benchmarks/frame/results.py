@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from frame.captures import Size
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 # Cost that grows with this power of a quantity counts as linear; the rest is noise.
 LINEAR: Final = 1.1
@@ -71,6 +71,16 @@ class RowResult:
     rivals: tuple[RivalResult, ...]
 
     @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return f"{self.benchmark}: {self.name}"
+
+    @property
+    def title(self) -> str:
+        """What a comparison calls it."""
+        return self.name
+
+    @property
     def units_per_cpu_s(self) -> float:
         """The rate."""
         return self.count / self.cpu_s.median
@@ -93,13 +103,25 @@ class SeriesPoint:
 
 @dataclass(frozen=True, slots=True)
 class SeriesResult:
-    """How cost grew with a quantity."""
+    """How cost grew with a quantity; `rows` and `checksum` are the answers of all points."""
 
     benchmark: str
     name: str
     x_name: str
     remark: str
+    rows: int
+    checksum: str
     points: tuple[SeriesPoint, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return f"{self.benchmark}: {self.name}"
+
+    @property
+    def title(self) -> str:
+        """What a comparison calls it."""
+        return f"cost against {self.name}"
 
     @property
     def power(self) -> float:
@@ -128,6 +150,11 @@ class Results:
     machine: Machine
     rows: tuple[RowResult, ...]
     series: tuple[SeriesResult, ...]
+
+    @property
+    def answered(self) -> tuple[RowResult | SeriesResult, ...]:
+        """All that gave answers."""
+        return (*self.rows, *self.series)
 
 
 def new_results(

@@ -28,7 +28,7 @@ SERIES_COLUMNS: Final = ("cost against", "from", "to", "CPU from", "CPU to", "po
 STAGES: Final = ("decode", "follow", "flatten", "resolve", "phase_1", "roll_up", "commit")
 
 _BYTES_PER_MB: Final = 10**6
-_LEFT: Final = ("what", "beside", "cost against", "growth", "stage")
+_LEFT: Final = ("what", "beside", "cost against", "growth", "stage", "done")
 
 
 def rich_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
@@ -76,7 +76,7 @@ def _lines(row: RowResult) -> Iterator[tuple[str, ...]]:
         seconds_with_spread(row.cpu_s),
         seconds(row.elapsed_s.median),
         f"{number(row.units_per_cpu_s)} {row.unit}",
-        f"{row.peak_bytes / _BYTES_PER_MB:,.0f} MB",
+        megabytes(row.peak_bytes),
     )
     rivals = [_rival_cells(rival) for rival in row.rivals] or [("", "", "")]
     for at, cells in enumerate(rivals):
@@ -115,6 +115,11 @@ def _three_digits(value: float) -> str:
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size in MB."""
+    return f"{size_bytes / _BYTES_PER_MB:,.0f} MB"
 
 
 def seconds(value: float) -> str:

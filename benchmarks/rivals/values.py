@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from framewalk.engine.resolve import ResolvedLogs
     from framewalk.engine.store import Store
 
-VIEWS: Final = (
-    "service",
-    "service_instance",
-    "endpoint",
-    "service_relation",
-    "service_instance_relation",
-    "endpoint_relation",
-)
 NS_PER_MINUTE: Final = 60_000_000_000
 DERIVED: Final = ("success", "endpoint")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from frame.contest import Benchmark, Call, Contest, rows_answer
-from frame.hours import copy_empty_store
+from frame.contest import Benchmark, Call, Contest
+from frame.hours import copy_empty_store, views_answer
 from frame.stages import Stages, beside_bare_decode
 
-from framewalk.engine import Store, open_for_reading
+from framewalk.engine import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +38,8 @@ class Commits:
         self.store.close()
 
     def answer(self, _result: None) -> Answer:
-        """Read a view back."""
-        with open_for_reading(self.path) as connection:
-            rows = connection.sql(
-                "SELECT * EXCLUDE kubernetes_service_percentile FROM service_minute"
-            )
-            return rows_answer({"service_minute": rows.pl()})
+        """Read the views back."""
+        return views_answer(self.path)
 
 
 def benchmark(context: Context) -> Benchmark:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from frame.captures import capture_of
-from frame.contest import Benchmark, Contest, Process, Rival, rows_answer, text_answer
+from frame.contest import Benchmark, Contest, Process, Rival, text_answer
+from frame.hours import views_answer
 
 from framewalk.engine import open_for_reading
 
@@ -54,11 +55,8 @@ def _replay(capture: Capture, store: Path) -> Process:
     def answer(_output: str) -> Answer:
         with open_for_reading(store) as connection:
             ((logs,),) = connection.execute(_LOGS).fetchall()
-            assert logs == capture.summary.logs, f"{logs:,} of {capture.summary.logs:,} logs"
-            rows = connection.sql(
-                "SELECT * EXCLUDE kubernetes_service_percentile FROM service_minute"
-            )
-            return rows_answer({"service_minute": rows.pl()})
+        assert logs == capture.summary.logs, f"{logs:,} of {capture.summary.logs:,} logs"
+        return views_answer(store)
 
     def remove() -> None:
         store.unlink(missing_ok=True)

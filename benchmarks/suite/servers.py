@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import idle
 import ingress
@@ -95,9 +91,9 @@ class _Ingress:
         """Send one stream to a new server."""
         warm_up = ingress.Body.of(ingress.WARM_UP_MESSAGES, self.shape)
         body = ingress.Body.of(self.count, self.shape)
-        taken = ingress.take_in(self.name, warm_up, body, self.count)
-        cpu_s = taken.cpu_us_per_message * self.count / 10**6
-        return Sample(cpu_s, cpu_s, taken.peak_bytes, text_answer(str(self.count)))
+        taken = ingress.take_in(self.name, warm_up, body)
+        answer = Answer(taken.messages, text_answer(f"{taken.size_bytes} bytes").checksum)
+        return Sample(taken.cpu_s, taken.cpu_s, taken.peak_bytes, answer)
 
 
 @dataclass
@@ -115,7 +111,7 @@ class _Live:
             found.receiver_cpu_s + found.engine_cpu_s,
             found.seconds,
             found.receiver_peak_bytes + found.engine_peak_bytes,
-            text_answer(str(found.messages), str(found.logs)),
+            Answer(found.messages, text_answer(f"{found.logs} logs").checksum),
         )
 
 
@@ -130,10 +126,12 @@ class _Idle:
         return int(self.load.idle_s)
 
     def run(self) -> Sample:
-        """Let a fresh server be."""
-        with idle.running() as (process, _):
+        """Let a fresh server be; it must answer, and have counted nothing."""
+        with idle.serving() as server:
             time.sleep(_SETTLE_S)
-            both = idle.measure_both("fresh", process, self.load.idle_s)
+            both = idle.measure_both("fresh", server, self.load.idle_s)
+            told = server.told()
         cpu_s = max(sum(one.cpu_s for one in both), _TICK_S)
         rss_bytes = sum(one.rss_bytes for one in both)
-        return Sample(cpu_s, both[0].duration_s, rss_bytes, Answer(1, "nothing"))
+        logs = f"{told['framewalk_engine_logs']:g} logs"
+        return Sample(cpu_s, both[0].duration_s, rss_bytes, text_answer(logs))

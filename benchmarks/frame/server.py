@@ -1,0 +1,88 @@
+"""A whole server to measure: `framewalk serve` with its two processes, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
+_READY: Final = re.compile(r"ready host=\S+ port=(\d+)")
+_START_S: Final = 60
+_ANSWER_S: Final = 120
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+# Where user and system time stand in /proc/PID/stat, after the name in brackets.
+_TIMES: Final = slice(11, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: the ids of its processes, and the ports where it listens."""
+
+    receiver: int
+    engine: int
+    port: int
+    metrics_port: int
+
+    def told(self) -> dict[str, float]:
+        """Return what it tells Prometheus."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        families = text_string_to_metric_families(httpx.get(url, timeout=_ANSWER_S).text)
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+@contextmanager
+def running(entities: Path, metrics_port: int, environment: Mapping[str, str]) -> Iterator[Server]:
+    """Run a server until the end, in a folder of its own; it must end well."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [FRAMEWALK, "serve", "--port", "0", "--entities", entities],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    **environment,
+                    "SW_TELEMETRY_PROMETHEUS_PORT": str(metrics_port),
+                },
+                stderr=stderr,
+            )
+        try:
+            _wait_for(log, "engine ready")
+            ready = _READY.search(log.read_text())
+            assert ready is not None, log.read_text()
+            yield Server(process.pid, _child_of(process.pid), int(ready[1]), metrics_port)
+        finally:
+            process.terminate()
+            code = process.wait()
+        assert code == 0, log.read_text()
+
+
+def cpu_s(process: int) -> float:
+    """Return the CPU time of a process, user and system."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[_TIMES])) / _TICKS_PER_S
+
+
+def _child_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+
+
+def _wait_for(log: Path, event: str) -> None:
+    end_s = time.monotonic() + _START_S
+    while event not in log.read_text():
+        assert time.monotonic() < end_s, log.read_text()
+        time.sleep(0.1)
