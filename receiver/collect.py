@@ -36,8 +36,8 @@ class _Kept(NamedTuple):
 class Collector:
     """Takes in streams of raw EBPFAccessLogMessages; knows nothing of the transport.
 
-    Raises LimitError and SpoolFullError where a stream cannot be kept: nothing of it is counted
-    then, and the transport answers RESOURCE_EXHAUSTED. A stream that is not at its end after
+    Raises LimitError and SpoolFullError where it cannot be said that a stream is kept; the
+    transport answers RESOURCE_EXHAUSTED then. A stream that is not at its end after
     `longest_stream_s` holds memory for nothing: a sender of Rover's gives up after 20 s.
     """
 
@@ -55,11 +55,8 @@ class Collector:
         started_s = time.perf_counter()
         try:
             kept = await self._keep(received)
-        except LimitError as error:
+        except (LimitError, SpoolFullError) as error:
             self.telemetry.refused(error.reason)
-            raise
-        except SpoolFullError:
-            self.telemetry.refused("spool")
             raise
         except BaseException:
             self.telemetry.broken_stream()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -27,6 +28,8 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _PREFACE_TIMEOUT_S: Final = 20
 # How long a connection that was told to end may take to hear of it, and to end by itself.
 _LINGER_S: Final = 0.5
+# How often it is told, at most, that somebody does not speak HTTP/2.
+_STRANGERS_TOLD_S: Final = 60
 _SAID_TO_OTHERS: Final = b"This is a gRPC server: it takes HTTP/2 only.\n"
 _ANSWER_TO_OTHERS: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -45,20 +48,57 @@ _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
 
 
+class Strangers:
+    """Tells of callers that do not speak HTTP/2: of the first at once, then once a minute."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._connections = 0
+        self._latest: object = None
+        self._is_waiting = False
+
+    def add(self, peer: object) -> None:
+        """Count one more."""
+        self._connections += 1
+        self._latest = peer
+        if not self._is_waiting:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._is_waiting = self._connections > 0
+        if self._is_waiting:
+            facts = {"peer": self._latest, "connections": self._connections}
+            _LOG.warning("connection is no HTTP/2", extra={"facts": facts})
+            self._connections = 0
+            self._loop.call_later(_STRANGERS_TOLD_S, self._tell)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of a server have in common.
+
+    Each has at most `max_calls` open at once; `on_lost` hears of its end.
+    """
+
+    max_calls: int | None
+    strangers: Strangers
+    on_lost: Callable[[], None]
+
+
 class GrpcConnection(ZttpH2Protocol):
-    """One connection, with at most `max_calls` open at once; `on_lost` hears of its end."""
+    """One connection."""
 
     def __init__(
         self,
         config: Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
-        max_calls: int | None,
-        on_lost: Callable[[], None],
+        shared: Shared,
     ) -> None:
         super().__init__(config, server_state, {}, loop)
-        self._max_calls = min(max_calls or _MOST_CALLS, _MOST_CALLS)
-        self._on_lost = on_lost
+        self._max_calls = min(shared.max_calls or _MOST_CALLS, _MOST_CALLS)
+        self._strangers = shared.strangers
+        self._on_lost = shared.on_lost
         self._preface: bytes | None = b""
         self._is_ending = False
         self._calls = 0
@@ -166,8 +206,7 @@ class GrpcConnection(ZttpH2Protocol):
         self.conn.stream(stream_id).reset(error_code)
 
     def _answer_to_others(self) -> None:
-        peer = self.transport.get_extra_info("peername")
-        _LOG.warning("connection is no HTTP/2", extra={"facts": {"peer": peer}})
+        self._strangers.add(self.transport.get_extra_info("peername"))
         self.transport.write(_ANSWER_TO_OTHERS)
         self.transport.close()
 

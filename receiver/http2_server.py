@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from framewalk.engine.errors import InputError
 from framewalk.receiver.http2_app import GrpcApp
-from framewalk.receiver.http2_protocol import GrpcConnection
+from framewalk.receiver.http2_protocol import GrpcConnection, Shared, Strangers
 from framewalk.receiver.tls import server_ssl_context
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 2048
 # A sender that is silent may come back after long; one whose machine is gone is found by TCP.
 _IDLE_TIMEOUT_S: Final = 3600
+# What a stream that has come whole has to be written, when the time of a stop is used up.
+_LAST_WRITE_S: Final = 1
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -45,9 +47,8 @@ class Http2Transport:
     async def start(self) -> None:
         """Accept calls; health says SERVING from now on."""
         loop = asyncio.get_running_loop()
-        connection = partial(
-            GrpcConnection, self._config, self._state, loop, self._max_calls, self._lost.set
-        )
+        shared = Shared(self._max_calls, Strangers(loop), self._lost.set)
+        connection = partial(GrpcConnection, self._config, self._state, loop, shared)
         self._servers = [
             await loop.create_server(connection, sock=one, ssl=self._tls, backlog=_BACKLOG)
             for one in self._sockets
@@ -55,6 +56,8 @@ class Http2Transport:
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and give those under way this long to end."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + grace_s + _LAST_WRITE_S
         self._app.stopping.set()
         for server in self._servers:
             server.close()
@@ -68,9 +71,11 @@ class Http2Transport:
         except TimeoutError:
             for connection in list(self._connections):
                 connection.transport.abort()
-        # What has come whole is still written.
-        while self._state.tasks:
-            await asyncio.wait(self._state.tasks)
+        # What has come whole is still written, if the disk takes it.
+        while self._state.tasks and (left_s := ends_s - loop.time()) > 0:
+            await asyncio.wait(self._state.tasks, timeout=left_s)
+        for task in list(self._state.tasks):
+            task.cancel()
 
     @property
     def _connections(self) -> set[GrpcConnection]:

@@ -1,29 +1,127 @@
-"""Log lines: one fact a line, for people or as JSON for programs."""
+"""Log lines: one fact a line, for people or as JSON for programs.
+
+A thread writes them, so that nobody waits for whoever reads them.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from queue import Full, Queue
 from typing import Final
 
 _LOG: Final = logging.getLogger("framewalk.receiver")
 _ROOT: Final = "framewalk"
+# Lines that wait to be read; those after them are left out, and counted.
+_MOST_LINES: Final = 1_000
+# How long the end waits for them.
+_LAST_LINES_S: Final = 1
+# A trouble that is over for so long is told to be.
+_CALM_S: Final = 5
 
 
 def start_logging(style: str, level: str) -> None:
     """Write lines of `level` and above to standard error, as "text" or as "json"."""
-    handler = logging.StreamHandler(sys.stderr)
+    # Where there is no standard error, its number may be that of another file.
+    handler = _Lines(sys.stderr.fileno()) if sys.stderr is not None else logging.NullHandler()
     handler.setFormatter(_Json() if style == "json" else _Text())
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, number), force=True)
     logging.getLogger(_ROOT).setLevel(number)
 
 
+def flush_logging() -> None:
+    """Wait until all lines are written, a second at most, where others want to write now."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def tell(level: int, event: str, **facts: object) -> None:
     """Write a line: what happened, and its facts."""
     _LOG.log(level, event, extra={"facts": facts})
+
+
+class Trouble:
+    """Something that lasts: a line when it begins, and one when it is over."""
+
+    def __init__(self, begin: str, end: str) -> None:
+        self._begin = begin
+        self._end = end
+        self._problem = ""
+        self._latest_s: float = 0
+
+    def goes_on(self, problem: str) -> None:
+        """Say so, unless the same was said before."""
+        self._latest_s = time.monotonic()
+        if problem != self._problem:
+            self._problem = problem
+            tell(logging.ERROR, self._begin, error=problem)
+
+    def is_over(self) -> None:
+        """Say so, once, when it has been over for some seconds: it may come and go."""
+        if self._problem and time.monotonic() - self._latest_s >= _CALM_S:
+            tell(logging.INFO, self._end, error=self._problem)
+            self._problem = ""
+
+
+class _Lines(logging.Handler):
+    """Hands lines to a thread that writes them; where it falls behind, they are dropped.
+
+    They are written without Python's buffers: a thread that waits in one is in the way of an exit.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._lines: Queue[str] = Queue(_MOST_LINES)
+        self._counting = threading.Lock()
+        self._dropped = 0
+        self._is_stuck = False
+        threading.Thread(target=self._write_forever, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a line where the thread finds it."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except Full:
+            with self._counting:
+                self._dropped += 1
+        except Exception:  # noqa: BLE001 - as every handler
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait for the thread; only once for one that does not get on."""
+        if self._is_stuck:
+            return
+        undone = self._lines.all_tasks_done
+        with undone:
+            self._is_stuck = not undone.wait_for(
+                lambda: not self._lines.unfinished_tasks, _LAST_LINES_S
+            )
+
+    def _write_forever(self) -> None:
+        while True:
+            self._write(self._lines.get())
+            with self._counting:
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                facts = {"facts": {"lines": dropped}}
+                event = "log lines were dropped, nobody read them"
+                told = {"levelno": logging.WARNING, "levelname": "WARNING", "msg": event}
+                self._write(self.format(logging.makeLogRecord(told | facts)))
+            self._lines.task_done()
+
+    def _write(self, line: str) -> None:
+        content = f"{line}\n".encode(errors="backslashreplace")
+        with suppress(OSError):
+            while content:
+                content = content[os.write(self._descriptor, content) :]
 
 
 class _Text(logging.Formatter):

@@ -43,15 +43,25 @@ class WaitingStream:
         return sum(map(len, self.messages))
 
 
+class NotSyncedError(OSError):
+    """Streams are in the file, for readers to find, and could not be forced to disk."""
+
+
 class Segment:
-    """One file of the spool, being written. `size_bytes` counts whole record batches."""
+    """One file of the spool, being written. `size_bytes` counts whole record batches.
+
+    A batch that readers may have found stays: they count it. Where it could not be forced to
+    disk, `needs_mending` is true.
+    """
 
     def __init__(self, path: Path, compression: str | None) -> None:
         self.opened_at_s = time.monotonic()
         self.size_bytes = 0
-        self.is_synced = True
+        self.path = path
+        self._unsynced = b""
+        self._is_content_synced = True
+        self._is_name_synced = True
         self._streams = 0
-        self._path = path
         self._new_path = path.with_name(path.name + NEW_SUFFIX)
         self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._pending = bytearray()
@@ -59,23 +69,67 @@ class Segment:
         sink = pa.PythonFile(_Sink(self._pending), "w")
         self._writer = pa.ipc.new_stream(sink, CAPTURE_SCHEMA, options=options)
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether all that was written is on disk, with the file's name."""
+        return self._is_content_synced and self._is_name_synced
+
+    @property
+    def needs_mending(self) -> bool:
+        """Whether the last record batch could not be forced to disk."""
+        return bool(self._unsynced)
+
     def append(self, streams: Sequence[WaitingStream], *, sync: bool) -> None:
-        """Write the streams as one record batch; `cut_back` if that fails."""
+        """Write the streams as one record batch.
+
+        Raises NotSyncedError where the batch is in the file and stays: `mend` it before the next.
+        After any other error nobody can have read of it: `cut_back`.
+        """
         batch = _as_batch(streams, self._streams)
         self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
-        written_bytes = self._flush()
-        self.is_synced = False
-        if sync:
-            self.sync()
+        content = self._flush()
         if not self.size_bytes:
-            self._publish(sync=sync)
-        self.size_bytes += written_bytes
+            if sync:
+                self._sync_content()
+            self._new_path.rename(self.path)
+            self._is_name_synced = False
+        self.size_bytes += len(content)
         self._streams += len(streams)
+        if not sync:
+            return
+        try:
+            self.sync()
+        except OSError as error:
+            self._unsynced = content
+            raise NotSyncedError(*error.args) from error
 
     def sync(self) -> None:
-        """Force what was written to disk."""
-        os.fdatasync(self._descriptor)
-        self.is_synced = True
+        """Force what was written to disk, and the file's name."""
+        self._sync_content()
+        if not self._is_name_synced:
+            sync_folder(self.path.parent)
+            self._is_name_synced = True
+
+    def mend(self) -> None:
+        """Force to disk what could not be before.
+
+        It is written once more, in its place: after a failure the system may take what it has in
+        memory for written, and the next sync would not even try.
+        """
+        if not self._unsynced:
+            return
+        start_bytes = self.size_bytes - len(self._unsynced)
+        written = 0
+        while written < len(self._unsynced):
+            rest = memoryview(self._unsynced)[written:]
+            written += os.pwrite(self._descriptor, rest, start_bytes + written)
+        self._is_content_synced = False
+        self.sync()
+        self._unsynced = b""
+
+    def is_deleted(self) -> bool:
+        """Tell whether the file has no name any more: what is in it is lost."""
+        return not os.fstat(self._descriptor).st_nlink
 
     def cut_back(self) -> None:
         """Cut off what was written after the last whole record batch, and give the file up."""
@@ -85,7 +139,10 @@ class Segment:
                 os.fdatasync(self._descriptor)
             else:
                 self._new_path.unlink(missing_ok=True)
-                self._path.unlink(missing_ok=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the file up as it is."""
         with suppress(OSError):
             os.close(self._descriptor)
 
@@ -93,26 +150,30 @@ class Segment:
         """Write the end marker. Without it, on a full disk, the segment is as good."""
         try:
             self._writer.close()
-            self.size_bytes += self._flush()
+            self.size_bytes += len(self._flush())
             if sync:
                 self.sync()
         except OSError:
             self.cut_back()
+        except BaseException:
+            self.cut_back()
+            raise
         else:
             os.close(self._descriptor)
 
-    def _publish(self, *, sync: bool) -> None:
-        self._new_path.rename(self._path)
-        if sync:
-            sync_folder(self._path.parent)
+    def _sync_content(self) -> None:
+        if not self._is_content_synced:
+            os.fdatasync(self._descriptor)
+            self._is_content_synced = True
 
-    def _flush(self) -> int:
-        content = memoryview(bytes(self._pending))
+    def _flush(self) -> bytes:
+        content = bytes(self._pending)
         self._pending.clear()
+        self._is_content_synced = False
         written = 0
         while written < len(content):
-            written += os.write(self._descriptor, content[written:])
-        return written
+            written += os.write(self._descriptor, memoryview(content)[written:])
+        return content
 
 
 class _Sink(io.RawIOBase):

@@ -24,13 +24,13 @@ from framewalk.receiver.engine_child import EngineChild
 from framewalk.receiver.engine_link import EngineOptions, SqlEndpoint
 from framewalk.receiver.engine_telemetry import EngineTelemetry
 from framewalk.receiver.limits import InFlight
-from framewalk.receiver.logs import start_logging, tell
+from framewalk.receiver.logs import flush_logging, start_logging, tell
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.telemetry import Telemetry
 from framewalk.receiver.transport import open_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from framewalk.receiver.config import Config, GrpcServer
     from framewalk.receiver.config_model import Telemetry as TelemetryBlock
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # How long an engine that was asked to end may take to be seen to have ended.
 _ENGINE_END_S: Final = 1
+# What the disk has for the last streams, when the time of a stop is used up.
+_LAST_WRITE_S: Final = 1
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -54,18 +56,18 @@ def serve(
         OSError: the spool's folder cannot be written.
     """
     start_logging(config.logging.format, config.logging.level)
-    early = _EarlySignals()
-    _allow_many_files()
-    if config.ebpf is None:
-        place, remedy = "receiver-ebpf", "set its selector to default"
-        raise InputError(place, "is turned off, so there is nothing to receive", remedy)
-    telemetry = Telemetry()
-    with _opened(spool_options, telemetry) as spool:
-        engine = _engine(config, spool_options) if computes else None
-        if engine is not None:
-            telemetry.registry.register(EngineTelemetry(engine))
-        asyncio.run(_serve(config, server, _Parts(spool, engine, telemetry, early)))
-    tell(logging.INFO, "stopped")
+    with _signals() as signals:
+        _allow_many_files()
+        if config.ebpf is None:
+            place, remedy = "receiver-ebpf", "set its selector to default"
+            raise InputError(place, "is turned off, so there is nothing to receive", remedy)
+        telemetry = Telemetry()
+        with _opened(spool_options, telemetry) as spool:
+            engine = _engine(config, spool_options) if computes else None
+            if engine is not None:
+                telemetry.registry.register(EngineTelemetry(engine))
+            asyncio.run(_serve(config, server, _Parts(spool, engine, telemetry, signals)))
+        tell(logging.INFO, "stopped")
 
 
 def spool_options_of(config: Config) -> SpoolOptions:
@@ -130,7 +132,7 @@ def _opened(options: SpoolOptions, telemetry: Telemetry) -> Iterator[Spool]:
         telemetry.watch("framewalk_spool_bytes", "Size of all segments.", spool.size_bytes)
         yield spool
     finally:
-        spool.close()
+        spool.close(_LAST_WRITE_S)
 
 
 def _tell_recovered(spool: Spool) -> None:
@@ -160,7 +162,7 @@ class _Parts:
     spool: Spool
     engine: EngineChild | None
     telemetry: Telemetry
-    early: _EarlySignals
+    signals: _Signals
 
 
 async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
@@ -171,7 +173,7 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
     telemetry.watch(
         "framewalk_in_flight_bytes", "Bytes received, not on disk.", lambda: in_flight.size_bytes
     )
-    stop = _stop_event(parts.early)
+    stop = parts.signals.first(asyncio.get_running_loop())
     token = _token(config)
     collector = Collector(spool, in_flight, telemetry)
     transport = open_transport(config.core.grpc_transport, server, collector, token)
@@ -201,8 +203,12 @@ async def _end(
     transport: Transport, spool: Spool, engine: EngineChild | None, timeout_s: float
 ) -> None:
     """Take in what is under way, then have it computed; each may take this long."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + timeout_s
     await transport.stop(timeout_s)
-    await asyncio.to_thread(spool.finish)
+    left_s = max(ends_s - loop.time(), 0) + _LAST_WRITE_S
+    if not await asyncio.to_thread(spool.finish, left_s):
+        tell(logging.WARNING, "disk did not take all streams in time", timeout_s=timeout_s)
     if engine is not None:
         await engine.finish(timeout_s)
 
@@ -216,32 +222,48 @@ async def _ended(computing: asyncio.Task[None]) -> None:
         await computing
 
 
-class _EarlySignals:
-    """Signals that ask to stop while the server is still starting."""
+class _Signals:
+    """What asks to stop, from the start of the server to the end of the process.
+
+    A loop's own handlers end with it, and from then on a signal would end the process.
+    """
 
     def __init__(self) -> None:
-        self.first = ""
+        self._first = ""
+        self._on_first: Callable[[], object] = lambda: None
         for number in _STOPS:
-            signal.signal(number, self._remember)
+            signal.signal(number, self._take)
 
-    def _remember(self, number: int, _frame: object) -> None:
-        self.first = self.first or signal.Signals(number).name
+    def first(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[str]:
+        """Return what has a result when there was a signal: its name."""
+        stop: asyncio.Future[str] = loop.create_future()
+
+        def end() -> None:
+            if not stop.done():
+                stop.set_result(self._first)
+
+        self._on_first = lambda: loop.call_soon_threadsafe(end)
+        if self._first:
+            end()
+        return stop
+
+    def _take(self, number: int, _frame: object) -> None:
+        if not self._first:
+            self._first = signal.Signals(number).name
+            # A loop that has ended needs to hear of nothing.
+            with suppress(RuntimeError):
+                self._on_first()
 
 
-def _stop_event(early: _EarlySignals) -> asyncio.Future[str]:
-    """Return what has a result at the first SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[str] = loop.create_future()
-
-    def end(name: str) -> None:
-        if not stop.done():
-            stop.set_result(name)
-
-    for number in _STOPS:
-        loop.add_signal_handler(number, end, number.name)
-    if early.first:
-        end(early.first)
-    return stop
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    try:
+        yield _Signals()
+    finally:
+        # Python gives its own handlers up while it ends.
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_IGN)
+        flush_logging()
 
 
 def _allow_many_files() -> None:

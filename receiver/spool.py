@@ -8,26 +8,33 @@ synced together, so safety costs one fsync per group and not per stream.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
-import os
+import logging
 import threading
 import time
 from array import array
 from collections import OrderedDict
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from framewalk.engine.capture import (
     CAPTURE_SUFFIX,
 )
-from framewalk.engine.errors import CaptureError, FramewalkError, InputError
+from framewalk.engine.errors import CaptureError, FramewalkError
 from framewalk.engine.follow import Damage, GrowingCapture, segments_in
-from framewalk.receiver.segment import NEW_SUFFIX, Segment, WaitingStream, sync_folder
+from framewalk.receiver.logs import Trouble, tell
+from framewalk.receiver.segment import (
+    NEW_SUFFIX,
+    NotSyncedError,
+    Segment,
+    WaitingStream,
+    sync_folder,
+)
+from framewalk.receiver.spool_lock import FolderLock, SpoolLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,17 +43,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-LOCK_NAME: Final = "lock"
 _GROUP_BYTES: Final = 64 * 2**20
 _HASHED_AT_ONCE: Final = 1024
+# How often a batch is written again because somebody deletes the segments it is in.
+_MOST_DELETED: Final = 3
+# How long what could not be forced to disk waits for the next try, where no stream asks for it.
+_MEND_EVERY_S: Final = 1
 
 
 class SpoolFullError(FramewalkError):
-    """The disk or the spool's budget is used up; nothing of the stream was kept."""
+    """The spool's budget is used up; the stream is not acknowledged."""
+
+    reason: ClassVar[str] = "spool"
 
 
-class SpoolLockedError(InputError):
-    """Another process writes into the spool."""
+class SpoolDiskError(SpoolFullError):
+    """The disk takes nothing: it is full or broken, or the folder may not be written."""
+
+    reason: ClassVar[str] = "disk"
 
 
 class Fsync(StrEnum):
@@ -92,7 +106,7 @@ class Spool:
     """Writes streams into segments, one thread for all; one process may have a folder open.
 
     `append` may be called from any thread. Its future gives True when the stream is on disk,
-    False when the spool held the very same stream before (a sender that was cut off before it
+    False when it gave that for the very same stream before (a sender that was cut off before it
     got the answer sends it again), or raises SpoolFullError. A future that is cancelled before
     its stream is taken up leaves nothing behind.
 
@@ -105,8 +119,12 @@ class Spool:
         self.options = options
         self._on_flush = on_flush
         options.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(options.folder)
+        self._lock = FolderLock(options.folder)
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        # Those in the segment that could not be forced to disk, and those that were so later.
+        self._unsynced: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self._trouble = Trouble("disk takes no streams", "disk takes streams again")
         self.recovered = self._recover()
         self._used_bytes = self.recovered.size_bytes
         self._queue: Queue[WaitingStream | None] = Queue()
@@ -115,7 +133,7 @@ class Spool:
         self._segment: Segment | None = None
         self._last_name = _newest_name(options.folder)
         self._synced_at_s = time.monotonic()
-        self._thread = threading.Thread(target=self._write_forever, name="spool", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
 
     def append(self, messages: Sequence[bytes], received_at_ns: Sequence[int]) -> Future[bool]:
@@ -129,18 +147,22 @@ class Spool:
             self._queue.put(waiting)
         return waiting.done
 
-    def finish(self) -> None:
-        """Write what waits and end the segment; the folder stays this process's."""
+    def finish(self, timeout_s: float | None = None) -> bool:
+        """Write what waits and end the segment; the folder stays this process's.
+
+        Returns whether that was done in time. A disk may take for ever.
+        """
         with self._closing:
             if not self._is_closed:
                 self._is_closed = True
                 self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
-    def close(self) -> None:
-        """Finish, and give the folder back."""
-        self.finish()
-        os.close(self._lock)
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish, and give the folder back; after the time-out the system does, at the exit."""
+        if self.finish(timeout_s):
+            self._lock.release()
 
     def size_bytes(self) -> int:
         """Return the size of all segments on disk."""
@@ -181,10 +203,23 @@ class Spool:
             self._remember(stream_digest(one))
         return len(grouped)
 
-    def _remember(self, digest: bytes) -> None:
-        self._known[digest] = None
+    def _remember(self, *digests: bytes) -> None:
+        self._known.update(dict.fromkeys(digests))
         while len(self._known) > self.options.remembered_streams:
-            self._known.popitem(last=False)
+            self._refused.discard(self._known.popitem(last=False)[0])
+
+    def _run(self) -> None:
+        try:
+            self._write_forever()
+        except Exception as error:  # noqa: BLE001 - whatever it is, streams must not wait for ever
+            tell(logging.ERROR, "writing has ended, streams are refused", error=repr(error))
+        with self._closing:
+            self._is_closed = True
+        while not self._queue.empty():
+            waiting = self._queue.get()
+            if waiting is not None:
+                closed = SpoolFullError(f"{self.options.folder}: the spool is closed")
+                _fail(_taken_up([waiting]), closed)
 
     def _write_forever(self) -> None:
         is_last = False
@@ -192,16 +227,15 @@ class Spool:
             try:
                 first = self._queue.get(timeout=self._idle_s())
             except Empty:
-                with suppress(OSError):
-                    # The next stream finds out, and is refused.
-                    self._look_after_segment()
+                self._look_after_segment()
                 continue
-            group, is_last = self._group(first)
+            waiting, is_last = self._group(first)
+            group = _taken_up(waiting)
             try:
                 self._write_group(group)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next stream must not wait for ever
                 _fail(group, error)
-        self._close_segment()
+        self._end_segment()
 
     def _group(self, first: WaitingStream | None) -> tuple[list[WaitingStream], bool]:
         """Take the streams that wait now, and tell whether they are the last."""
@@ -216,30 +250,48 @@ class Spool:
             waiting = self._queue.get()
         return group, True
 
-    def _write_group(self, group: Iterable[WaitingStream]) -> None:
-        fresh: dict[bytes, list[WaitingStream]] = {}
-        for waiting in group:
-            if not waiting.done.set_running_or_notify_cancel():
-                continue
-            digest = stream_digest(waiting.messages)
-            if digest in self._known:
-                waiting.done.set_result(False)
-            else:
-                fresh.setdefault(digest, []).append(waiting)
-        admitted = self._admit(fresh)
+    def _write_group(self, group: Sequence[WaitingStream]) -> None:
+        try:
+            self._mend_segment()
+            admitted = self._admit(self._fresh(group))
+        except OSError as error:
+            self._refuse(group, error)
+            return
         if not admitted:
             return
         try:
             self._write_streams([same[0] for same in admitted.values()])
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            full = SpoolFullError(f"{self.options.folder}: {reason}")
-            _fail([waiting for same in admitted.values() for waiting in same], full)
+        except (OSError, SpoolLockedError) as error:
+            if isinstance(error, NotSyncedError):
+                # They may be counted by now: sent again, they are not to be written again.
+                self._unsynced.update(admitted)
+            self._refuse([waiting for same in admitted.values() for waiting in same], error)
             return
-        for digest, same in admitted.items():
-            self._remember(digest)
+        self._trouble.is_over()
+        self._remember(*admitted)
+        for same in admitted.values():
             for index, waiting in enumerate(same):
                 waiting.done.set_result(index == 0)
+
+    def _fresh(self, group: Iterable[WaitingStream]) -> dict[bytes, list[WaitingStream]]:
+        """Return the streams that are to be written, by digest, and answer the others."""
+        fresh: dict[bytes, list[WaitingStream]] = {}
+        for waiting in group:
+            digest = stream_digest(waiting.messages)
+            if digest in self._known:
+                waiting.done.set_result(digest in self._refused)
+                self._refused.discard(digest)
+            else:
+                fresh.setdefault(digest, []).append(waiting)
+        return fresh
+
+    def _refuse(self, group: Iterable[WaitingStream], error: OSError | SpoolLockedError) -> None:
+        """Refuse streams because of the disk."""
+        problem = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            problem = f"{self.options.folder}: {error.strerror.lower()}"
+        self._trouble.goes_on(problem)
+        _fail(group, SpoolDiskError(problem))
 
     def _admit(self, fresh: dict[bytes, list[WaitingStream]]) -> dict[bytes, list[WaitingStream]]:
         """Return the streams that the budget has room for, and refuse the others."""
@@ -259,21 +311,52 @@ class Spool:
 
     def _write_streams(self, streams: Sequence[WaitingStream]) -> None:
         started_s = time.monotonic()
-        segment = self._open_segment()
+        for _ in range(_MOST_DELETED):
+            segment = self._open_segment()
+            self._append(segment, streams)
+            if not self._forget_if_deleted(segment):
+                break
+        else:
+            raise FileNotFoundError(errno.ENOENT, "somebody deletes every new segment")
+        self._on_flush(time.monotonic() - started_s)
+
+    def _append(self, segment: Segment, streams: Sequence[WaitingStream]) -> None:
         before_bytes = segment.size_bytes
         try:
             segment.append(streams, sync=self._must_sync())
+        except NotSyncedError:
+            raise
         except BaseException:
             self._segment = None
             segment.cut_back()
             raise
-        self._used_bytes += segment.size_bytes - before_bytes
-        self._on_flush(time.monotonic() - started_s)
+        finally:
+            self._used_bytes += segment.size_bytes - before_bytes
+
+    def _forget_if_deleted(self, segment: Segment) -> bool:
+        if not segment.is_deleted():
+            return False
+        tell(logging.WARNING, "open segment was deleted, a new one is begun", path=segment.path)
+        self._segment = None
+        segment.leave()
+        return True
+
+    def _mend_segment(self) -> None:
+        """Force to disk what could not be; until that is done nothing more is written."""
+        segment = self._segment
+        if segment is None or not segment.needs_mending:
+            return
+        segment.mend()
+        if not self._forget_if_deleted(segment):
+            self._remember(*self._unsynced)
+            self._refused |= self._unsynced
+        self._unsynced.clear()
 
     def _open_segment(self) -> Segment:
         if self._segment is not None and self._is_complete(self._segment):
             self._close_segment()
         if self._segment is None:
+            self._lock.keep()
             path = self.options.folder / f"{self._next_name():020d}{CAPTURE_SUFFIX}"
             self._segment = Segment(path, self.options.compression)
         return self._segment
@@ -299,26 +382,42 @@ class Spool:
         """Return how long the open segment may be left alone."""
         if self._segment is None:
             return None
+        if self._segment.needs_mending:
+            return _MEND_EVERY_S
         rest_s = self._segment.opened_at_s + self.options.segment_age_s - time.monotonic()
         if self.options.fsync is Fsync.INTERVAL and not self._segment.is_synced:
             rest_s = min(rest_s, self.options.fsync_interval_s)
         return max(rest_s, 0)
 
     def _look_after_segment(self) -> None:
-        segment = self._segment
-        if segment is None:
-            return
-        if self._is_complete(segment):
-            self._close_segment()
-        elif self.options.fsync is Fsync.INTERVAL and not segment.is_synced:
-            self._synced_at_s = time.monotonic()
-            with suppress(OSError):
+        """Do what is due for the open segment. If that fails, the next stream finds out."""
+        try:
+            self._mend_segment()
+            segment = self._segment
+            if segment is None:
+                return
+            if self._is_complete(segment):
+                self._close_segment()
+            elif self.options.fsync is Fsync.INTERVAL and not segment.is_synced:
+                self._synced_at_s = time.monotonic()
                 segment.sync()
+        except OSError:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must go on
+            tell(logging.ERROR, "open segment cannot be looked after", error=repr(error))
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.close(sync=self.options.fsync is not Fsync.NEVER)
+
+    def _end_segment(self) -> None:
+        """Close the segment at the end, if that can be done."""
+        self._look_after_segment()
+        if self._segment is not None and self._segment.needs_mending:
+            self._segment.leave()
+        else:
+            self._close_segment()
 
 
 def _newest_name(folder: Path) -> int:
@@ -335,6 +434,11 @@ def stream_digest(messages: Sequence[bytes]) -> bytes:
     for start in range(0, len(messages), _HASHED_AT_ONCE):
         digest.update(b"".join(messages[start : start + _HASHED_AT_ONCE]))
     return digest.digest()
+
+
+def _taken_up(waiting: Iterable[WaitingStream]) -> list[WaitingStream]:
+    """Return the streams that were not given up; from here on they cannot be."""
+    return [one for one in waiting if one.done.set_running_or_notify_cancel()]
 
 
 def _fail(group: Iterable[WaitingStream], error: Exception) -> None:
@@ -361,18 +465,3 @@ def _size_bytes(path: Path) -> int:
     except FileNotFoundError:
         # Deleted since it was listed.
         return 0
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder for this process; the system gives it back however the process ends."""
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.read(descriptor, 20).decode(errors="replace")
-        os.close(descriptor)
-        problem = f"another process{f' ({owner})' if owner else ''} records into this spool"
-        raise SpoolLockedError(folder, problem, "stop it, or name another spool") from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LATENCY_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 20)
 # Shown as 0 before the first one, so that a rate over it begins with 0.
-_REASONS = ("authentication", "spool", *Limit)
+_REASONS = ("authentication", "disk", "spool", *Limit)
 
 
 class Telemetry:

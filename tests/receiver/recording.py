@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import itertools
 import json
@@ -155,13 +156,36 @@ class OpenStream:
         yield from self._messages
         self._end.wait(DEADLINE_S)
 
-    def finish(self) -> bytes:
+    def end(self) -> None:
         self._end.set()
+
+    def finish(self) -> bytes:
+        self.end()
         return bytes(self.future.result(DEADLINE_S))
 
     def break_off(self) -> None:
         self.future.cancel()
         self._end.set()
+
+
+class StuckPipe:
+    """A pipe that is full of empty lines: who writes into it waits until it is read."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        fcntl.fcntl(self._reading, fcntl.F_SETPIPE_SZ, 4096)
+        # Of its own, so that only this one does not wait.
+        filling = os.open(f"/proc/self/fd/{self.writing}", os.O_WRONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while os.write(filling, b"\n" * 64):
+                pass
+        os.close(filling)
+
+    def read(self) -> bytes:
+        """Read all, until every writer has ended."""
+        os.close(self.writing)
+        with os.fdopen(self._reading, "rb") as reading:
+            return reading.read()
 
 
 def stream(name: str, messages: int = 5, size_bytes: int = 30) -> Messages:

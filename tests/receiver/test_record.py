@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from faulty_disk import FaultyDisk
 from grpc_health.v1 import health_pb2
 from recording import (
     DEADLINE_S,
@@ -391,6 +393,38 @@ def test_a_stop_does_not_wait_for_ever(start: Start) -> None:
         assert server.stop() == 0
         opened.break_off()
     assert recorded(server.spool) == [stream("whole")]
+
+
+@on_both_transports
+def test_a_stop_does_not_wait_for_a_disk_that_hangs(start: Start, tmp_path: Path) -> None:
+    with FaultyDisk(tmp_path / "disk") as disk:
+        server = start(
+            FRAMEWALK_DRAIN_TIMEOUT_SECONDS="0.2",
+            SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
+            **disk.environment,
+        )
+        collect(server.address, stream("whole"))
+        disk.hang()
+        with own_connection(server) as channel:
+            opened = OpenStream(channel, stream("given up"))
+            opened.end()
+            wait_until(lambda: len(recorded(server.spool)) == 2)
+            assert server.stop() == 0
+            # It was not told that it is on disk.
+            assert opened.future.exception(DEADLINE_S) is not None
+        assert server.find("disk did not take all streams in time")
+        assert server.find("stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_more_signals_change_nothing(start: Start, number: signal.Signals) -> None:
+    server = start()
+    collect(server.address, stream("a"))
+    while server.process.poll() is None:
+        server.process.send_signal(number)
+        threading.Event().wait(0.0005)
+    assert server.wait() == 0
+    assert server.find("stopped")
 
 
 @on_both_transports

@@ -1,16 +1,20 @@
-"""A disk that is full: streams are refused, what was acknowledged is counted, and it goes on."""
+"""A disk that is full or broken: streams are refused, each is counted once, and it goes on."""
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
-from recording import Messages, call_of, recorded, wait_until
+from faulty_disk import FaultyDisk
+from recording import Messages, call_of, recorded, stream, wait_until
 from serving import BOOKINFO, Serving
 
 from framewalk.engine import Store, read_entities, replay
@@ -51,6 +55,15 @@ def outcome(server: Serving, messages: Messages) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
+@contextmanager
+def started(folder: Path, *arguments: str | Path, **environment: str) -> Iterator[Serving]:
+    server = Serving(folder, *arguments, **environment)
+    try:
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
 def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
     streams = recorded(BOOKINFO)
     third = len(streams) // 3
@@ -67,7 +80,9 @@ def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
             assert status in {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
             refused += [one] if status is not grpc.StatusCode.OK else []
         assert refused
-        assert server.metrics()['k8s_als_drop_count{reason="spool"}'] == len(refused)
+        assert server.metrics()['k8s_als_drop_count{reason="disk"}'] == len(refused)
+        assert server.metrics()['k8s_als_drop_count{reason="spool"}'] == 0
+        assert "no space left" in server.wait_for("disk takes no streams")["error"]
         filler.unlink()
         for one in refused + streams[2 * third :]:
             assert outcome(server, one) is grpc.StatusCode.OK
@@ -81,3 +96,36 @@ def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
         replay([BOOKINFO], read_entities(DUMP), whole)
         wanted = whole.query("FROM service_minute ORDER BY ALL").fetchall()
         assert store.query("FROM service_minute ORDER BY ALL").fetchall() == wanted
+
+
+def test_a_stream_that_is_computed_and_refused_is_counted_once(tmp_path: Path) -> None:
+    with (
+        FaultyDisk(tmp_path / "disk") as disk,
+        started(tmp_path, FRAMEWALK_SQL="-", **disk.environment) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        assert outcome(server, stream("first")) is grpc.StatusCode.OK
+        server.wait_until_stored(5)
+        disk.hang()
+        sending = threads.submit(outcome, server, stream("refused"))
+        # The engine has read it before the receiver knows whether it is on disk.
+        server.wait_until_stored(10)
+        disk.fail(errno.EIO)
+        assert sending.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "input/output error" in server.wait_for("disk takes no streams")["error"]
+        assert outcome(server, stream("refused")) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        disk.heal()
+        for name in ("refused", "refused", "last"):
+            assert outcome(server, stream(name)) is grpc.StatusCode.OK
+        server.wait_until_stored(15)
+        counts = server.metrics()
+        assert counts["k8s_als_in_count"] == 15
+        assert counts["framewalk_repeated_streams"] == 1
+        assert counts['k8s_als_drop_count{reason="disk"}'] == 2
+        sent = 0
+        while not server.find("disk takes streams again"):
+            sent += 1
+            assert outcome(server, stream(f"more {sent}")) is grpc.StatusCode.OK
+        assert server.stop() == 0
+        kept = [one for one in recorded(server.spool) if not one[0].startswith(b"more")]
+        assert kept == [stream("first"), stream("last"), stream("refused")]

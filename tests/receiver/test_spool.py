@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from framewalk.engine.follow import segments_in as segments
 from framewalk.receiver.spool import (
     Fsync,
     Spool,
+    SpoolDiskError,
     SpoolFullError,
     SpoolLockedError,
     SpoolOptions,
@@ -180,6 +182,26 @@ def test_data_is_forced_to_disk_as_configured(
     assert fsync != "never" or not calls
 
 
+def test_names_of_segments_are_forced_to_disk_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: set[str] = set()
+
+    def sync_folder(descriptor: int) -> None:
+        named.update(os.listdir(descriptor))
+
+    with opened(tmp_path, fsync=Fsync.INTERVAL, fsync_interval_s=0.02) as spool:
+        monkeypatch.setattr(os, "fsync", sync_folder)
+        # Nothing more comes: the open segment's name must not wait for a stream that is due.
+        keep(spool, stream("a"))
+        wait_until(lambda: segments(tmp_path)[0].name in named)
+    with opened(tmp_path, fsync=Fsync.INTERVAL, fsync_interval_s=60, segment_bytes=1) as spool:
+        for name in "bcd":
+            keep(spool, stream(name))
+    assert len(segments(tmp_path)) == 4
+    assert {path.name for path in segments(tmp_path)} <= named
+
+
 def test_over_the_budget_a_stream_is_refused_until_there_is_room(tmp_path: Path) -> None:
     large = stream("large", size_bytes=1_000)
     with opened(tmp_path, budget_bytes=3_500, segment_bytes=1, compression=None) as spool:
@@ -210,21 +232,167 @@ def test_on_a_full_disk_the_segment_keeps_its_whole_batches(tmp_path: Path) -> N
         assert spool.recovered.warnings == ()
 
 
-def test_a_write_that_cannot_be_forced_to_disk_is_taken_back(
+def test_what_readers_may_have_counted_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = b""
+
+    def lose(descriptor: int) -> None:
+        """Fail as a disk does: readers have seen the data, and then the system has dropped them."""
+        nonlocal seen
+        written = segments(tmp_path)[0].read_bytes()
+        seen = seen or written
+        os.pwrite(descriptor, bytes(len(written) - before_bytes), before_bytes)
+        _broken(descriptor)
+
+    with opened(tmp_path) as spool:
+        keep(spool, stream("before"))
+        before_bytes = segments(tmp_path)[0].stat().st_size
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lose)
+            for name in ("lost", "lost", "other"):
+                with pytest.raises(SpoolDiskError, match="input/output error"):
+                    keep(spool, stream(name))
+        # Its sender is told for the first time that it is on disk.
+        assert keep(spool, stream("lost"))
+        assert not keep(spool, stream("lost"))
+        assert keep(spool, stream("other"))
+        assert segments(tmp_path)[0].read_bytes().startswith(seen)
+    assert kept(tmp_path) == [stream("before"), stream("lost"), stream("other")]
+
+
+def test_what_was_not_forced_to_disk_is_tried_again_before_others_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = threading.Event()
+    with opened(tmp_path) as spool:
+        keep(spool, stream("before"))
+        monkeypatch.setattr(os, "fdatasync", _broken)
+        with pytest.raises(SpoolDiskError):
+            keep(spool, stream("refused"))
+        monkeypatch.setattr(os, "fdatasync", lambda _descriptor: synced.set())
+        assert synced.wait(DEADLINE_S)
+    assert kept(tmp_path) == [stream("before"), stream("refused")]
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_a_first_stream_that_cannot_be_forced_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with opened(tmp_path) as spool:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, _broken)
+            with pytest.raises(SpoolDiskError):
+                keep(spool, stream("first"))
+            # Without its data it has no name; without its name it can be read all the same.
+            assert len(segments(tmp_path)) == (call == "fsync")
+        assert keep(spool, stream("first"))
+    assert kept(tmp_path) == [stream("first")]
+
+
+def _broken(_descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_stream_is_not_acknowledged_into_a_deleted_segment(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        keep(spool, stream("gone"))
+        segments(tmp_path)[0].unlink()
+        assert keep(spool, stream("kept"))
+        assert kept(tmp_path) == [stream("kept")]
+
+
+def test_a_segment_that_is_broken_and_deleted_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(tmp_path) as spool:
         keep(spool, stream("before"))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", _broken)
-            with pytest.raises(SpoolFullError, match="input/output error"):
-                keep(spool, stream("lost"))
-        assert keep(spool, stream("lost"))
-    assert kept(tmp_path) == [stream("before"), stream("lost")]
+            with pytest.raises(SpoolDiskError):
+                keep(spool, stream("gone"))
+        segments(tmp_path)[0].unlink()
+        assert keep(spool, stream("gone"))
+    assert kept(tmp_path) == [stream("gone")]
 
 
-def _broken(_descriptor: int) -> None:
-    raise OSError(5, "Input/output error")
+def test_a_folder_that_is_removed_is_made_again_for_this_process(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    with opened(folder) as spool:
+        keep(spool, stream("gone"))
+        shutil.rmtree(folder)
+        assert keep(spool, stream("kept"))
+        assert kept(folder) == [stream("kept")]
+        with pytest.raises(SpoolLockedError):
+            Spool(SpoolOptions(folder))
+
+
+def test_a_folder_that_somebody_else_has_taken_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    with opened(folder) as spool:
+        shutil.rmtree(folder)
+        with opened(folder) as other:
+            with pytest.raises(SpoolDiskError, match="another process"):
+                keep(spool, stream("a"))
+            assert keep(other, stream("a"))
+        assert keep(spool, stream("b"))
+    assert kept(folder) == [stream("a"), stream("b")]
+
+
+def test_whatever_fails_while_nothing_comes_the_next_stream_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = threading.Event()
+
+    def fail(_descriptor: int) -> None:
+        has_failed.set()
+        raise RuntimeError
+
+    with opened(tmp_path, segment_age_s=0.05) as spool:
+        keep(spool, stream("a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            assert has_failed.wait(DEADLINE_S)
+        assert keep(spool, stream("b"))
+    assert kept(tmp_path) == [stream("a"), stream("b")]
+
+
+def test_without_a_writer_streams_are_refused_and_do_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> float:
+        raise RuntimeError
+
+    with opened(tmp_path) as spool:
+        keep(spool, stream("a"))
+        monkeypatch.setattr(time, "monotonic", fail)
+        for name in "bcd":
+            with pytest.raises((RuntimeError, SpoolFullError)):
+                keep(spool, stream(name))
+        monkeypatch.undo()
+        with pytest.raises(SpoolFullError, match="closed"):
+            keep(spool, stream("e"))
+    assert kept(tmp_path) == [stream("a")]
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_held, goes_on = threading.Event(), threading.Event()
+
+    def stall(_descriptor: int) -> None:
+        is_held.set()
+        goes_on.wait(DEADLINE_S)
+
+    spool = Spool(SpoolOptions(tmp_path))
+    monkeypatch.setattr(os, "fdatasync", stall)
+    waiting = spool.append(stream("a"), [1, 2, 3])
+    assert is_held.wait(DEADLINE_S)
+    assert not spool.finish(0.01)
+    assert not waiting.done()
+    goes_on.set()
+    assert waiting.result(DEADLINE_S)
+    spool.close()
 
 
 def test_a_torn_tail_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:

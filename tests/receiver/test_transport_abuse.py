@@ -45,6 +45,7 @@ from unharmed import (
     send_and_read,
 )
 
+from framewalk.receiver import http2_protocol
 from framewalk.receiver.collect import Collector, Received
 from framewalk.receiver.config import GrpcServer
 from framewalk.receiver.limits import InFlight
@@ -53,6 +54,34 @@ from framewalk.receiver.telemetry import Telemetry
 from framewalk.receiver.transport import TransportKind, open_transport
 
 pytest_plugins = ["servers"]
+
+# Callers that speak something else
+
+
+@on_uvicorn
+def test_callers_without_http2_cost_a_line_a_minute(server: Server) -> None:
+    with others_unharmed(server):
+        for _ in range(200):
+            send_and_read(server, b"GET / HTTP/1.1\r\n\r\n")
+    assert server.stop() == 0
+    told = [line for line in server.lines if "connection is no HTTP/2" in line]
+    assert len(told) == 1
+
+
+def test_callers_without_http2_are_all_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http2_protocol, "_STRANGERS_TOLD_S", 0.01)
+
+    loop = asyncio.new_event_loop()
+    strangers = http2_protocol.Strangers(loop)
+    for number in range(5):
+        strangers.add(number)
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert [vars(one)["facts"]["connections"] for one in caplog.records] == [1, 4]
+
 
 # Many streams
 
