@@ -16,6 +16,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from framewalk.cli.streams import make_writable
+
+make_writable()
 # Nothing is wrapped in a pipe: a line stays a line.
 _PIPE_WIDTH = None if sys.stdout.isatty() else 10_000
 

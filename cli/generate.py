@@ -11,6 +11,7 @@ import typer
 
 from framewalk.cli.console import second_progress, stdout
 from framewalk.engine.capture import CAPTURE_SUFFIX
+from framewalk.engine.errors import InputError
 from framewalk.fixtures import SCENARIOS, GenerateOptions
 from framewalk.fixtures import generate as generate_capture
 
@@ -21,11 +22,23 @@ _YEARS: Final = range(1972, 2261)
 Scenario = StrEnum("Scenario", {name.upper(): name for name in SCENARIOS})  # type: ignore[misc]
 
 
-def _check_start(start: datetime | None) -> datetime | None:
-    if start is not None and start.year not in _YEARS:
-        problem = f"the year must be from {_YEARS[0]} to {_YEARS[-1]}"
+def _as_utc(start: datetime | None) -> datetime | None:
+    if start is None:
+        return None
+    if start.year in _YEARS:
+        start = start.astimezone(UTC) if start.tzinfo else start.replace(tzinfo=UTC)
+    if start.year not in _YEARS:
+        problem = f"the year must be from {_YEARS[0]} to {_YEARS[-1]}, in UTC"
         raise typer.BadParameter(problem)
     return start
+
+
+def _check_free(capture: Path, dump: Path) -> None:
+    """Refuse to overwrite: a dump of another cluster would be taken for that of its capture."""
+    for path in (dump, capture):
+        if path.exists():
+            remedy = "name another folder (--output), or overwrite it with --force"
+            raise InputError(path, "this file is there already", remedy)
 
 
 def generate(
@@ -60,11 +73,14 @@ def generate(
     start: Annotated[
         datetime | None,
         typer.Option(
-            callback=_check_start,
-            help="When the capture begins, in UTC. Default: 2026-11-02T09:00:00.",
+            callback=_as_utc,
+            help="When the capture begins, in UTC unless it ends in an offset such as +02:00. "
+            "Default: 2026-11-02T09:00:00.",
             show_default=False,
         ),
     ] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Make a realistic capture of a small cluster, with the Kubernetes dump that goes with it.
 
@@ -76,10 +92,12 @@ def generate(
         duration_s=duration,
         requests_per_second=rate,
         replicas=pods,
-        start=start.replace(tzinfo=UTC) if start else GenerateOptions.start,
+        start=start or GenerateOptions.start,
     )
-    output.mkdir(parents=True, exist_ok=True)
     capture, dump = output / f"{scenario.value}{CAPTURE_SUFFIX}", output / "kubectl.yaml"
+    if not force:
+        _check_free(capture, dump)
+    output.mkdir(parents=True, exist_ok=True)
     with second_progress() as progress:
         task = progress.add_task(capture.name, total=duration)
         summary = generate_capture(

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the input or the job failed, 2 wrong usage.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -32,6 +33,8 @@ _MODULES: Final = {
     "config": "config",
     "oal": "oal",
 }
+# How a query may begin, and no option with its value does.
+_SQL_COMMENT: Final = re.compile(r"--(\s|[^=\n]*\n)")
 _SETTINGS: Final[dict[str, Any]] = {
     "pretty_exceptions_enable": False,
     "add_completion": False,
@@ -65,6 +68,11 @@ class _Commands(TyperGroup):
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - as typer declares them
         super().__init__(**settings)
         self.commands = cast("Any", _Loaded())
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
+        # A space makes no difference to SQL, and tells it from an option.
+        spaced = [f" {text}" if _SQL_COMMENT.match(text) else text for text in args]
+        return super().parse_args(context, spaced)
 
     def invoke(self, context: Any) -> Any:  # noqa: ANN401 - as typer declares it
         try:

@@ -136,7 +136,8 @@ def _as_field(value: object) -> object:
 def _print_json(columns: Sequence[str], rows: Rows) -> None:
     names = unique_names(columns)
     records = [dict(zip(names, row, strict=True)) for row in rows]
-    sys.stdout.write(f"{as_json(records, indent=2)}\n")
+    text = as_json(records, indent=2, ascii_only=stdout.options.ascii_only)
+    sys.stdout.write(f"{text}\n")
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}

@@ -21,7 +21,8 @@ from framewalk.cli.sources import (
     TokenOption,
     open_store,
 )
-from framewalk.engine.errors import InputError
+from framewalk.engine.errors import InputError, StoreError, StoreLockedError
+from framewalk.engine.store_connection import connect
 from framewalk.queries.snapshots import copy_database, remove_copy
 
 if TYPE_CHECKING:
@@ -71,9 +72,23 @@ def _check_target(file: Path, store: Path, *, force: bool) -> None:
         raise InputError(file, "this is the store itself", "name another file")
     if file.is_dir():
         raise InputError(file, "this is a folder", "name a file in it")
-    if file.exists() and not force:
+    if not file.exists():
+        return
+    if not force:
         remedy = "name another file, or overwrite it with --force"
         raise InputError(file, "this file is there already", remedy)
+    _check_unused(file)
+
+
+def _check_unused(file: Path) -> None:
+    """Refuse a file that a server or another process writes: it would lose what it has done."""
+    try:
+        connect(file, read_only=True).close()
+    except StoreLockedError:
+        raise
+    except StoreError:
+        # Whatever else it is, it may be overwritten.
+        return
 
 
 def _fetch(server: SqlClient, partial: Path) -> None:

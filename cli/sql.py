@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
@@ -69,6 +70,7 @@ def sql(
 
     Scopes: service, service_instance and endpoint, and each with _relation.
     """
+    query = _as_name(query)
     text = _find_query(query)
     asked = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
     running = asked.find_server()
@@ -89,11 +91,28 @@ def sql(
     print_rows(form, answer.columns, answer.rows)
 
 
+def _as_name(query: str) -> str:
+    """Return a name without the semicolon after it, and any other query as it is."""
+    name = query.strip().rstrip("; \n")
+    return name if _is_name(name) else query
+
+
+def _is_name(query: str) -> bool:
+    return query.replace("-", "_").isidentifier()
+
+
+def _is_file(query: str) -> bool:
+    """Tell a path from SQL that ends in a comment on one."""
+    is_one_word = len(query.split()) == 1
+    # pathlib's raises where a text is too long for a path.
+    return query.endswith(".sql") and (is_one_word or isfile(query))  # noqa: PTH113
+
+
 def _find_query(query: str) -> str:
     shipped = shipped_queries()
     if query in shipped:
         return shipped[query]
-    if not query.endswith(".sql"):
+    if not _is_file(query):
         return query
     try:
         return Path(query).read_text(encoding="utf-8")
@@ -112,7 +131,7 @@ def _is_view(source: _Source, text: str) -> bool:
 
 
 def _place(query: str) -> str:
-    named = query in shipped_queries() or query.endswith(".sql")
+    named = query in shipped_queries() or _is_file(query)
     return query if named else QUERY_PLACE
 
 
@@ -125,7 +144,7 @@ def _explained(query: str, text: str) -> InputError:
     if query in shipped and missing:
         problem = f"this store has no metric {missing[1]}; it was made with other definitions"
         return InputError(query, problem, "ask for what `FROM metrics` lists")
-    if query not in shipped and query.replace("-", "_").isidentifier():
+    if query not in shipped and _is_name(query):
         names = ", ".join(shipped)
         problem = "there is no shipped query and no view of this name"
         return InputError(query, problem, f"there are {names}")

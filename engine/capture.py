@@ -19,9 +19,12 @@ import pyarrow.compute as pc
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
+from framewalk.engine.paths import each_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from framewalk.engine.paths import Paths
 
 CAPTURE_SUFFIX: Final = ".capture.arrows"
 CAPTURE_VERSION: Final = 1
@@ -140,6 +143,7 @@ class CaptureWriter(Closing):
         Raises CaptureError where the file cannot be created.
         """
         self.path = Path(path)
+        _check_name(self.path)
         try:
             self._file = pa.OSFile(str(self.path), "wb")
         except OSError as error:
@@ -193,15 +197,17 @@ def captures_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{CAPTURE_SUFFIX}"))
 
 
-def find_captures(paths: Iterable[str | Path]) -> list[Path]:
+def find_captures(paths: Paths) -> list[Path]:
     """Replace each folder by the captures in it, sorted by name; files stay as they are.
 
-    Each is opened once, so a wrong path or file shows before work begins.
+    `paths` is one or several. Each capture is opened once, so a wrong path or file shows before
+    work begins.
 
-    Raises CaptureError for a folder without a `*.capture.arrows` file, and for what is no capture.
+    Raises CaptureError for a folder without a `*.capture.arrows` file, for what is no capture, and
+    for names that are not UTF-8.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in each_path(paths):
         if not path.is_dir():
             found.append(path)
             continue
@@ -210,8 +216,17 @@ def find_captures(paths: Iterable[str | Path]) -> list[Path]:
             raise CaptureError(path, f"no *{CAPTURE_SUFFIX} file in this folder", _CAPTURE_REMEDY)
         found.extend(inside)
     for path in found:
+        _check_name(path)
         CaptureReader(path).close()
     return found
+
+
+def _check_name(path: Path) -> None:
+    """Refuse what neither a store nor Arrow can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise CaptureError(path, "its name is not UTF-8 text", "name it otherwise") from error
 
 
 # What pyarrow raises on bytes that are not what it expects.

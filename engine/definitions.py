@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framewalk.engine.apdex import ApdexThresholds
@@ -14,15 +13,18 @@ from framewalk.engine.oal.diagnostics import DefinitionError, Severity
 from framewalk.engine.oal.parser import parse_bytes
 from framewalk.engine.oal.plan import make_plan
 from framewalk.engine.oal.syntax import Definition
+from framewalk.engine.paths import each_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from importlib.resources.abc import Traversable
+    from pathlib import Path
 
     from framewalk.engine.oal.bound import Metric
     from framewalk.engine.oal.diagnostics import Diagnostic
     from framewalk.engine.oal.parser import Parsed
     from framewalk.engine.oal.plan import Plan
+    from framewalk.engine.paths import Paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Definitions:
 
 
 def load_plan(
-    paths: Iterable[str | Path] = (),
+    paths: Paths = (),
     apdex: ApdexThresholds | None = None,
     *,
     skip_unknown_scopes: bool = False,
@@ -60,7 +62,8 @@ def load_plan(
     """Read definitions and plan what they need.
 
     Args:
-        paths: OAL files, or folders whose `*.oal` files are read; none means the shipped ones.
+        paths: an OAL file, a folder whose `*.oal` files are read, or several of them; none means
+            the shipped ones.
         apdex: the thresholds of apdex(), 500 ms if not given.
         skip_unknown_scopes: leave definitions of other scopes out, with a warning.
         on_warning: is called with each warning.
@@ -79,9 +82,7 @@ def load_plan(
     return make_plan(read.metrics, thresholds.per_service_ms, thresholds.default_ms)
 
 
-def read_definitions(
-    paths: Iterable[str | Path] = (), *, skip_unknown_scopes: bool = False
-) -> Definitions:
+def read_definitions(paths: Paths = (), *, skip_unknown_scopes: bool = False) -> Definitions:
     """Read and bind definitions, right or wrong; `paths` as in load_plan.
 
     Raises:
@@ -93,13 +94,13 @@ def read_definitions(
     return Definitions(parsed, bound.metrics, bound.diagnostics)
 
 
-def definition_files(paths: Iterable[str | Path]) -> list[Path]:
+def definition_files(paths: Paths) -> list[Path]:
     """Return each file once: those named, and the `*.oal` files of the folders named.
 
     Raises:
         InputError: there is no such file in a folder.
     """
-    found = {path.resolve(): path for given in paths for path in _files(Path(given))}
+    found = {path.resolve(): path for given in each_path(paths) for path in _files(given)}
     return list(found.values())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from stat import S_ISDIR, S_ISREG
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.entities import Entities
@@ -13,8 +16,10 @@ from framewalk.engine.inventory import Inventory
 from framewalk.engine.kubernetes import read_dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+_Stamps: TypeAlias = "frozenset[tuple[str, int, int, int]]"
 
 # How long an object that has left the dumps is remembered, at least: logs come late.
 REMEMBERED_S: Final = 3600
@@ -28,23 +33,31 @@ class _Known(NamedTuple):
     entities: Entities
 
 
+class _Seen(NamedTuple):
+    """What files were like, and what was read then or why nothing was."""
+
+    stamps: _Stamps
+    known: _Known | None
+    problem: EntitiesError | None = None
+
+
 class EntitiesFiles(Closing):
     """The entity table of some dumps, files or folders, as they are now and were lately.
 
     An object that is in the dumps no more stays known for REMEMBERED_S to twice that. Dumps are
-    read again in a thread of their own, as that takes long for a large cluster.
+    looked at and read again in a thread of their own, as that takes long for a large cluster, and
+    for ever on a mount that hangs.
 
     Raises EntitiesError where the dumps cannot be read at the start.
     """
 
     def __init__(self, paths: Sequence[Path], now_s: float) -> None:
         self._paths = paths
-        self._stamps = frozenset(_stamps(paths))
+        self._stamps = _stamps_of(paths)
         nothing = Inventory((), ())
         self._known = _read(paths, nothing, nothing)
         self._turned_s = now_s
-        self._thread = ThreadPoolExecutor(1, "entities")
-        self._reading: Future[_Known] | None = None
+        self._reading: Future[_Seen] | None = None
 
     @property
     def entities(self) -> Entities:
@@ -57,46 +70,89 @@ class EntitiesFiles(Closing):
         return self._reading is not None
 
     def refresh(self, now_s: float) -> EntitiesError | None:
-        """Take what was read, and begin to read what has changed; never waits for it.
+        """Take what was read, or begin to read what has changed; never waits for it.
 
         Returns why dumps could not be read: the table stays as it was, until they change again.
         """
         if self._reading is not None:
-            return self._take()
-        stamps = frozenset(_stamps(self._paths))
-        if stamps != self._stamps:
-            self._stamps = stamps
-            before, since, _ = self._known
-            if now_s - self._turned_s >= REMEMBERED_S:
-                self._turned_s = now_s
-                before, since = since, Inventory((), ())
-            self._reading = self._thread.submit(_read, self._paths, before, since)
+            return self._take(now_s)
+        before, since, _ = self._known
+        if now_s - self._turned_s >= REMEMBERED_S:
+            before, since = since, Inventory((), ())
+        self._reading = _in_thread(partial(_look, self._paths, self._stamps, before, since))
         return None
 
     def close(self) -> None:
-        """End the thread; what it is reading is of no use any more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Leave the thread alone; what it is reading is of no use any more."""
+        self._reading = None
 
-    def _take(self) -> EntitiesError | None:
+    def _take(self, now_s: float) -> EntitiesError | None:
         if self._reading is None or not self._reading.done():
             return None
         reading, self._reading = self._reading, None
+        seen = reading.result()
+        self._stamps = seen.stamps
+        if seen.known is not None:
+            # What was said since the last turn is what was said before this one.
+            if seen.known.before is self._known.since:
+                self._turned_s = now_s
+            self._known = seen.known
+        return seen.problem
+
+
+def _in_thread(function: Callable[[], _Seen]) -> Future[_Seen]:
+    """Call a function in a thread that an exit of the process does not wait for."""
+    future: Future[_Seen] = Future()
+
+    def work() -> None:
         try:
-            self._known = reading.result()
-        except EntitiesError as error:
-            return error
-        return None
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is taken
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="entities", daemon=True).start()
+    return future
+
+
+def _look(paths: Sequence[Path], stamps: _Stamps, before: Inventory, since: Inventory) -> _Seen:
+    """Read the dumps if they are not as they were."""
+    now = _stamps_of(paths)
+    if now == stamps:
+        return _Seen(now, None)
+    try:
+        return _Seen(now, _read(paths, before, since))
+    except EntitiesError as error:
+        return _Seen(now, None, error)
 
 
 def _read(paths: Sequence[Path], before: Inventory, since: Inventory) -> _Known:
+    for file in _files(paths):
+        if _is_special(file):
+            problem = "this is no regular file, it cannot be read again"
+            raise EntitiesError(file, problem, "write the dump into a file")
     since = read_dump(paths, since)
     return _Known(before, since, Entities.from_inventory(read_dump((), before, since)))
 
 
-def _stamps(paths: Sequence[Path]) -> Iterator[tuple[str, int, int, int]]:
-    """Yield what changes when a file is written or replaced."""
+def _is_special(file: Path) -> bool:
+    with suppress(OSError):
+        mode = file.stat().st_mode
+        return not S_ISREG(mode) and not S_ISDIR(mode)
+    # Reading it will tell.
+    return False
+
+
+def _stamps_of(paths: Sequence[Path]) -> _Stamps:
+    """Return what changes when a file is written or replaced."""
+    stamps = set()
+    for file in _files(paths):
+        with suppress(OSError):
+            stat = file.stat()
+            stamps.add((str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return frozenset(stamps)
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         with suppress(OSError):
-            for file in path.iterdir() if path.is_dir() else (path,):
-                stat = file.stat()
-                yield str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size
+            yield from path.iterdir() if path.is_dir() else (path,)

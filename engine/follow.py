@@ -63,7 +63,12 @@ class Damage:
 
 def segments_in(folder: Path) -> list[Path]:
     """Return the segments of a spool, the oldest first: each is named by a time in ns."""
-    return [path for path in captures_in(folder) if _SEGMENT_NAME.fullmatch(path.name)]
+    return [path for path in captures_in(folder) if is_segment(path)]
+
+
+def is_segment(path: Path) -> bool:
+    """Tell whether a file is named as segments of a spool are."""
+    return _SEGMENT_NAME.fullmatch(path.name) is not None
 
 
 class GrowingCapture(Closing):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framewalk.engine.capture import CAPTURE_SCHEMA
 from framewalk.engine.counters import Counters
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 # Messages that are worked on at once. Large enough that the fixed cost of an operation on
 # frames does not show, small enough for about 100 MB.
 BATCH_MESSAGES: Final = 50_000
+# The same for messages of many logs, with their columns: 50,000 usual ones have less. A byte may
+# become 13 in frames.
+BATCH_BYTES: Final = 20 * 2**20
 
 # Results of the first phase that are added up at once: rolling up costs much the same for one
 # as for many.
@@ -49,7 +53,7 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
     carried = Carried()
     states = merge(plan)
     waiting: list[PeerStates] = []
-    for group in regroup(batches, lambda batch: batch.num_rows):
+    for group in regroup(batches, lambda batch: batch.num_rows, lambda batch: batch.nbytes):
         for messages in pieces(group):
             found, carried = first_phase(messages, carried, entities, plan)
             waiting.append(found)
@@ -85,16 +89,24 @@ def first_phase(
     return replace(found, counters=found.counters + skipped), carried
 
 
-def regroup(items: Iterable[Item], rows_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Yield runs of items with at least BATCH_MESSAGES rows together; the last has fewer."""
+def regroup(
+    items: Iterable[Item],
+    rows_of: Callable[[Item], int],
+    bytes_of: Callable[[Item], int] = lambda _item: 0,
+) -> Iterator[list[Item]]:
+    """Yield runs of items with at least BATCH_MESSAGES rows or BATCH_BYTES together.
+
+    The last run has fewer.
+    """
     waiting: list[Item] = []
-    rows = 0
+    rows = size_bytes = 0
     for item in items:
         waiting.append(item)
         rows += rows_of(item)
-        if rows >= BATCH_MESSAGES:
+        size_bytes += bytes_of(item)
+        if rows >= BATCH_MESSAGES or size_bytes >= BATCH_BYTES:
             yield waiting
-            waiting, rows = [], 0
+            waiting, rows, size_bytes = [], 0, 0
     if waiting:
         yield waiting
 
@@ -103,4 +115,20 @@ def pieces(batches: list[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield the rows in tables small enough to work on at once."""
     table = pa.Table.from_batches(batches, CAPTURE_SCHEMA)
     for start in range(0, table.num_rows, 2 * BATCH_MESSAGES):
-        yield table.slice(start, 2 * BATCH_MESSAGES)
+        yield from _alike_in_bytes(table.slice(start, 2 * BATCH_MESSAGES))
+
+
+def _alike_in_bytes(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield the rows in tables of much the same size, at most 1.5 times BATCH_BYTES.
+
+    A message that is larger is not cut.
+    """
+    ends_bytes = pc.cumulative_sum(pc.cast(pc.binary_length(table["message"]), pa.int64()))
+    total_bytes = ends_bytes[-1].as_py()
+    count = max(round(total_bytes / BATCH_BYTES), 1)
+    start = 0
+    for number in range(1, count + 1):
+        end = pc.sum(pc.less_equal(ends_bytes, total_bytes * number // count)).as_py()
+        if end > start:
+            yield table.slice(start, end - start)
+        start = end

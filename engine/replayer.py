@@ -122,7 +122,7 @@ class _CaptureReplay:
         known_bytes = known.position.offset_bytes if known else 0
         with CaptureReader(self._path) as reader:
             carried = _carried_over(reader.until(known_bytes))
-            for group in regroup(reader, _rows):
+            for group in regroup(reader, _rows, _size_bytes):
                 carried = self._work(group, carried)
                 self._tell(reader)
                 if sum(found.counters.logs for found in self._pending) >= self._commit_logs:
@@ -159,6 +159,10 @@ def _rows(batch: CaptureBatch) -> int:
     return int(batch.messages.num_rows)
 
 
+def _size_bytes(batch: CaptureBatch) -> int:
+    return int(batch.messages.nbytes)
+
+
 def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
     """Follow the streams of messages that the store has, for those that come after them.
 
@@ -166,7 +170,7 @@ def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
     that it named long ago.
     """
     carried = Carried()
-    for group in regroup(stored, _rows):
+    for group in regroup(stored, _rows, _size_bytes):
         for messages in pieces([batch.messages for batch in group]):
             decoded = decode(messages)
             for context in follow_streams(decoded.captured, decoded.nested, carried):

@@ -149,13 +149,38 @@ class Store(Closing):
         )
         return {capture: CapturePosition(*position) for capture, *position in rows}
 
-    def ends(self) -> dict[int, CapturePosition]:
-        """Return the last position of each capture in the store, by its id."""
+    def ends_at(self, paths: Collection[Path]) -> dict[Path, tuple[int, CapturePosition]]:
+        """Return the captures that were read at these paths: their ids and last positions."""
+        rows = self._run(
+            "SELECT path, capture, offset_bytes, messages, digest FROM internal.positions JOIN "
+            "(SELECT path, max(id) AS capture FROM internal.captures "
+            "WHERE path IN (SELECT unnest(?::VARCHAR[])) GROUP BY path) USING (capture) "
+            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes DESC) = 1",
+            [[str(path) for path in paths]],
+        )
+        return {
+            Path(path): (capture, CapturePosition(*position)) for path, capture, *position in rows
+        }
+
+    def newest(self) -> int:
+        """Return the highest id of a capture; 0 where there is none."""
+        return int(self._run("SELECT coalesce(max(id), 0) FROM internal.captures")[0][0])
+
+    def end_of_alike(
+        self, begin: CapturePosition, newest: int
+    ) -> tuple[int, CapturePosition] | None:
+        """Return a capture up to `newest` with this position: its id and its last position.
+
+        Of several it is the one that goes furthest.
+        """
         rows = self._run(
             "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
-            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes DESC) = 1"
+            "WHERE capture IN (SELECT capture FROM internal.positions "
+            "WHERE offset_bytes = ? AND digest = ? AND capture <= ?) "
+            "ORDER BY offset_bytes DESC LIMIT 1",
+            [begin.offset_bytes, begin.digest, newest],
         )
-        return {capture: CapturePosition(*position) for capture, *position in rows}
+        return next(((capture, CapturePosition(*end)) for capture, *end in rows), None)
 
     def positions(self, capture: int) -> frozenset[CapturePosition]:
         """Return the ends of all record batches of a capture that are in the store."""
@@ -165,9 +190,16 @@ class Store(Closing):
         )
         return frozenset(CapturePosition(*position) for position in rows)
 
-    def paths(self) -> dict[int, Path]:
-        """Return where each capture in the store was read, by its id."""
-        rows = self._run("SELECT id, path FROM internal.captures WHERE id <> ?", [FORGOTTEN])
+    def paths(self, before_name: str | None = None) -> dict[int, Path]:
+        """Return where each capture in the store was read, by its id.
+
+        With `before_name` only those whose file's name sorts before it.
+        """
+        rows = self._run(
+            "SELECT id, path FROM internal.captures "
+            "WHERE id <> $forgotten AND ($before IS NULL OR parse_filename(path) < $before)",
+            {"forgotten": FORGOTTEN, "before": before_name},
+        )
         return {capture: Path(path) for capture, path in rows}
 
     def commit(

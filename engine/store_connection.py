@@ -20,6 +20,13 @@ IN_MEMORY: Final = ":memory:"
 # What fills the places in a statement: by their order, or by their names.
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
+
+class StoreMemoryError(StoreError):
+    """DuckDB had no memory for a statement; the transaction that it was in is undone."""
+
+
+_MORE_MEMORY: Final = "give it more memory, or ask fewer or smaller queries at a time"
+
 # What DuckDB raises when a file cannot be read or written, whatever is asked of it.
 FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
 
@@ -40,6 +47,8 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 def explained(path: Path, error: duckdb.Error) -> StoreError:
     """Return what to tell a person about an error of DuckDB."""
     text = str(error).splitlines()[0]
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return StoreMemoryError(path, _no_memory(text), _MORE_MEMORY)
     if "lock on file" in text:
         return StoreLockedError(
             path, f"another process has it open ({_lock_holder(text)})", "stop it, or wait for it"
@@ -66,6 +75,11 @@ def _wrong_content(path: Path, text: str) -> tuple[str, str]:
     if path.stat().st_size == 0:
         return "the file is empty", "remove it, or name another file"
     return "this is not a DuckDB file", "name another file"
+
+
+def _no_memory(text: str) -> str:
+    _, _, reason = text.partition("Error: ")
+    return f"DuckDB has no memory left for this ({reason or text})"
 
 
 def _lock_holder(text: str) -> str:
@@ -96,7 +110,9 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame
     try:
         run(connection, f"INSERT INTO {table} BY NAME FROM inserted")
     finally:
-        connection.unregister("inserted")
+        # A transaction that an error has ended lets nothing more happen, and that error counts.
+        with contextlib.suppress(duckdb.TransactionException):
+            connection.unregister("inserted")
 
 
 @contextlib.contextmanager

@@ -240,18 +240,22 @@ def metric_values_view(metrics: Sequence[Metric]) -> str:
             continue
         lists = ", ".join(map(_labelled_values, own))
         rows = " UNION ALL ".join(
-            f"SELECT {literal(one.name)} AS resolution, * FROM {view_name(scope, one)}"
+            f"SELECT {literal(one.name)} AS {_OWN_RESOLUTION}, * FROM {view_name(scope, one)}"
             for one in RESOLUTIONS
         )
         selects.append(
-            f"SELECT {BUCKET}, resolution, {literal(scope.name)} AS scope, entity_id, "
-            f"{entity_name(scope)} AS entity, unnest(flatten([{lists}]), recursive := true) "
+            f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
+            f"entity_id, {entity_name(scope)} AS entity, "
+            f"unnest(flatten([{lists}]), recursive := true) "
             f"FROM ({rows})"
         )
     every = "\nUNION ALL\n".join(selects) or _NO_VALUES
     return f"CREATE OR REPLACE VIEW metric_values AS\nFROM (\n{every}\n) WHERE value IS NOT NULL"
 
 
+# These stand beside the columns of metrics, whose names have no space: `e` could be one of them.
+_OWN_RESOLUTION: Final = quoted("own resolution")
+_OWN_ENTRY: Final = quoted("own entry")
 _NO_VALUES: Final = (
     f"SELECT NULL::TIMESTAMP AS {BUCKET}, '' AS resolution, '' AS scope, '' AS entity_id, "
     "'' AS entity, '' AS metric, '' AS label, NULL::DOUBLE AS value WHERE false"
@@ -265,8 +269,9 @@ def _labelled_values(metric: Metric) -> str:
         entries = (_entry(metric, f"'p{p}'", f"{column}.p{p}") for p in PERCENTILES)
         return f"[{', '.join(entries)}]"
     if metric.function.sql_type.startswith("MAP"):
-        entry = _entry(metric, "e.key::VARCHAR", "e.value")
-        return f"coalesce(list_transform(map_entries({column}), lambda e: {entry}), [])"
+        entry = _entry(metric, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
+        labelled = f"list_transform(map_entries({column}), lambda {_OWN_ENTRY}: {entry})"
+        return f"coalesce({labelled}, [])"
     return f"[{_entry(metric, literal(''), column)}]"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,9 @@ def unique_names(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def as_json(value: object, indent: int | None = None) -> str:
+def as_json(value: object, indent: int | None = None, *, ascii_only: bool = False) -> str:
     """Return a value of DuckDB as JSON."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return json.dumps(plain(value), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
 
 
 def plain(value: object) -> object:
@@ -38,21 +38,34 @@ def plain(value: object) -> object:
             return {_as_key(key): plain(item) for key, item in value.items()}
         case list() | tuple():
             return [plain(item) for item in value]
-        case float() | Decimal():
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
             return _as_number(value)
     return _as_word(value)
 
 
-def _as_number(value: float | Decimal) -> float | None:
-    if isinstance(value, Decimal) and value == value.to_integral_value():
+def _as_number(value: Decimal) -> float | str:
+    """Return a text where a number of JSON would lose digits in most of its readers."""
+    if value == value.to_integral_value():
         return int(value)
-    return float(value) if math.isfinite(value) else None
+    number = float(value)
+    return number if Decimal(str(number)) == value else str(value)
 
 
 def _as_word(value: object) -> str:
     if isinstance(value, date | time):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return _as_interval(value)
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _as_interval(value: timedelta) -> str:
+    """Return a text that DuckDB reads as the same interval."""
+    sign = "-" if value < timedelta() else ""
+    clock = abs(value) % timedelta(days=1)
+    return f"{sign}{abs(value).days} days {sign}{clock}"
 
 
 def _as_key(key: object) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -33,6 +34,9 @@ __all__ = ["SqlOptions", "SqlServer", "secure"]
 
 _STOP_S: Final = 1.0
 _JOIN_S: Final = 2.5
+_CANCEL_S: Final = 1.0
+# An interrupt that comes between two calls of DuckDB is lost, so it is sent again.
+_INTERRUPT_EVERY_S: Final = 0.05
 _MOST_CONNECTIONS: Final = 256
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
 
@@ -80,6 +84,16 @@ class SqlServer:
                 certificate=self._options.certificate,
             ),
         )
+
+    def cancel_queries(self) -> None:
+        """Cancel what is under way, so that its memory is free soon after; takes a second.
+
+        What comes after it began may be cancelled too.
+        """
+        deadline_s = time.monotonic() + _CANCEL_S
+        while time.monotonic() < deadline_s:
+            self._app.interrupt()
+            time.sleep(_INTERRUPT_EVERY_S)
 
     def stop(self) -> None:
         """Cancel what is under way and stop, within seconds.

@@ -29,6 +29,8 @@ _HEALTHY_S: Final = 60
 _LONGEST_LINE_BYTES: Final = 1 << 20
 # It tells its status after each look and each commit; longer than any of them takes.
 _LONGEST_SILENCE_S: Final = 600
+# How long the system may take to end a process.
+_EXIT_S: Final = 10
 
 
 class EngineError(FramewalkError):
@@ -74,7 +76,7 @@ class EngineChild:
             try:
                 exit_code: int | str = await self._run_once()
             except (OSError, ValueError) as error:
-                # No process or no descriptor is left, or a line has no end.
+                # No process or no descriptor is left, it does not end, or a line has no end.
                 exit_code = str(error)
             if self._finishing:
                 return
@@ -104,8 +106,7 @@ class EngineChild:
             await asyncio.wait_for(process.wait(), timeout_s)
         except TimeoutError:
             tell(logging.WARNING, "engine did not finish in time", timeout_s=timeout_s)
-            process.kill()
-            await process.wait()
+            await _kill(process)
 
     async def _run_once(self) -> int:
         process = await asyncio.create_subprocess_exec(
@@ -123,9 +124,7 @@ class EngineChild:
         finally:
             self.is_up = False
             self._process = None
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            await _kill(process)
 
     async def _attend(self, process: Process) -> int:
         assert process.stdin is not None  # noqa: S101 - tells the type
@@ -139,8 +138,9 @@ class EngineChild:
         except TimeoutError:
             silent_s = round(self._longest_silence_s)
             tell(logging.ERROR, "engine tells nothing, it is killed", silent_s=silent_s)
-            process.kill()
-        return await process.wait()
+            await _kill(process)
+        # One that has closed its output ends, or hangs and is killed.
+        return await asyncio.wait_for(process.wait(), _EXIT_S)
 
     async def _next_line(self, stdout: asyncio.StreamReader) -> bytes:
         # Opening a store may take any time.
@@ -157,3 +157,11 @@ class EngineChild:
         self._has_worked |= self.is_up
         # A new engine knows none yet, and what the one before has stored stays stored.
         self.watermark_s = self.status.watermark_s or self.watermark_s
+
+
+async def _kill(process: Process) -> None:
+    """End a process that may have ended; one that the system cannot end is not waited for."""
+    if process.returncode is None:
+        process.kill()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _EXIT_S)

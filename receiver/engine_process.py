@@ -8,6 +8,7 @@ process is gone: what it has not committed, the next one reads again.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -33,10 +35,11 @@ from framewalk.receiver.tls import server_ssl_context
 from framewalk.receiver.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from framewalk.engine.live import Flushed
     from framewalk.engine.oal.plan import Plan
+    from framewalk.queries.sql_server import SqlServer
 
 # The engine of a server that was killed may hold the store for a moment longer.
 _LOCK_PATIENCE_S: Final = 5
@@ -47,6 +50,7 @@ _DUCKDB_MEMORY: Final = "384MiB"
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
 _LONGEST_ERROR: Final = 10_000
+_CHECK_PATH: Final = "check that it is there, and its permissions"
 # Sorts after the name of every segment.
 _EVERY_SEGMENT: Final = "~"
 
@@ -71,6 +75,12 @@ def main() -> None:
     except FramewalkError as error:
         report.fail(str(error))
         sys.exit(1)
+    except BrokenPipeError:
+        # The parent is gone.
+        sys.exit(1)
+    except OSError as error:
+        report.fail(_explained(error))
+        sys.exit(1)
     except Exception as error:
         if "FRAMEWALK_TRACEBACK" in os.environ:
             raise
@@ -78,6 +88,20 @@ def main() -> None:
         bug = f"{type(error).__name__}: {error}"
         tell(logging.ERROR, "this is a bug in framewalk", error=bug, remedy=remedy)
         sys.exit(1)
+
+
+def _explained(error: OSError) -> str:
+    """Say what the system refuses: the file, the problem, what to do."""
+    place = "the engine" if error.filename is None else os.fsdecode(error.filename)
+    problem = (error.strerror or str(error)).lower()
+    remedies = {
+        errno.EMFILE: "let the server open more files (ulimit -n)",
+        errno.ENFILE: "let the system open more files",
+        errno.ENOSPC: "make room on the disk",
+        errno.EDQUOT: "make room on the disk",
+        errno.EIO: "see to the disk",
+    }
+    return f"{place}: {problem}; {remedies.get(error.errno or 0, _CHECK_PATH)}"
 
 
 def _private_output() -> IO[bytes]:
@@ -108,22 +132,36 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
         store = stack.enter_context(_open_store(options, _plan(options)))
         store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
+        make_room: Callable[[], None] = _do_nothing
         if options.sql is not None:
-            report.set(sql_port=stack.enter_context(_sql_served(options.sql, store)))
+            server = stack.enter_context(_sql_served(options.sql, store))
+            report.set(sql_port=server.port)
+            make_room = partial(_cancel_queries, server)
+        spool, complete_through = options.spool_folder, options.complete_through
         follower = stack.enter_context(
-            SpoolFollower(options.spool_folder, store, time.time(), options.complete_through)
+            SpoolFollower(spool, store, time.time(), complete_through, make_room)
         )
         upkeep = Upkeep(options, store, follower, time.monotonic())
+        engine = _Engine(options, follower, entities, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
-        report.send(options, 0)
-        engine = _Engine(options, follower, entities, report)
+        engine.tell()
         while not finish.wait(engine.wait_s()):
-            report.set(removed_segments=upkeep.run(time.time(), time.monotonic()))
+            upkeep.run(time.time(), time.monotonic())
             engine.look()
         follower.complete_through = _EVERY_SEGMENT
         engine.look()
     tell(logging.INFO, "engine stopped")
+
+
+def _cancel_queries(server: SqlServer) -> None:
+    # Readers and commits share the memory; what was received comes first.
+    tell(logging.WARNING, "no memory for a commit, running queries are cancelled")
+    server.cancel_queries()
+
+
+def _do_nothing() -> None:
+    """Nobody else has memory of the store's."""
 
 
 class _Engine:
@@ -134,11 +172,13 @@ class _Engine:
         options: EngineOptions,
         follower: SpoolFollower,
         entities: EntitiesFiles,
+        upkeep: Upkeep,
         report: _Report,
     ) -> None:
         self._options = options
         self._follower = follower
         self._entities = entities
+        self._upkeep = upkeep
         self._report = report
         self._looked_s: float = 0
         self._told: set[Path] = set()
@@ -157,20 +197,24 @@ class _Engine:
         for flushed in self._follower.follow(self._entities.entities, now_s):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
-            self._tell()
-            started_s = ended_s
+            # A look that catches up takes long, and streams wait for room.
+            self._upkeep.remove_segments(time.time())
+            self.tell()
+            started_s = time.monotonic()
         if self._follower.has_all:
             self._report.set(watermark_s=now_s)
         self._tell_unreadable()
-        self._tell()
+        self.tell()
 
     def _tell_unreadable(self) -> None:
         for path in self._follower.unreadable.keys() - self._told:
             self._told.add(path)
             problem = self._follower.unreadable[path]
-            tell(logging.ERROR, "spool segment cannot be read, it is left out", problem=problem)
+            tell(logging.ERROR, "spool segment cannot be read, it is tried again", problem=problem)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the parent how things are."""
+        self._report.set(removed_segments=self._upkeep.removed_segments)
         self._report.send(self._options, self._follower.unread_bytes())
 
     def _refresh_entities(self) -> None:
@@ -209,7 +253,7 @@ def _open_store(options: EngineOptions, plan: Plan) -> Store:
 
 
 @contextmanager
-def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[int]:
+def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
     # Here, so that an engine without it does not load a web server.
     from framewalk.queries.sandbox import secure  # noqa: PLC0415
     from framewalk.queries.sql_options import SqlOptions  # noqa: PLC0415
@@ -231,7 +275,7 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[int]:
     server.start()
     tell(logging.INFO, "sql served", host=sql.host, port=server.port)
     try:
-        yield server.port
+        yield server
     finally:
         server.stop()
 

@@ -30,6 +30,8 @@ WINDOW_MESSAGES: Final = 50_000
 _STREAM_DEADLINE_S: Final = 20
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 _HEALTH_DEADLINE_S: Final = 10
+# No proxy stands between this machine and itself.
+_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 _UNREACHABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _UNREACHABLE_REMEDY: Final = (
     "check the address, that a receiver listens there, and that both sides use TLS or neither"
@@ -216,8 +218,8 @@ def _channel(receiver: Receiver) -> grpc.Channel:
     # Named as DNS: without it, some host names would be read as another kind of address.
     target = f"dns:///{receiver.address}"
     if receiver.tls is None:
-        return grpc.insecure_channel(target)
-    return grpc.secure_channel(target, _credentials(receiver.tls))
+        return grpc.insecure_channel(target, _OPTIONS)
+    return grpc.secure_channel(target, _credentials(receiver.tls), _OPTIONS)
 
 
 def _credentials(tls: ClientTls) -> grpc.ChannelCredentials:

@@ -177,7 +177,6 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
     token = _token(config)
     collector = Collector(spool, in_flight, telemetry)
     transport = open_transport(config.core.grpc_transport, server, collector, token)
-    computing = asyncio.create_task(engine.run()) if engine is not None else None
     with _metrics_endpoint(config.telemetry, telemetry):
         await transport.start()
         tell(
@@ -188,6 +187,8 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
             tls=_tls_kind(server),
             token="required" if token else "none",
         )
+        # Last, as nothing may fail while a process is being started: asyncio would wait for ever.
+        computing = asyncio.create_task(engine.run()) if engine is not None else None
         await asyncio.wait(
             [one for one in (stop, computing) if one is not None],
             return_when=asyncio.FIRST_COMPLETED,

@@ -7,9 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.live import forgettable
+from framewalk.engine.store_connection import StoreMemoryError
 from framewalk.receiver.logs import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from framewalk.engine.live import SpoolFollower
     from framewalk.engine.store import Store
     from framewalk.receiver.engine_link import EngineOptions
@@ -20,42 +24,60 @@ _OPEN_MINUTES: Final = 3
 _EXPIRE_EVERY_S: Final = 3600
 # Stored segments go before their time when the spool has used up this share of its budget.
 _BUDGET_SHARE: Final = 0.8
+_STAYS: Final = "stored segment cannot be deleted, it is tried again"
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 
 
 class Upkeep:
-    """Keeps store and spool small; each job has its own pace, none runs at the start."""
+    """Keeps store and spool small; each job has its own pace, none runs at the start.
+
+    `removed_segments` counts the segments that were deleted.
+    """
 
     def __init__(
         self, options: EngineOptions, store: Store, follower: SpoolFollower, started_s: float
     ) -> None:
-        self._removed_segments = 0
+        self.removed_segments = 0
+        self._told: set[Path] = set()
         self._options = options
         self._store = store
         self._follower = follower
         self._compacted_s = self._expired_s = started_s
 
-    def run(self, now_s: float, elapsed_s: float) -> int:
-        """Do what is due; returns how many segments were deleted since the start.
+    def run(self, now_s: float, elapsed_s: float) -> None:
+        """Do what is due.
 
         `now_s` is the time since 1970, `elapsed_s` that of a clock that is never set.
         """
-        self._remove_segments(now_s)
+        self.remove_segments(now_s)
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
-            self._compact(now_s)
+            self._attempt(self._compact, now_s)
         if elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
-            self._expire(now_s)
-        return self._removed_segments
+            self._attempt(self._expire, now_s)
 
-    def _remove_segments(self, now_s: float) -> None:
+    def remove_segments(self, now_s: float) -> None:
+        """Delete the segments that are no longer needed; a look may be under way."""
         options = self._options
         budget_bytes = int(options.budget_bytes * _BUDGET_SHARE)
         for path in self._follower.remove(now_s, options.retention_s, budget_bytes):
-            self._removed_segments += 1
+            self.removed_segments += 1
             tell(logging.DEBUG, "segment deleted", path=path)
+        for path in self._follower.undeletable.keys() - self._told:
+            self._told.add(path)
+            problem = self._follower.undeletable[path]
+            remedy = "let the server write in the folder"
+            tell(logging.WARNING, _STAYS, problem=problem, remedy=remedy)
+
+    @staticmethod
+    def _attempt(job: Callable[[float], None], now_s: float) -> None:
+        try:
+            job(now_s)
+        except StoreMemoryError as error:
+            # Queries have it all. What is not done costs space until the next time.
+            tell(logging.WARNING, "store not tidied up, it is tried again", problem=error)
 
     def _compact(self, now_s: float) -> None:
         done = self._store.compact(int(now_s // _MINUTE_S) - _OPEN_MINUTES)

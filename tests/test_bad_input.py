@@ -5,6 +5,8 @@ Every test runs the real command in a process of its own.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -370,6 +372,19 @@ def test_capture_as_a_dump_and_as_a_store(scene: Scene) -> None:
     assert scene.capture.read_bytes() == before
 
 
+def test_name_that_is_not_utf_8(scene: Scene) -> None:
+    folder = scene.folder / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    capture = folder / scene.capture.name
+    shutil.copyfile(scene.capture, capture)
+    shown = str(capture).replace("\udce9", "\\udce9")
+    assert_refused(scene.replay(folder), shown, "its name is not UTF-8 text", "name it otherwise")
+    scene.assert_unchanged()
+    made = folder / "bookinfo.capture.arrows"
+    shown = str(made).replace("\udce9", "\\udce9")
+    assert_refused(run("generate", "bookinfo", "-o", folder), shown, "its name is not UTF-8 text")
+
+
 def test_nulls_are_damage(tmp_path: Path) -> None:
     schema = CAPTURE_SCHEMA.set(0, STREAM.with_nullable(nullable=True))
     path = tmp_path / "nulls.capture.arrows"
@@ -561,6 +576,22 @@ def test_locked_store(scene: Scene, holder: int) -> None:
     assert_refused(scene.sql("FROM metrics"), scene.store, *words)
 
 
+def test_snapshot_over_a_store_in_use(scene: Scene, holder: int) -> None:
+    source = scene.folder / "other.duckdb"
+    shutil.copyfile(scene.store, source)
+    log_of_changes = scene.file("store.duckdb.wal", b"not yet in the file")
+    before = scene.store.read_bytes()
+    outcome = run("snapshot", scene.store, "--store", source, "--force")
+    assert_refused(outcome, scene.store, "another process has it open", f"PID {holder}")
+    assert (scene.store.read_bytes(), log_of_changes.exists()) == (before, True)
+
+
+def test_snapshot_over_anything_else(scene: Scene) -> None:
+    for file in (scene.file("text.duckdb", "no store"), scene.file("empty.duckdb")):
+        assert run("snapshot", file, "--store", scene.store, "--force").code == 0
+        assert read(file) == scene.content
+
+
 def test_changed_definition(scene: Scene) -> None:
     text = OAL.replace("K8SService.*)", 'K8SService.*).filter(type == "protocol")')
     outcome = scene.replay(oal=scene.file("changed.oal", text))
@@ -652,6 +683,24 @@ def test_wrong_query_file(scene: Scene) -> None:
     assert_refused(scene.sql(str(binary)), binary, "not UTF-8 text")
 
 
+@pytest.mark.parametrize(
+    "query", ["-- top\nSELECT 1 AS a", "--top\nSELECT 1 AS a", "SELECT 1 AS a -- as in x.sql"]
+)
+def test_query_with_a_comment(scene: Scene, query: str) -> None:
+    assert scene.sql(query, "--format", "csv") == Outcome(0, "a\n1\n", "")
+
+
+def test_query_file_with_a_space_in_its_name(scene: Scene) -> None:
+    file = scene.file("my query.sql", "SELECT 1 AS a")
+    assert scene.sql(str(file), "--format", "csv") == Outcome(0, "a\n1\n", "")
+
+
+@pytest.mark.parametrize("name", ["service_minute", "dropped"])
+def test_name_with_a_semicolon(scene: Scene, name: str) -> None:
+    assert scene.sql(f"{name}; ") == scene.sql(name)
+    assert scene.sql(name).code == 0
+
+
 def test_last_of_several_statements_is_printed(scene: Scene) -> None:
     outcome = scene.sql("SELECT 1 AS a; SELECT 2 AS b", "--format", "csv")
     assert outcome == Outcome(0, "b\n2\n", "")
@@ -668,6 +717,17 @@ def test_hostile_names_are_shown_as_they_are(scene: Scene) -> None:
     assert "[/x]" in outcome.stdout
     assert "[/y]" in outcome.stdout
     assert "\\x1b[31m" in outcome.stdout
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_letters_that_the_output_does_not_have(scene: Scene, form: str) -> None:
+    command = ["env", "PYTHONIOENCODING=ascii", COMMAND]
+    query = ("sql", "SELECT 'é→' AS a", "--store", scene.store, "--format", form)
+    outcome = run(*query, command=command)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "\\u2192" in outcome.stdout
+    if form == "json":
+        assert json.loads(outcome.stdout) == [{"a": "é→"}]
 
 
 # Usage
@@ -696,6 +756,18 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 
 # Ends that come from outside
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(scene: Scene, closed: str) -> None:
+    shell = ["bash", "-c", f'"$@" {closed}', "bash", COMMAND]
+    done = scene.replay(command=shell)
+    assert (done.code, done.stderr) == (0, "")
+    assert read(scene.store) != scene.content
+    wrong = run("sql", "nope", "--store", scene.store, command=shell)
+    assert (wrong.code, wrong.stdout) == (1, "")
+    assert_plain(wrong)
+    assert wrong.stderr.startswith("error: nope: ") == ("2>" not in closed)
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])

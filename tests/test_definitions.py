@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from framewalk.engine import load_plan
+import pytest
+
+from framewalk.engine import Store, load_plan, read_entities, replay
 from framewalk.engine.oal.bound import Metric
 from framewalk.engine.oal.plan import Plan
 
 SPEC = Path(__file__).parent / "spec"
+BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 
 Row = dict[str, str]
 
@@ -67,3 +70,14 @@ def test_definitions_can_be_given_as_files_and_folders(tmp_path: Path) -> None:
     (folder / "two.oal").write_text("b = from(K8SService.*).count()", encoding="utf-8")
     names = [metric.name for metric in load_plan([one, folder]).metrics]
     assert names == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_path_alone_is_one_path(tmp_path: Path, kind: type[str | Path]) -> None:
+    oal = tmp_path / "one.oal"
+    oal.write_text("a = from(K8SService.*).cpm();", encoding="utf-8")
+    plan = load_plan(kind(oal))
+    assert [metric.name for metric in plan.metrics] == ["a"]
+    with Store(":memory:", plan) as store:
+        replay(kind(BOOKINFO), read_entities(BOOKINFO / "kubectl.yaml"), store)
+        assert store.query("FROM service_minute").fetchall()

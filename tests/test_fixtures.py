@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from framewalk.cli.main import app
 from framewalk.engine.capture import CaptureReader
+from framewalk.engine.errors import InputError
 from framewalk.engine.wire import access_log_pb2 as wire
 from framewalk.engine.wire import common_pb2
 from framewalk.fixtures import SCENARIOS, GenerateOptions, generate
@@ -22,6 +25,8 @@ from framewalk.fixtures.committed import COMMITTED, Committed
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from typer.testing import Result
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -238,6 +243,46 @@ def test_progress_counts_simulated_seconds(tmp_path: Path) -> None:
 def test_options_without_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         GenerateOptions(**{"scenario": "bookinfo", **changes})
+
+
+def framewalk_generate(scenario: str, *options: str | Path) -> Result:
+    short = ["--duration", "1", "--rate", "1"]
+    return CliRunner().invoke(app, ["generate", scenario, *short, *map(str, options)])
+
+
+@pytest.mark.parametrize("lost", [None, "kubectl.yaml", "bookinfo.capture.arrows"])
+def test_nothing_is_overwritten_unasked(lost: str | None, tmp_path: Path) -> None:
+    assert framewalk_generate("bookinfo", "-o", tmp_path).exit_code == 0
+    if lost:
+        (tmp_path / lost).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = framewalk_generate("bookinfo", "-o", tmp_path, "--seed", "2")
+    assert isinstance(again.exception, InputError)
+    assert again.exception.problem == "this file is there already"
+    assert "--force" in again.exception.remedy
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert framewalk_generate("boutique", "-o", tmp_path, "--force").exit_code == 0
+    assert "boutique.capture.arrows" in {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_dump_of_another_cluster_stays(tmp_path: Path) -> None:
+    assert framewalk_generate("bookinfo", "-o", tmp_path).exit_code == 0
+    dump = tmp_path / "kubectl.yaml"
+    before = dump.read_bytes()
+    refused = framewalk_generate("boutique", "-o", tmp_path).exception
+    assert isinstance(refused, InputError)
+    assert (refused.place, dump.read_bytes()) == (str(dump), before)
+    assert not (tmp_path / "boutique.capture.arrows").exists()
+
+
+@pytest.mark.parametrize(
+    "start", ["2027-03-01T07:00:00", "2027-03-01T09:00:00+02:00", "2027-03-01T00:00:00-07:00"]
+)
+def test_a_start_is_in_utc_or_says_where(start: str, tmp_path: Path) -> None:
+    assert framewalk_generate("bookinfo", "-o", tmp_path, "--start", start).exit_code == 0
+    first = read_table(tmp_path / "bookinfo.capture.arrows")["received_at"][0].value
+    begin_ns = time_ns("2027-03-01T07:00:00+00:00")
+    assert begin_ns <= first < begin_ns + MINUTE_NS
 
 
 # ---- as Rover sends -------------------------------------------------------

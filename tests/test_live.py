@@ -6,12 +6,15 @@ import os
 import random
 import resource
 import shutil
+import tracemalloc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from comparison import Values, differences, read_views
+from sql_serving import ask, serving, wait_until
 
 from framewalk.engine import Entities, Store, read_entities, replay
 from framewalk.engine.capture import (
@@ -23,6 +26,9 @@ from framewalk.engine.capture import (
 )
 from framewalk.engine.live import SpoolFollower, forgettable
 from framewalk.engine.oal.plan import Plan
+from framewalk.engine.pipeline import BATCH_BYTES, pieces
+from framewalk.engine.store_connection import StoreMemoryError
+from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 
@@ -268,5 +274,191 @@ def test_a_segment_that_cannot_be_read_costs_itself(
     missing.symlink_to(tmp_path / "nowhere")
     with Store(":memory:", plan) as store:
         follower = SpoolFollower(tmp_path, store, 0)
+        for _ in range(2):
+            run(follower, entities)
+            assert list(follower.unreadable) == [missing]
+            assert not follower.has_all
+        # It is tried again at each look.
+        shutil.copy(captures_in(tmp_path)[-1], tmp_path / "nowhere")
         assert run(follower, entities) == streams[0].num_rows
-        assert list(follower.unreadable) == [missing]
+        assert follower.unreadable == {}
+        assert follower.has_all
+
+
+def large_messages(streams: int, messages: int, logs: int) -> list[pa.RecordBatch]:
+    """Return streams of messages of 10 kB, most of which is a field that nobody knows."""
+    message = EBPFAccessLogMessage()
+    message.node.name = "node"
+    message.node.bootTime.seconds = 1_700_000_000
+    message.connection.remote.ip.host = "10.0.0.1"
+    for _ in range(logs):
+        write = message.kernelLogs.add().write
+        write.startTime.offset.offset = 3_300_000_000_000
+        write.endTime.offset.offset = 3_300_000_000_123
+    content = message.SerializeToString() + b"\xc2\x3e\x90\x4e" + bytes(10_000)
+    columns = [
+        pa.array([0] * messages, pa.uint64()),
+        pa.array(range(messages), pa.uint32()),
+        pa.array([10**18] * messages, pa.timestamp("ns", tz="UTC")),
+        pa.array([content] * messages, pa.binary()),
+    ]
+    return [pa.RecordBatch.from_arrays(columns, schema=CAPTURE_SCHEMA)] * streams
+
+
+def test_large_messages_are_committed_in_bounded_parts(
+    tmp_path: Path, plan: Plan, entities: Entities
+) -> None:
+    segments = Segments(tmp_path)
+    big, *others = large_messages(streams=4, messages=1_800, logs=10)
+    big = pa.concat_batches([big] * 2)
+    # Work on one is cut up, but what is committed always ends where a record batch does.
+    assert len(list(pieces([big]))) == 2 < big.nbytes / BATCH_BYTES + 1
+    for stream in (big, *others):
+        segments.write(stream)
+    segments.close()
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0, "~")
+        commits = [one.counters.logs for one in follower.follow(entities, 0, commit_logs=30_000)]
+        assert commits == [36_000, 36_000, 18_000]
+        replayed = replay([tmp_path], entities, store)
+        assert replayed.counters.messages == 0
+
+
+def test_a_backlog_is_told_and_stored_segments_make_room_while_it_shrinks(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:6]:
+        segments.write(stream)
+        segments.turn(is_torn=False)
+    segments.close()
+    sizes_bytes = {path: path.stat().st_size for path in captures_in(tmp_path)}
+    with Store(tmp_path / "store.duckdb", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0, "~")
+        assert follower.unread_bytes() == sum(sizes_bytes.values())
+        left, removed, messages = [], [], 0
+        for flushed in follower.follow(entities, 0, commit_logs=1):
+            messages += flushed.counters.messages
+            left.append(follower.unread_bytes())
+            removed.append(len(follower.remove(0, 0, 0)))
+        assert messages == sum(stream.num_rows for stream in streams[:6])
+        assert sorted(set(left), reverse=True) == left
+        assert left[0] < sum(sizes_bytes.values())
+        assert sum(removed[:-1]) >= 4
+        assert run(follower, entities) == follower.unread_bytes() == 0
+        follower.remove(0, 0, 0)
+        assert captures_in(tmp_path) == []
+
+
+def test_a_segment_that_cannot_be_deleted_is_tried_again(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    for stream in streams[:2]:
+        segments.write(stream)
+        segments.turn(is_torn=False)
+    first, second, _ = captures_in(tmp_path)
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        run(follower, entities)
+        first.unlink()
+        first.mkdir()
+        assert follower.remove(100, 60, 10**12) == [second]
+        assert list(follower.undeletable) == [first]
+        assert run(follower, entities) == 0
+        assert list(follower.undeletable) == [first]
+        first.rmdir()
+        assert follower.remove(100, 60, 10**12) == [first]
+        assert run(follower, entities) == 0
+        assert follower.undeletable == {}
+
+
+def test_a_folder_that_is_gone_is_not_an_empty_one(
+    tmp_path: Path, plan: Plan, entities: Entities
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(spool, store, 0)
+        run(follower, entities)
+        assert follower.has_all
+        spool.rmdir()
+        with pytest.raises(FileNotFoundError):
+            run(follower, entities)
+
+
+def test_a_new_segment_costs_the_same_however_many_captures_are_known(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    with Store(":memory:", plan) as store:
+        store.query("FROM range(100_000) AS t(i)").create("numbers")
+        for values in (
+            "captures SELECT i + 1, '/spool/' || i || '.capture.arrows' FROM numbers",
+            "positions SELECT i + 1, i + 1000, 10, md5(i::VARCHAR) FROM numbers",
+        ):
+            store.connection.execute(f"INSERT INTO internal.{values}").fetchall()
+        run(SpoolFollower(tmp_path, store, 0), entities)
+        tracemalloc.start()
+        try:
+            follower = SpoolFollower(tmp_path, store, 0)
+            for stream in streams[:3]:
+                segments.write(stream)
+                segments.turn(is_torn=False)
+                assert run(follower, entities) == stream.num_rows
+            _, most_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # Reading all captures takes 100 MB.
+    assert most_bytes < 10_000_000
+
+
+# The build side of a join stays in memory as long as the other side comes.
+HOLDING = (
+    "SELECT count(*) FROM range(1_000_000_000_000) AS t(j) "
+    "JOIN (SELECT i, repeat('x', 1000) || i AS held FROM range(60_000) AS u(i)) "
+    "ON j % 60_000 = i WHERE held <> j::VARCHAR"
+)
+
+
+@pytest.mark.parametrize("left_bytes", [100_000, 2_500_000])
+def test_queries_give_way_to_a_commit_that_finds_no_memory(  # noqa: PLR0913, PLR0917 - fixtures
+    tmp_path: Path,
+    plan: Plan,
+    entities: Entities,
+    streams: Sequence[pa.RecordBatch],
+    replayed: Values,
+    left_bytes: int,
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    segments = Segments(spool)
+    for stream in streams:
+        segments.write(stream)
+    segments.close()
+    store = Store(tmp_path / "store.duckdb", plan)
+    with store, serving(store.connection, store.path) as server, ThreadPoolExecutor(1) as readers:
+        reader = readers.submit(ask, server, HOLDING)
+        wait_until(lambda: holds_steadily(store))
+        limit = f"SET memory_limit = '{used_bytes(store) + left_bytes} bytes'"
+        store.connection.execute(limit).fetchall()
+        try:
+            with pytest.raises(StoreMemoryError, match="no memory left for this"):
+                run(SpoolFollower(spool, store, 0, "~"), entities)
+            follower = SpoolFollower(spool, store, 0, "~", server.cancel_queries)
+            run(follower, entities)
+        finally:
+            server.cancel_queries()
+        assert reader.result().status_code == 503
+        assert follower.has_all
+        assert differences(read_views(store), replayed) == []
+
+
+def used_bytes(store: Store) -> int:
+    return int(store.query("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0])
+
+
+def holds_steadily(store: Store) -> bool:
+    """Tell whether the query has all the memory that it is going to have."""
+    seen = {used_bytes(store) for _ in range(200)}
+    return len(seen) == 1 and seen.pop() > 60_000_000

@@ -32,6 +32,10 @@ VALUES: tuple[tuple[str, object], ...] = (
     ("1.5", 1.5),
     ("2.0", 2),
     ("12345678901234567890::DECIMAL(38, 0)", 12345678901234567890),
+    ("0.10::DECIMAL(38, 10)", 0.1),
+    ("12345678901234567890.123456789::DECIMAL(38, 9)", "12345678901234567890.123456789"),
+    ("INTERVAL '1 month 2 days 3 hours'", "32 days 3:00:00"),
+    ("[INTERVAL '-90.5 seconds']", ["-0 days -0:01:30.500000"]),
     ("'NaN'::DOUBLE", None),
     ("['Infinity'::DOUBLE, 1.25]", [None, 1.25]),
     ("'\\xAB\\x01'::BLOB", "ab01"),
@@ -126,6 +130,13 @@ def test_json_values(store: Path) -> None:
     (row,) = json.loads(query(store, f"SELECT {columns}", "json"), parse_constant=pytest.fail)
     for value, (text, expected) in zip(row.values(), VALUES, strict=True):
         assert (value, type(value)) == (expected, type(expected)), text
+
+
+@pytest.mark.parametrize("text", ["-2 days -0:00:01", "0:00:00.5", "400 days 23:59:59.999999"])
+def test_intervals_can_be_read_again(store: Path, text: str) -> None:
+    (row,) = json.loads(query(store, f"SELECT INTERVAL '{text}' AS a", "json"))
+    same = f"SELECT INTERVAL '{text}' = INTERVAL '{row['a']}' AS same"
+    assert query(store, same, "csv") == "same\nTrue\n"
 
 
 def test_json_keeps_columns_of_one_name(store: Path) -> None:

@@ -1,32 +1,43 @@
 -- Who calls whom: requests per minute, the share that succeeded and the slowest 1%.
--- Measured where the call arrives; where only the caller is watched, there.
+-- As the end saw it that saw more of the calls: where they arrive, if both saw as many.
+-- Per minute in which that end saw any; p99_ms is that of the slowest day.
 WITH calls AS (
   SELECT
+    'server' AS seen_by,
+    entity_id,
+    source_service AS source,
+    dest_service AS dest,
+    sum(kubernetes_service_relation_server_http_call_cpm) AS calls,
+    count(kubernetes_service_relation_server_http_call_cpm) AS minutes,
+    coalesce(sum(kubernetes_service_relation_server_http_success_cpm), 0) AS succeeded
+  FROM service_relation_minute
+  GROUP BY ALL
+  UNION ALL
+  SELECT
+    'client',
     entity_id,
     source_service,
     dest_service,
-    count(DISTINCT time_bucket) AS minutes,
-    sum(kubernetes_service_relation_server_http_call_cpm) AS served,
-    sum(kubernetes_service_relation_server_http_success_cpm) AS served_well,
-    sum(kubernetes_service_relation_client_http_call_cpm) AS sent,
-    sum(kubernetes_service_relation_client_http_success_cpm) AS sent_well
+    sum(kubernetes_service_relation_client_http_call_cpm),
+    count(kubernetes_service_relation_client_http_call_cpm),
+    coalesce(sum(kubernetes_service_relation_client_http_success_cpm), 0)
   FROM service_relation_minute
   GROUP BY ALL
 ), slowest AS (
   SELECT
     entity_id,
-    max(coalesce(
-      kubernetes_service_relation_server_percentile,
-      kubernetes_service_relation_client_percentile).p99) AS p99_ms
+    max(kubernetes_service_relation_server_percentile.p99) AS server_ms,
+    max(kubernetes_service_relation_client_percentile.p99) AS client_ms
   FROM service_relation_day
   GROUP BY ALL
 )
 SELECT
-  source_service AS source,
-  dest_service AS dest,
-  round(coalesce(served, sent) / minutes, 1) AS calls_per_minute,
-  round(100 * coalesce(served_well, sent_well, 0) / coalesce(served, sent), 2) AS success_percent,
-  p99_ms
+  source,
+  dest,
+  round(calls / minutes, 1) AS calls_per_minute,
+  round(100 * succeeded / calls, 2) AS success_percent,
+  CASE seen_by WHEN 'server' THEN server_ms ELSE client_ms END AS p99_ms
 FROM calls JOIN slowest USING (entity_id)
-WHERE coalesce(served, sent) > 0
+WHERE calls > 0
+QUALIFY row_number() OVER (PARTITION BY entity_id ORDER BY calls DESC, seen_by DESC) = 1
 ORDER BY calls_per_minute DESC, source, dest;

@@ -6,7 +6,7 @@ SELECT
   sum(kubernetes_service_endpoint_http_call_duration)
     // sum(kubernetes_service_endpoint_http_call_cpm) AS average_ms,
   max(kubernetes_service_endpoint_http_call_time) AS slowest_minute_ms,
-  round(100 * sum(kubernetes_service_endpoint_http_success_cpm)
+  round(100 * coalesce(sum(kubernetes_service_endpoint_http_success_cpm), 0)
     / sum(kubernetes_service_endpoint_http_call_cpm), 2) AS success_percent
 FROM endpoint_minute
 GROUP BY ALL

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from recording import wait_until
+from serving import Serving
 
 from framewalk.receiver.engine_child import EngineChild
 from framewalk.receiver.engine_link import EngineOptions
@@ -59,3 +61,14 @@ def test_an_engine_that_hangs_is_started_again(tmp_path: Path) -> None:
     engine.started_s = 0
     assert asyncio.run(run()) < LONG_S
     assert engine.restarts == 1
+
+
+def test_a_server_whose_metrics_cannot_be_served_ends_in_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        server = Serving(tmp_path, SW_TELEMETRY_PROMETHEUS_PORT=port)
+        try:
+            assert server.wait() == 1
+        finally:
+            server.stop(signal.SIGKILL)
+    assert server.lines[-1].startswith(f"error: 127.0.0.1:{port}: metrics: address already in use;")

@@ -35,7 +35,11 @@ Row = tuple[int, int, bytes]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A receiver that asks for a token."""
-    running = Server(tmp_path_factory.mktemp("asks"), SW_AUTHENTICATION=TOKEN)
+    running = Server(
+        tmp_path_factory.mktemp("asks"),
+        SW_AUTHENTICATION=TOKEN,
+        SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
+    )
     yield running
     running.stop(signal.SIGKILL)
 
@@ -121,6 +125,19 @@ def test_nobody_listens() -> None:
     assert told.stderr.startswith(f"error: {address}: no receiver can be reached here (")
     assert "check the address" in told.stderr
     assert told.stderr.count("\n") == 1
+
+
+def test_no_proxy_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    told = send(write(tmp_path / "one.capture.arrows", [(0, 0, b"proxy")]), server.address)
+    assert (told.returncode, told.stderr) == (0, "")
+    url = f"http://127.0.0.1:{server.environment['SW_TELEMETRY_PROMETHEUS_PORT']}"
+    command = [FRAMEWALK, "status", "--url", url]
+    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (status.returncode, status.stderr) == (0, "")
 
 
 def test_no_more_than_the_rate(server: Server, tmp_path: Path) -> None:

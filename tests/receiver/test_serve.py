@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from serving import BOOKINFO, Serving, is_alive, send
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.capture import captures_in
+from framewalk.engine.follow import segments_in
 from framewalk.engine.oal.plan import Plan
 
 MESSAGES = 12_328
@@ -269,3 +273,83 @@ def test_messages_that_cannot_be_decoded_cost_themselves(serve: Serve) -> None:
     collect(server.address, stream("nonsense", messages=7))
     server.wait_until_stored(7)
     assert server.metrics()['framewalk_engine_bad_input{kind="undecodable_message"}'] == 7
+
+
+def test_a_store_that_was_deleted_is_told_as_such_and_made_again(serve: Serve) -> None:
+    server = serve()
+    server.wait_for("engine ready")
+    server.store.unlink()
+    told = server.wait_for("engine died, it is started again")["error"]
+    assert told.startswith(f"{server.store}: no such file or directory; check that it is there")
+    assert server.find("this is a bug in framewalk") == {}
+    collect(server.address, stream("nonsense", messages=7))
+    server.wait_until_stored(7)
+    assert server.store.exists()
+
+
+def test_a_segment_that_is_unreadable_for_a_while_is_not_forgotten(
+    serve: Serve, tmp_path: Path
+) -> None:
+    recorder = Server(tmp_path / "spool")
+    collect(recorder.address, stream("nonsense", messages=7))
+    recorder.stop()
+    (path,) = segments_in(tmp_path / "spool")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "nowhere")
+    server = serve()
+    told = server.wait_for("spool segment cannot be read, it is tried again")
+    assert str(path) in told["problem"]
+    wait_until(lambda: "framewalk_engine_lag_seconds" in server.metrics())
+    assert server.metrics()["framewalk_engine_watermark_seconds"] == 0
+    (tmp_path / "elsewhere").rename(tmp_path / "nowhere")
+    server.wait_until_stored(7)
+    wait_until(lambda: server.metrics()["framewalk_engine_watermark_seconds"])
+    assert "".join(server.lines).count("spool segment cannot be read") == 1
+
+
+def test_a_dump_that_is_a_pipe_is_refused(serve: Serve, tmp_path: Path) -> None:
+    dump = tmp_path / "dumps" / "cluster.yaml"
+    dump.parent.mkdir()
+    os.mkfifo(dump)
+    refused = serve("--entities", dump.parent)
+    assert refused.wait() == 1
+    assert f"{dump}: this is no regular file" in "".join(refused.lines)
+    dump.unlink()
+    shutil.copy(DUMP, dump)
+    server = serve("--entities", dump.parent, FRAMEWALK_ENTITIES_RELOAD_SECONDS="0.1")
+    server.wait_for("engine ready")
+    dump.unlink()
+    os.mkfifo(dump)
+    told = server.wait_for("entities not read, the old ones stay")
+    assert f"{dump}: this is no regular file" in told["problem"]
+    dump.unlink()
+    shutil.copy(DUMP, dump)
+    server.wait_for("entities read again")
+
+
+def test_a_dump_that_cannot_be_read_to_its_end_does_not_hold_up_the_stop(
+    serve: Serve, tmp_path: Path
+) -> None:
+    dump = tmp_path / "dumps" / "cluster.yaml"
+    dump.parent.mkdir()
+    shutil.copy(DUMP, dump)
+    server = serve("--entities", dump.parent, FRAMEWALK_ENTITIES_RELOAD_SECONDS="0.1")
+    server.wait_for("engine ready")
+    # Who opens a file waits for the one who has a lease on it, here for as long as the test.
+    wanted = threading.Event()
+    before = signal.signal(signal.SIGIO, lambda _number, _frame: wanted.set())
+    new = dump.with_suffix(".new")
+    shutil.copy(DUMP, new)
+    descriptor = os.open(new, os.O_RDWR)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        new.rename(dump)
+        wait_until(wanted.is_set)
+        collect(server.address, stream("nonsense", messages=7))
+        server.wait_until_stored(7)
+        started_s = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started_s < 10
+    finally:
+        os.close(descriptor)
+        signal.signal(signal.SIGIO, before)
