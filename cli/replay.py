@@ -87,7 +87,7 @@ def replay(
             min=1,
             metavar="LOGS",
             help="Commit after this many logs, in steps of 50,000 messages: fewer lose less "
-            "work when cut off, more are a little faster.",
+            "work when cut off, more are a little faster and take more memory.",
         ),
     ] = COMMIT_LOGS,
     *,

@@ -336,7 +336,7 @@ def next_batch(
     except StopIteration:
         return None
     batch.validate(full=True)
-    messages = _as_capture_schema(batch)
+    messages = as_capture_schema(batch)
     written = (metadata or {}).get(DIGEST_KEY)
     if (written is not None or digest_required) and written != batch_digest(messages):
         problem = "its content is not what was written"
@@ -419,7 +419,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _as_capture_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
+def as_capture_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns of CAPTURE_SCHEMA, cast to its types, and no others.
+
+    Raises KeyError or pyarrow.ArrowException where that is not possible.
+    """
     for name in CAPTURE_SCHEMA.names:
         if batch[name].null_count:
             problem = f"column {name!r} has nulls"

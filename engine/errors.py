@@ -8,6 +8,7 @@ FramewalkError
 │   └── ConfigError       a configuration (receiver/config_file.py)
 └── StoreError            the store cannot be used as it is; what it holds is untouched
     ├── StoreLockedError  another process has it open: wait, or stop that process
+    ├── StoreMemoryError  DuckDB had no memory for it: ask less at a time, or give more
     └── StoreVersionError written by a newer framewalk: upgrade
 """
 
@@ -55,6 +56,10 @@ class StoreError(LocatedError):
 
 class StoreLockedError(StoreError):
     """Another process holds the store."""
+
+
+class StoreMemoryError(StoreError):
+    """DuckDB had no memory for a statement; the transaction that it was in is undone."""
 
 
 class StoreVersionError(StoreError):

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from framewalk.engine.capture import CAPTURE_SUFFIX, CaptureBatch
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
-from framewalk.engine.errors import CaptureError
+from framewalk.engine.errors import CaptureError, StoreMemoryError
 from framewalk.engine.follow import END_MARKER, Damage, GrowingCapture, is_segment, segments_in
 from framewalk.engine.pipeline import first_phase, pieces, regroup
 from framewalk.engine.rollup import roll_up
 from framewalk.engine.states import MINUTE
 from framewalk.engine.store import Reached
-from framewalk.engine.store_connection import StoreMemoryError
 from framewalk.engine.streams import Carried
 
 if TYPE_CHECKING:

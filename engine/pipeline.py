@@ -12,9 +12,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framewalk.engine.capture import CAPTURE_SCHEMA
+from framewalk.engine.capture import CAPTURE_SCHEMA, as_capture_schema
 from framewalk.engine.counters import Counters
 from framewalk.engine.decode import decode
+from framewalk.engine.errors import InputError
 from framewalk.engine.flatten import DEVICE_NAME, concat_logs, flatten
 from framewalk.engine.log_states import PeerStates, log_states
 from framewalk.engine.oal.plan import log_columns
@@ -47,13 +48,15 @@ Item = TypeVar("Item")
 def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -> States:
     """Compute the states of one capture's messages.
 
-    `batches` have the columns of CAPTURE_SCHEMA and follow each other as in the capture. The
-    result does not depend on how the messages are split into batches.
+    `batches` have the columns of CAPTURE_SCHEMA, or such that can be cast to them, and follow each
+    other as in the capture. The result does not depend on how the messages are split into batches.
+    Raises InputError for a batch that has other columns.
     """
     carried = Carried()
     states = merge(plan)
     waiting: list[PeerStates] = []
-    for group in regroup(batches, lambda batch: batch.num_rows, lambda batch: batch.nbytes):
+    sizes = (lambda batch: batch.num_rows, lambda batch: batch.nbytes)
+    for group in regroup(map(_captured, batches), *sizes):
         for messages in pieces(group):
             found, carried = first_phase(messages, carried, entities, plan)
             waiting.append(found)
@@ -61,6 +64,16 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
             states = merge(plan, states, roll_up(waiting, plan))
             waiting = []
     return merge(plan, states, roll_up(waiting, plan))
+
+
+def _captured(batch: pa.RecordBatch) -> pa.RecordBatch:
+    try:
+        return batch if batch.schema.equals(CAPTURE_SCHEMA) else as_capture_schema(batch)
+    except (KeyError, pa.ArrowException) as error:
+        place = f"record batch with {', '.join(batch.schema.names)}"
+        problem = f"its columns are not those of captured messages ({str(error).splitlines()[0]})"
+        wanted = ", ".join(f"{field.name} ({field.type})" for field in CAPTURE_SCHEMA)
+        raise InputError(place, problem, f"give {wanted}") from error
 
 
 def step(

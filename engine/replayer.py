@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from framewalk.engine.capture import CaptureBatch, CapturePosition
     from framewalk.engine.entities import Entities
     from framewalk.engine.log_states import PeerStates
+    from framewalk.engine.paths import Paths
     from framewalk.engine.store import Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
@@ -65,7 +66,7 @@ class ReplaySummary:
 
 
 def replay(
-    captures: Iterable[str | Path],
+    captures: Paths,
     entities: Entities,
     store: Store,
     *,

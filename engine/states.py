@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from framewalk.engine.counters import Counters
+from framewalk.engine.errors import InputError
 from framewalk.engine.oal.bound import Keep
 
 if TYPE_CHECKING:
@@ -57,13 +58,29 @@ class States:
 
 
 def merge(plan: Plan, *states: States) -> States:
-    """Add states up. Merging nothing gives states without rows."""
+    """Add states up. Merging nothing gives states without rows.
+
+    Raises InputError for states that were computed with another plan.
+    """
+    for part in states:
+        _check_plan(plan, part)
     scopes = {
         scope.scope.view: _merge_scope(scope, [part.scopes[scope.scope.view] for part in states])
         for scope in plan.scopes
     }
     counters = sum((part.counters for part in states), Counters())
     return States(MappingProxyType(scopes), counters)
+
+
+def _check_plan(plan: Plan, states: States) -> None:
+    for scope in plan.scopes:
+        found = states.scopes.get(scope.scope.view)
+        known = found.keyed.keys() if found is not None else ()
+        missing = [state.name for state in scope.keyed_states if state.name not in known]
+        if found is None or missing:
+            what = missing[0] if missing else scope.scope.view
+            place, problem = "states", f"they are of another plan: {what} is missing"
+            raise InputError(place, problem, "compute them with the plan that merges them")
 
 
 def empty_states(scope: ScopePlan) -> ScopeStates:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 
-from framewalk.engine.errors import StoreError, StoreLockedError
+from framewalk.engine.errors import StoreError, StoreLockedError, StoreMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 IN_MEMORY: Final = ":memory:"
+# The schema of the tables that a store is made of.
+_SCHEMA: Final = "internal"
 
 # What fills the places in a statement: by their order, or by their names.
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
-
-
-class StoreMemoryError(StoreError):
-    """DuckDB had no memory for a statement; the transaction that it was in is undone."""
-
 
 _MORE_MEMORY: Final = "give it more memory, or ask fewer or smaller queries at a time"
 
@@ -33,6 +30,9 @@ FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.Internal
 
 def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Open a file, or ":memory:"; raises StoreError and its kinds."""
+    if path.name.lstrip(".").partition(".")[0].casefold() == _SCHEMA:
+        # DuckDB names the file's catalogue after it, and could not tell the two apart.
+        raise StoreError(path, f"a store cannot be called {_SCHEMA!r}", "name it otherwise")
     try:
         # Absolute, as DuckDB takes some relative names for something else than a file.
         name = IN_MEMORY if str(path) == IN_MEMORY else str(path.absolute())

@@ -281,7 +281,7 @@ class _QueryResponse(Response):
             case LocatedError():
                 return Refusal(HTTPStatus.BAD_REQUEST, error.problem, error.remedy, REFUSED_KIND)
             case duckdb.InterruptException():
-                problem = "the server stops"
+                problem = "the server stops, or needs the memory"
                 return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN)
         text = one_line(str(error))
         if "read-only mode" in text:

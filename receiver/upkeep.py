@@ -6,8 +6,8 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.live import forgettable
-from framewalk.engine.store_connection import StoreMemoryError
 from framewalk.receiver.logs import tell
 
 if TYPE_CHECKING:

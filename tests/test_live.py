@@ -24,10 +24,10 @@ from framewalk.engine.capture import (
     batch_digest,
     captures_in,
 )
+from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.live import SpoolFollower, forgettable
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.pipeline import BATCH_BYTES, pieces
-from framewalk.engine.store_connection import StoreMemoryError
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"

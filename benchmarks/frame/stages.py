@@ -91,7 +91,8 @@ def first_messages(capture: Capture, limit: int) -> Iterator[pa.RecordBatch]:
 
 def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield messages in the pieces in which a replay works on them."""
-    for group in regroup(batches, lambda batch: int(batch.num_rows)):
+    sizes = (lambda batch: int(batch.num_rows), lambda batch: int(batch.nbytes))
+    for group in regroup(batches, *sizes):
         yield from pieces(group)
 
 
