@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import TIMEOUT_MAX
+from threading import TIMEOUT_MAX, Thread
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import duckdb
@@ -159,25 +159,32 @@ class StoreFile:
         on_wait: Callable[[], None] | None = None,
     ) -> _T:
         """Let DuckDB work until it ends or Ctrl-C comes; call `on_wait` now and then meanwhile."""
-        # DuckDB does not look for Ctrl-C while it works, so it works in another thread.
-        with ThreadPoolExecutor(1) as thread:
-            answer = thread.submit(work, self._connection)
+        answer: Future[_T] = Future()
+
+        def run() -> None:
             try:
-                while on_wait is not None and not answer.done():
-                    on_wait()
-                    _wait(answer.exception)
-                # A wait without a limit would go on: polars' signal handler lets calls restart.
-                return answer.result(TIMEOUT_MAX)
-            except KeyboardInterrupt:
+                answer.set_result(work(self._connection))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                answer.set_exception(error)
+
+        # DuckDB does not look for Ctrl-C while it works, so it works in another thread.
+        thread = Thread(target=run, daemon=True)
+        try:
+            thread.start()
+            while on_wait is not None and not _is_done(answer):
+                on_wait()
+            # A wait without a limit would go on: polars' signal handler lets calls restart.
+            return answer.result(TIMEOUT_MAX)
+        except KeyboardInterrupt:
+            # Between two statements nothing is there to be interrupted.
+            while not _is_done(answer) and thread.is_alive():
                 self._connection.interrupt()
-                raise
+            raise
 
 
-def _wait(exception: Callable[[float], object]) -> None:
-    try:
-        exception(_TICK_S)
-    except TimeoutError:
-        return
+def _is_done(answer: Future[_T]) -> bool:
+    """Wait a moment, and tell whether there is an answer."""
+    return bool(wait([answer], _TICK_S).done)
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> SqlAnswer:
@@ -207,4 +214,6 @@ def open_store(store: Path) -> Iterator[StoreFile]:
     try:
         yield StoreFile(store, connection)
     finally:
-        connection.close()
+        # After a second Ctrl-C it may be at work still.
+        with suppress(duckdb.Error):
+            connection.close()

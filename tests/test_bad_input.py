@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 from google.protobuf.message import Message
+from processes import ending
 
+from framewalk.cli.sources import open_store
 from framewalk.engine.capture import CAPTURE_SCHEMA, VERSION_KEY, CaptureReader, CaptureWriter
 from framewalk.engine.definitions import load_plan
 from framewalk.engine.entities import read_entities
@@ -564,7 +568,7 @@ def holder(scene: Scene) -> Iterator[int]:
     """The id of another process that has the store open."""
     command = [sys.executable, "-c", HOLD, str(scene.store)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with ending(subprocess.Popen(command, text=True, **pipes)) as process:  # type: ignore[call-overload]
         assert process.stdout.readline() == "held\n"
         yield process.pid
         process.communicate()
@@ -775,17 +779,20 @@ def test_closed_pipe(scene: Scene, form: str) -> None:
     query = "SELECT i, repeat('x', 100) AS x FROM range(20000) AS t(i)"
     command = [COMMAND, "sql", query, "--store", str(scene.store), "--format", form]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with ending(subprocess.Popen(command, text=True, **pipes)) as process:  # type: ignore[call-overload]
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(DEADLINE_S) == 0
         assert process.stderr.read() == ""
 
 
+ENDLESS = "SELECT count(*) FROM range(100000000000) AS t(i) WHERE sin(i) > 0.5"
+
+
 def interrupt(command: Sequence[str | Path], started: Callable[[], bool]) -> Outcome:
     """Run a command and send it Ctrl-C as soon as it has started its work."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with ending(subprocess.Popen(command, text=True, **pipes)) as process:  # type: ignore[call-overload]
         while not started():
             assert process.poll() is None, "it ended before it began"
         process.send_signal(signal.SIGINT)
@@ -818,8 +825,20 @@ def test_interrupted_replay_goes_on(scene: Scene) -> None:
 
 def test_interrupted_query(scene: Scene) -> None:
     marker = scene.folder / "started.csv"
-    endless = "SELECT count(*) FROM range(100000000000) AS t(i) WHERE sin(i) > 0.5"
-    query = f"COPY (SELECT 1) TO '{marker}'; {endless}"
+    query = f"COPY (SELECT 1) TO '{marker}'; {ENDLESS}"
     outcome = interrupt([COMMAND, "sql", query, "--store", scene.store], marker.exists)
     assert outcome == Outcome(130, "", "error: interrupted\n")
     scene.assert_unchanged()
+
+
+def test_ctrl_c_at_any_moment(scene: Scene) -> None:
+    # Between its statements a query has nothing that could be interrupted: one in five was lost.
+    query = f"COPY (SELECT 1) TO '{scene.folder}/some.csv'; {ENDLESS}"
+    draws = random.Random(1)  # noqa: S311 - any numbers will do
+    for _ in range(30):
+        ctrl_c = threading.Timer(draws.uniform(0, 0.004), os.kill, (os.getpid(), signal.SIGINT))
+        with open_store(scene.store) as source:
+            ctrl_c.start()
+            with pytest.raises(KeyboardInterrupt):
+                source.ask(query)
+        ctrl_c.join()

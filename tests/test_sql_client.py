@@ -19,6 +19,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from processes import ending
 from sql_serving import (
     DEADLINE_S,
     ENDLESS,
@@ -230,7 +231,7 @@ def test_ctrl_c_cancels_on_the_server(own: Served) -> None:
     connection, path = own
     with serving(connection, path, ONE_AT_A_TIME) as server:
         command = [COMMAND, "sql", ENDLESS, "--store", str(path)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with ending(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
             wait_until(lambda: is_busy(server))
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=DEADLINE_S)

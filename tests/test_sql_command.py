@@ -17,6 +17,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from processes import ending
 
 ROOT = Path(__file__).parent.parent
 BOOKINFO = ROOT / "fixtures" / "captures" / "bookinfo"
@@ -72,7 +73,7 @@ def run_in_terminal(*arguments: str | Path) -> list[str]:
     environment = sizeless | {"TERM": "xterm"}
     command = [COMMAND, *map(str, arguments)]
     pipes = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    with subprocess.Popen(command, env=environment, **pipes) as process:  # type: ignore[call-overload]
+    with ending(subprocess.Popen(command, env=environment, **pipes)) as process:  # type: ignore[call-overload]
         os.close(terminal)
         printed = b"".join(iter(lambda: _read(master), b""))
         assert process.wait(DEADLINE_S) == 0, printed
