@@ -6,7 +6,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import TIMEOUT_MAX, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import duckdb
@@ -162,6 +162,8 @@ class StoreFile:
         answer: Future[_T] = Future()
 
         def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
             try:
                 answer.set_result(work(self._connection))
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits
@@ -171,13 +173,14 @@ class StoreFile:
         thread = Thread(target=run, daemon=True)
         try:
             thread.start()
-            while on_wait is not None and not _is_done(answer):
-                on_wait()
-            # A wait without a limit would go on: polars' signal handler lets calls restart.
-            return answer.result(TIMEOUT_MAX)
+            # In short waits: a signal that comes just before a wait does not end it.
+            while not _is_done(answer):
+                if on_wait is not None:
+                    on_wait()
+            return answer.result()
         except KeyboardInterrupt:
-            # Between two statements nothing is there to be interrupted.
-            while not _is_done(answer) and thread.is_alive():
+            # What has not begun will not; between two statements nothing hears an interrupt.
+            while not answer.cancel() and not _is_done(answer):
                 self._connection.interrupt()
             raise
 
