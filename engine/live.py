@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from framewalk.engine.capture import CapturePosition
     from framewalk.engine.entities import Entities
     from framewalk.engine.log_states import PeerStates
@@ -132,7 +134,7 @@ class SpoolFollower(Closing):
             segment = self._open[path]
             is_settled = is_complete or now_s - segment.content.modified_s > _SETTLED_S
             read = segment.content.read(is_complete=is_settled)
-            for group in regroup(read, _rows, _read_bytes):
+            for group in regroup(read, _messages):
                 self._work(group, segment, entities, pending)
                 if pending.logs >= commit_logs:
                     yield from self._settle(pending, now_s)
@@ -309,12 +311,8 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _rows(item: CaptureBatch | Damage) -> int:
-    return int(item.messages.num_rows) if isinstance(item, CaptureBatch) else 0
-
-
-def _read_bytes(item: CaptureBatch | Damage) -> int:
-    return int(item.messages.nbytes) if isinstance(item, CaptureBatch) else 0
+def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
+    return item.messages if isinstance(item, CaptureBatch) else None
 
 
 def _with_damages(states: States, damages: Sequence[Damage]) -> States:

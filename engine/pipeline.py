@@ -55,8 +55,7 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
     carried = Carried()
     states = merge(plan)
     waiting: list[PeerStates] = []
-    sizes = (lambda batch: batch.num_rows, lambda batch: batch.nbytes)
-    for group in regroup(map(_captured, batches), *sizes):
+    for group in regroup(map(_captured, batches), lambda batch: batch):
         for messages in pieces(group):
             found, carried = first_phase(messages, carried, entities, plan)
             waiting.append(found)
@@ -103,20 +102,20 @@ def first_phase(
 
 
 def regroup(
-    items: Iterable[Item],
-    rows_of: Callable[[Item], int],
-    bytes_of: Callable[[Item], int] = lambda _item: 0,
+    items: Iterable[Item], batch_of: Callable[[Item], pa.RecordBatch | None]
 ) -> Iterator[list[Item]]:
     """Yield runs of items with at least BATCH_MESSAGES rows or BATCH_BYTES together.
 
-    The last run has fewer.
+    The last run has fewer. An item may be none of messages.
     """
     waiting: list[Item] = []
     rows = size_bytes = 0
     for item in items:
         waiting.append(item)
-        rows += rows_of(item)
-        size_bytes += bytes_of(item)
+        batch = batch_of(item)
+        if batch is not None:
+            rows += batch.num_rows
+            size_bytes += batch.nbytes
         if rows >= BATCH_MESSAGES or size_bytes >= BATCH_BYTES:
             yield waiting
             waiting, rows, size_bytes = [], 0, 0

@@ -8,6 +8,7 @@ grown, or whose replay was cut off, goes on where the store ends.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.capture import CaptureReader, digests_at, find_captures
@@ -123,7 +124,7 @@ class _CaptureReplay:
         known_bytes = known.position.offset_bytes if known else 0
         with CaptureReader(self._path) as reader:
             carried = _carried_over(reader.until(known_bytes))
-            for group in regroup(reader, _rows, _size_bytes):
+            for group in regroup(reader, attrgetter("messages")):
                 carried = self._work(group, carried)
                 self._tell(reader)
                 if sum(found.counters.logs for found in self._pending) >= self._commit_logs:
@@ -156,14 +157,6 @@ class _CaptureReplay:
             self._on_progress(ReplayProgress(self._path, offset_bytes, reader.size_bytes, logs))
 
 
-def _rows(batch: CaptureBatch) -> int:
-    return int(batch.messages.num_rows)
-
-
-def _size_bytes(batch: CaptureBatch) -> int:
-    return int(batch.messages.nbytes)
-
-
 def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
     """Follow the streams of messages that the store has, for those that come after them.
 
@@ -171,7 +164,7 @@ def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
     that it named long ago.
     """
     carried = Carried()
-    for group in regroup(stored, _rows, _size_bytes):
+    for group in regroup(stored, attrgetter("messages")):
         for messages in pieces([batch.messages for batch in group]):
             decoded = decode(messages)
             for context in follow_streams(decoded.captured, decoded.nested, carried):

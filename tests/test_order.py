@@ -14,12 +14,13 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from batches import Row, as_batch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
 import framewalk.queries
-from framewalk.engine.capture import CAPTURE_SCHEMA, CapturePosition, CaptureReader, CaptureWriter
+from framewalk.engine.capture import CapturePosition, CaptureReader, CaptureWriter
 from framewalk.engine.counters import Counters
 from framewalk.engine.definitions import load_plan
 from framewalk.engine.entities import Entities, read_entities
@@ -33,7 +34,6 @@ from framewalk.engine.streams import Carried
 from framewalk.engine.views import RESOLUTIONS
 from framewalk.engine.wire import access_log_pb2 as pb
 
-Row = tuple[int, int, int, bytes]
 Views = dict[str, list[tuple[Any, ...]]]
 
 # The functions that no shipped metric uses: they keep extremes, and counts by key.
@@ -249,14 +249,6 @@ def longest_write() -> bytes:
 
 def as_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_batches([as_batch(rows)])
-
-
-def as_batch(rows: Sequence[Row]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else [[]] * len(CAPTURE_SCHEMA)
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
 
 
 def cuts(length: int, most: int = 3) -> st.SearchStrategy[list[int]]:

@@ -12,13 +12,14 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+from batches import as_batch
 from comparison import VIEWS, Values, differences, read_views
 from conftest import CAPTURES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
-from framewalk.engine.capture import CAPTURE_SCHEMA, CaptureReader
+from framewalk.engine.capture import CaptureReader
 from framewalk.engine.decode import decode
 from framewalk.engine.derive import with_derived, with_sides
 from framewalk.engine.entities import Entities, read_entities
@@ -144,16 +145,7 @@ def recorded(name: str, *, first: int | None = None) -> World:
 
 def as_batches(rows: Sequence[tuple[int, int, int, bytes]], length: int) -> list[pa.RecordBatch]:
     pieces = [rows[start : start + length] for start in range(0, len(rows), length)]
-    return [
-        pa.RecordBatch.from_arrays(
-            [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*piece, strict=True), CAPTURE_SCHEMA, strict=True)
-            ],
-            schema=CAPTURE_SCHEMA,
-        )
-        for piece in pieces
-    ]
+    return [as_batch(piece) for piece in pieces]
 
 
 def planned(text: str, thresholds_ms: Mapping[str, int] = NO_THRESHOLDS) -> Plan:

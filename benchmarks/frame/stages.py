@@ -91,8 +91,7 @@ def first_messages(capture: Capture, limit: int) -> Iterator[pa.RecordBatch]:
 
 def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield messages in the pieces in which a replay works on them."""
-    sizes = (lambda batch: int(batch.num_rows), lambda batch: int(batch.nbytes))
-    for group in regroup(batches, *sizes):
+    for group in regroup(batches, lambda batch: batch):
         yield from pieces(group)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from batches import Row, as_batch
 from comparison import Values, differences, read_views
 from reference import Definition, analyse, load_dump
 from reference.definitions import definition_of
 
-from framewalk.engine.capture import CAPTURE_SCHEMA
 from framewalk.engine.entities import Entities, read_entities
 from framewalk.engine.oal.bind import bind
 from framewalk.engine.oal.functions import FUNCTIONS
@@ -35,7 +34,6 @@ LARGEST = 2**63 - 1
 PARTS_OF_RATE = ("numerator", "denominator")
 SHOP = (("frontend.shop",), BASE)
 
-Row = tuple[int, int, int, bytes]
 
 # function -> attribute, arguments; the filter is in FILTERS.
 CALLS = {
@@ -190,14 +188,6 @@ CASES: dict[str, list[bytes]] = {
 
 def as_rows(messages: Sequence[bytes]) -> list[Row]:
     return [(1, seq, BASE * 10**6 + seq, one) for seq, one in enumerate(messages)]
-
-
-def as_batch(rows: Sequence[Row]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else [[]] * len(CAPTURE_SCHEMA)
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
 
 
 def states_of(rows: Sequence[Row], entities: Entities, plan: Plan) -> States:
