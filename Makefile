@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 BOOKINFO := fixtures/captures/bookinfo
 DEMO := build/demo.duckdb
-TYPED := engine receiver queries fixtures cli
+TYPED := engine receiver server queries fixtures cli
 SIZE := large
 PROTOS := common access_log process profiling
 
@@ -55,9 +55,10 @@ pytest: $(DEV) ## Run the tests only
 	@$(BIN)/python -m pytest --numprocesses 2
 
 .PHONY: lint
-lint: $(DEV) ## Check style and formatting
+lint: $(DEV) ## Check style, formatting, and what may import what
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: types
 types: $(DEV) ## Check types
@@ -79,7 +80,7 @@ wire: $(DEV) ## Generate the Python code of engine/wire/*.proto
 
 .PHONY: reference
 reference: $(READY) ## Make the pages of docs/reference from the tables of the language
-	@$(BIN)/python -m framewalk.engine.oal.reference docs/reference
+	@$(BIN)/python -m framewalk.engine.explain.reference docs/reference
 
 .PHONY: fixtures
 fixtures: $(READY) ## Generate the committed captures again

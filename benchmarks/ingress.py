@@ -37,19 +37,15 @@ import hpack
 from frame.memory_peak import peak_bytes
 
 from framewalk.engine import CaptureReader
-from framewalk.engine.follow import segments_in
-from framewalk.receiver.collect import Collector
-from framewalk.receiver.config import GrpcServer
-from framewalk.receiver.limits import InFlight
-from framewalk.receiver.services import COLLECT
+from framewalk.engine.captures import segments_in
+from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Spool, SpoolOptions
-from framewalk.receiver.telemetry import Telemetry
-from framewalk.receiver.transport import TransportKind, open_transport
+from framewalk.receiver.transports import COLLECT, GrpcServer, TransportKind, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from framewalk.receiver.collect import Received
+    from framewalk.receiver.intake import Received
 
 # Of what grpcio's empty handler needs, at most this share for the transport alone.
 SHARE_LIMIT: Final = 0.2

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from framewalk.cli.console import complain, stdout
-from framewalk.receiver.config import ConfigError, effective_settings
+from framewalk.server.config import ConfigError, effective_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from framewalk.receiver.config import Setting
+    from framewalk.server.config import Setting
 
 File = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from framewalk.cli.console import second_progress, stdout
-from framewalk.engine.capture import CAPTURE_SUFFIX
+from framewalk.engine.captures import CAPTURE_SUFFIX
 from framewalk.engine.errors import InputError
 from framewalk.fixtures import SCENARIOS, GenerateOptions
 from framewalk.fixtures import generate as generate_capture

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from framewalk.cli.console import complain, say
 from framewalk.engine.errors import FramewalkError
-from framewalk.engine.oal.diagnostics import DefinitionError
+from framewalk.engine.oal import DefinitionError
 
 # Each command is loaded when it is called: a receiver needs neither Polars nor DuckDB.
 _MODULES: Final = {

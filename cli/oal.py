@@ -14,17 +14,21 @@ from rich.text import Text
 
 from framewalk.cli.console import stdout, warn
 from framewalk.engine import load_plan
-from framewalk.engine.definitions import definition_files, read_bytes, read_definitions
 from framewalk.engine.errors import InputError
-from framewalk.engine.oal.explain import explain_metric, explain_plan, find_metric
-from framewalk.engine.oal.parser import parse_bytes
-from framewalk.engine.oal.syntax import format_script
+from framewalk.engine.explain import explain_metric, explain_plan, find_metric
+from framewalk.engine.oal import (
+    definition_files,
+    format_script,
+    parse_bytes,
+    read_bytes,
+    read_definitions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from framewalk.engine.oal.diagnostics import Diagnostic
-    from framewalk.engine.oal.explain import Section
+    from framewalk.engine.explain import Section
+    from framewalk.engine.oal import Diagnostic
 
 oal = typer.Typer(
     name="oal",

@@ -18,12 +18,11 @@ from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, print_summary, warn
 from framewalk.engine import Store, load_plan, read_entities
-from framewalk.engine.apdex import read_apdex_thresholds
-from framewalk.engine.capture import find_captures
+from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
-from framewalk.engine.oal.catalogue import SCOPES
-from framewalk.engine.replayer import COMMIT_LOGS, ReplayProgress, ReplaySummary
-from framewalk.engine.replayer import replay as replay_captures
+from framewalk.engine.oal import SCOPES, read_apdex_thresholds
+from framewalk.engine.runs import COMMIT_LOGS, ReplayProgress, ReplaySummary
+from framewalk.engine.runs import replay as replay_captures
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from framewalk.cli.console import stdout
-from framewalk.queries.json_values import as_json, unique_names
+from framewalk.queries.reading import as_json, unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, complain, print_summary, warn
-from framewalk.engine.capture import find_captures
+from framewalk.engine.captures import find_captures
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from framewalk.cli.console import complain, say
-from framewalk.receiver.config import Config, ConfigError, load_config
+from framewalk.server.config import Config, ConfigError, load_config
 
 _ConfigFile = Annotated[
     Path | None,
@@ -109,8 +109,8 @@ def serve(
 
 def _run(settings: Config, port: int | None, spool: Path | None, *, computes: bool) -> None:
     # Here, so that no other command waits until a server is loaded.
-    from framewalk.receiver import server  # noqa: PLC0415
-    from framewalk.receiver.engine_child import EngineError  # noqa: PLC0415
+    from framewalk.server import server  # noqa: PLC0415
+    from framewalk.server.engine import EngineError  # noqa: PLC0415
 
     listening, options = settings.grpc, server.spool_options_of(settings)
     listening = listening if port is None else replace(listening, port=port)

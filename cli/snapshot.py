@@ -22,11 +22,11 @@ from framewalk.cli.sources import (
     open_store,
 )
 from framewalk.engine.errors import InputError, StoreError, StoreLockedError
-from framewalk.engine.store_connection import connect
-from framewalk.queries.snapshots import copy_database, remove_copy
+from framewalk.engine.store import connect
+from framewalk.queries.reading import copy_database, remove_copy
 
 if TYPE_CHECKING:
-    from framewalk.queries.sql_client import SqlClient
+    from framewalk.queries.sql_endpoint import SqlClient
 
 
 def snapshot(

@@ -14,13 +14,13 @@ import typer
 
 from framewalk.engine import open_for_reading
 from framewalk.engine.errors import InputError, StoreError, StoreLockedError
-from framewalk.queries.server_file import server_file
-from framewalk.queries.sql_protocol import QUERY_PLACE, QueryError, SqlAnswer, one_line
+from framewalk.queries.reading import QUERY_PLACE, QueryError, SqlAnswer, one_line
+from framewalk.queries.sql_endpoint import server_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from framewalk.queries.sql_client import SqlClient
+    from framewalk.queries.sql_endpoint import SqlClient
 
 _T = TypeVar("_T")
 
@@ -106,12 +106,16 @@ class Asked:
         if self.server is None and not server_file(self.store).exists():
             return None
         # Here, so that asking a file does not wait until an HTTP client is loaded.
-        from framewalk.queries import sql_client  # noqa: PLC0415
+        from framewalk.queries.sql_endpoint import (  # noqa: PLC0415
+            ClientTls,
+            SqlClient,
+            find_server,
+        )
 
-        tls = sql_client.ClientTls(self.ca, self.certificate, self.key)
+        tls = ClientTls(self.ca, self.certificate, self.key)
         if self.server is not None and not self._means_store():
-            return sql_client.SqlClient(self.server, self.token, tls)
-        return sql_client.find_server(self.store, self.token, tls)
+            return SqlClient(self.server, self.token, tls)
+        return find_server(self.store, self.token, tls)
 
     def _check(self) -> None:
         if self.token and not (self.token.isascii() and self.token.isprintable()):

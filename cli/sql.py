@@ -25,10 +25,10 @@ from framewalk.cli.sources import (
 )
 from framewalk.engine.errors import InputError
 from framewalk.queries import shipped_queries
-from framewalk.queries.sql_protocol import QUERY_PLACE, QueryError
+from framewalk.queries.reading import QUERY_PLACE, QueryError
 
 if TYPE_CHECKING:
-    from framewalk.queries.sql_protocol import SqlAnswer
+    from framewalk.queries.reading import SqlAnswer
 
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
 

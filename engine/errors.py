@@ -5,7 +5,7 @@ FramewalkError
 │   ├── CaptureError      a capture file
 │   ├── EntitiesError     a Kubernetes dump
 │   ├── DefinitionError   an OAL file (engine/oal/diagnostics.py)
-│   └── ConfigError       a configuration (receiver/config_file.py)
+│   └── ConfigError       a configuration (server/config/files.py)
 └── StoreError            the store cannot be used as it is; what it holds is untouched
     ├── StoreLockedError  another process has it open: wait, or stop that process
     ├── StoreMemoryError  DuckDB had no memory for it: ask less at a time, or give more

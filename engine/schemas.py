@@ -17,6 +17,8 @@ SERVICE_LENGTH: Final = 70
 INSTANCE_LENGTH: Final = 70
 ENDPOINT_LENGTH: Final = 150
 
+DEFAULT_APDEX_THRESHOLD_MS: Final = 500
+
 KERNEL_OPERATIONS: Final = ("connect", "accept", "close", "read", "write")
 OPERATIONS: Final = (*KERNEL_OPERATIONS, "http")
 

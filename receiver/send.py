@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from framewalk.engine.capture import CaptureReader
+from framewalk.engine.captures import CaptureReader
 from framewalk.engine.errors import InputError
-from framewalk.receiver.services import COLLECT
+from framewalk.receiver.transports import COLLECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from framewalk.engine.capture import CAPTURE_SCHEMA
+from framewalk.engine.captures.format import CAPTURE_SCHEMA
 
 # Stream, number in the stream, time of arrival in ns since 1970, message.
 Row = tuple[int, int, int, bytes]

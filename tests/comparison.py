@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from framewalk.engine.store import Store
+from framewalk.engine.store.store import Store
 
 VIEWS = (
     "service",

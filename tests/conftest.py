@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framewalk.engine.definitions import load_plan
+from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"

@@ -15,8 +15,8 @@ import duckdb
 import httpx
 
 from framewalk.engine import Store, read_entities, replay
-from framewalk.engine.capture import find_captures
-from framewalk.queries.sql_server import SqlOptions, SqlServer
+from framewalk.engine.captures.format import find_captures
+from framewalk.queries.sql_endpoint.server import SqlOptions, SqlServer
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 DEADLINE_S = 20

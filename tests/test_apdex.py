@@ -8,12 +8,12 @@ import pytest
 from comparison import differences, read_views
 from reference import Definition, analyse, load_dump, parse_condition, read_capture_rows
 
-from framewalk.engine.apdex import ApdexThresholds, read_apdex_thresholds
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.entities import read_entities
 from framewalk.engine.errors import InputError
-from framewalk.engine.replayer import replay
-from framewalk.engine.store import Store
+from framewalk.engine.kubernetes.addresses import read_entities
+from framewalk.engine.oal.files.apdex import ApdexThresholds, read_apdex_thresholds
+from framewalk.engine.oal.files.definitions import load_plan
+from framewalk.engine.runs.replayer import replay
+from framewalk.engine.store.store import Store
 
 OAL = """\
 apdex_of_service = from(K8SService.protocol.http.latency)

@@ -22,11 +22,16 @@ import pytest
 from google.protobuf.message import Message
 from processes import ending
 
-from framewalk.engine.capture import CAPTURE_SCHEMA, VERSION_KEY, CaptureReader, CaptureWriter
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.entities import read_entities
-from framewalk.engine.replayer import replay as replay_captures
-from framewalk.engine.store import Store
+from framewalk.engine.captures.format import (
+    CAPTURE_SCHEMA,
+    VERSION_KEY,
+    CaptureReader,
+    CaptureWriter,
+)
+from framewalk.engine.kubernetes.addresses import read_entities
+from framewalk.engine.oal.files.definitions import load_plan
+from framewalk.engine.runs.replayer import replay as replay_captures
+from framewalk.engine.store.store import Store
 from framewalk.engine.wire import access_log_pb2 as pb
 from framewalk.engine.wire.common_pb2 import Instant
 

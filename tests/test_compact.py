@@ -37,11 +37,11 @@ from test_order import (
 
 import framewalk.queries
 from framewalk.engine import Entities, Plan, ScopeStates, States, load_plan, merge, read_entities
-from framewalk.engine.capture import CapturePosition, CaptureReader, CaptureWriter
-from framewalk.engine.pipeline import partial
-from framewalk.engine.replayer import replay
-from framewalk.engine.states import MINUTE, VALUE
-from framewalk.engine.store import Compacted, Reached, Store
+from framewalk.engine.captures.format import CapturePosition, CaptureReader, CaptureWriter
+from framewalk.engine.runs.replayer import replay
+from framewalk.engine.stages.pipeline import partial
+from framewalk.engine.states.merging import MINUTE, VALUE
+from framewalk.engine.store.store import Compacted, Reached, Store
 
 BOOKINFO = CAPTURES / "bookinfo"
 QUERIES = Path(framewalk.queries.__path__[0])
@@ -210,7 +210,7 @@ def test_what_was_committed_before_the_store_was_opened_is_found(
 def test_more_rows_than_are_worked_on_at_once(
     store: Store, flushes: Sequence[States], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framewalk.engine.compact.CHUNK_ROWS", 10)
+    monkeypatch.setattr("framewalk.engine.store.compact.CHUNK_ROWS", 10)
     commit_all(store, flushes)
     before = read_all(store)
     store.compact(END_OF_TIME)
@@ -327,9 +327,9 @@ KILLS = 3
 COMPACT = """
 import sys
 from pathlib import Path
-import framewalk.engine.compact
+import framewalk.engine.store.compact
 from framewalk.engine import Store, load_plan
-framewalk.engine.compact.CHUNK_ROWS = 2_000
+framewalk.engine.store.compact.CHUNK_ROWS = 2_000
 with Store(sys.argv[1], load_plan([Path(sys.argv[2])])) as store:
     store.compact(2**31)
 """

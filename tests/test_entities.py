@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framewalk.engine.entities import ADDRESS_SCHEMA, Entities, read_entities
 from framewalk.engine.errors import EntitiesError
-from framewalk.engine.inventory import Inventory, Pod, Service
-from framewalk.engine.kubernetes import read_dump
+from framewalk.engine.kubernetes.addresses import ADDRESS_SCHEMA, Entities, read_entities
+from framewalk.engine.kubernetes.dumps import read_dump
+from framewalk.engine.kubernetes.inventory import Inventory, Pod, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
-from framewalk.engine.capture import CaptureReader
+from framewalk.engine.captures.format import CaptureReader
 from framewalk.engine.errors import InputError
 from framewalk.engine.wire import access_log_pb2 as wire
 from framewalk.engine.wire import common_pb2

@@ -8,14 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from framewalk.engine.capture import (
+from framewalk.engine.captures.format import (
     CAPTURE_SCHEMA,
     DIGEST_KEY,
     CaptureBatch,
     CaptureReader,
     batch_digest,
 )
-from framewalk.engine.follow import Damage, GrowingCapture
+from framewalk.engine.captures.growing import Damage, GrowingCapture
 
 STREAMS = 6
 

@@ -21,7 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from framewalk.engine import read_entities
-from framewalk.receiver.config import Config, load_config
+from framewalk.server.config.load import Config, load_config
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -17,7 +17,7 @@ from comparison import Values, differences, read_views
 from sql_serving import ask, serving, wait_until
 
 from framewalk.engine import Entities, Store, read_entities, replay
-from framewalk.engine.capture import (
+from framewalk.engine.captures.format import (
     CAPTURE_SCHEMA,
     DIGEST_KEY,
     CaptureReader,
@@ -25,9 +25,9 @@ from framewalk.engine.capture import (
     captures_in,
 )
 from framewalk.engine.errors import StoreMemoryError
-from framewalk.engine.live import SpoolFollower, forgettable
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.pipeline import BATCH_BYTES, pieces
+from framewalk.engine.runs.live import SpoolFollower, forgettable
+from framewalk.engine.stages.pipeline import BATCH_BYTES, pieces
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from framewalk.engine.capture import CAPTURE_SCHEMA, DIGEST_KEY, batch_digest
+from framewalk.engine.captures.format import CAPTURE_SCHEMA, DIGEST_KEY, batch_digest
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "memory.py"

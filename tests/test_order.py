@@ -20,18 +20,18 @@ from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
 import framewalk.queries
-from framewalk.engine.capture import CapturePosition, CaptureReader, CaptureWriter
+from framewalk.engine.captures.format import CapturePosition, CaptureReader, CaptureWriter
 from framewalk.engine.counters import Counters
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.entities import Entities, read_entities
+from framewalk.engine.kubernetes.addresses import Entities, read_entities
 from framewalk.engine.oal.bound import Keep
+from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.engine.pipeline import partial, step
-from framewalk.engine.replayer import replay
-from framewalk.engine.states import KEY, MINUTE, States, merge
-from framewalk.engine.store import Store
-from framewalk.engine.streams import Carried
-from framewalk.engine.views import RESOLUTIONS
+from framewalk.engine.runs.replayer import replay
+from framewalk.engine.stages.pipeline import partial, step
+from framewalk.engine.stages.streams import Carried
+from framewalk.engine.states.merging import KEY, MINUTE, States, merge
+from framewalk.engine.store.store import Store
+from framewalk.engine.store.views import RESOLUTIONS
 from framewalk.engine.wire import access_log_pb2 as pb
 
 Views = dict[str, list[tuple[Any, ...]]]

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pytest
 
 import framewalk.queries
-from framewalk.engine.capture import CAPTURE_SCHEMA, CaptureReader, CaptureWriter
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.entities import Entities, read_entities
+from framewalk.engine.captures.format import CAPTURE_SCHEMA, CaptureReader, CaptureWriter
+from framewalk.engine.kubernetes.addresses import Entities, read_entities
+from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.engine.pipeline import partial
-from framewalk.engine.replayer import ReplaySummary, replay
-from framewalk.engine.store import Store
+from framewalk.engine.runs.replayer import ReplaySummary, replay
+from framewalk.engine.stages.pipeline import partial
+from framewalk.engine.store.store import Store
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 BOOKINFO = CAPTURES / "bookinfo" / "bookinfo.capture.arrows"

@@ -19,25 +19,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
-from framewalk.engine.capture import CaptureReader
-from framewalk.engine.decode import decode
-from framewalk.engine.derive import with_derived, with_sides
-from framewalk.engine.entities import Entities, read_entities
-from framewalk.engine.flatten import concat_logs, flatten
-from framewalk.engine.oal.bind import bind
-from framewalk.engine.oal.bound import Metric
-from framewalk.engine.oal.catalogue import (
-    DETECT_POINTS,
-    SCOPES,
-    Attribute,
-    Column,
-    Scope,
-)
+from framewalk.engine.captures.format import CaptureReader
+from framewalk.engine.explain.plain_sql import logs_table, metric_sql
+from framewalk.engine.kubernetes.addresses import Entities, read_entities
+from framewalk.engine.oal.binding import bind
+from framewalk.engine.oal.bound import Kind, Metric, Parameter, Source
+from framewalk.engine.oal.catalogue import DETECT_POINTS, SCOPES, Attribute, Column, Scope
 from framewalk.engine.oal.catalogue import ValueType as Type
-from framewalk.engine.oal.functions import FUNCTIONS, Kind, Parameter, Source
+from framewalk.engine.oal.functions import FUNCTIONS
 from framewalk.engine.oal.parser import parse
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.engine.oal.sql import logs_table, metric_sql
 from framewalk.engine.oal.syntax import (
     Argument,
     AttributePath,
@@ -56,11 +47,14 @@ from framewalk.engine.oal.syntax import (
     Value,
 )
 from framewalk.engine.oal.syntax import Source as From
-from framewalk.engine.pipeline import step
-from framewalk.engine.resolve import resolve
 from framewalk.engine.schemas import COMPONENT_IDS
-from framewalk.engine.store import Store
-from framewalk.engine.streams import Carried, follow_streams
+from framewalk.engine.stages.columns import with_derived, with_sides
+from framewalk.engine.stages.decoding import decode
+from framewalk.engine.stages.flattening import concat_logs, flatten
+from framewalk.engine.stages.pipeline import step
+from framewalk.engine.stages.resolving import resolve
+from framewalk.engine.stages.streams import Carried, follow_streams
+from framewalk.engine.store.store import Store
 from framewalk.engine.wire import access_log_pb2 as pb
 
 BUCKETS = {"minute": 1, "hour": 60, "day": 1440}

@@ -11,7 +11,7 @@ import pytest
 from framewalk.engine import CaptureReader, CaptureWriter, Store, load_plan, read_entities, replay
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
-from framewalk.queries import shipped_queries
+from framewalk.queries.shipped import shipped_queries
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 CAPTURE = BOOKINFO / "bookinfo.capture.arrows"

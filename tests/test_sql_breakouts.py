@@ -13,7 +13,7 @@ from sql_serving import ARROW, NO_TLS, error_of, replay_into, rows, serving, url
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.queries.sql_server import SqlServer, secure
+from framewalk.queries.sql_endpoint.server import SqlServer, secure
 
 TABLES = "SELECT schema_name, table_name, estimated_size FROM duckdb_tables() ORDER BY ALL"
 SETTINGS = "SELECT name, value FROM duckdb_settings() ORDER BY ALL"

@@ -34,8 +34,8 @@ from sql_serving import (
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan
-from framewalk.queries.server_file import ServerFile, server_file, write_server_file
-from framewalk.queries.sql_server import SqlServer, secure
+from framewalk.queries.sql_endpoint.server import SqlServer, secure
+from framewalk.queries.sql_endpoint.server_files import ServerFile, server_file, write_server_file
 
 COMMAND = str(Path(sys.executable).with_name("framewalk"))
 TOKEN = "secret"  # noqa: S105 - of a test

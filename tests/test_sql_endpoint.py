@@ -41,8 +41,8 @@ from sql_serving import (
 from framewalk.engine import Store
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.queries.sql_client import SqlClient
-from framewalk.queries.sql_server import SqlServer, secure
+from framewalk.queries.sql_endpoint.client import SqlClient
+from framewalk.queries.sql_endpoint.server import SqlServer, secure
 
 
 @pytest.fixture(scope="module")

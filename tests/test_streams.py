@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framewalk.engine.capture import CAPTURE_SCHEMA
-from framewalk.engine.decode import decode
-from framewalk.engine.streams import SILENCE_LIMIT_NS, Carried, follow_streams
+from framewalk.engine.captures.format import CAPTURE_SCHEMA
+from framewalk.engine.stages.decoding import decode
+from framewalk.engine.stages.streams import SILENCE_LIMIT_NS, Carried, follow_streams
 from framewalk.engine.wire import access_log_pb2 as pb
 
 SECOND_NS = 10**9

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from reference import Result, analyse, load_dump, read_capture_rows, read_definitions
 from strategies import HOSTILE_DUMP, HostileCapture, hostile_captures
 
-from framewalk.engine.capture import CaptureWriter
+from framewalk.engine.captures.format import CaptureWriter
 from framewalk.engine.counters import Counters
-from framewalk.engine.entities import Entities, read_entities
+from framewalk.engine.kubernetes.addresses import Entities, read_entities
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.replayer import replay
-from framewalk.engine.store import Store
+from framewalk.engine.runs.replayer import replay
+from framewalk.engine.store.store import Store
 
 DEFINITIONS = read_definitions()
 

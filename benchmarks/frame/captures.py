@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import framewalk.fixtures
-from framewalk.engine.capture import CAPTURE_SUFFIX
+from framewalk.engine.captures import CAPTURE_SUFFIX
 from framewalk.fixtures import GenerateOptions, GenerateSummary, generate
 
 if TYPE_CHECKING:

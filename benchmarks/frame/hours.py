@@ -14,7 +14,7 @@ import polars as pl
 from frame.contest import Answer, text_answer
 from frame.stages import Stages
 from framewalk.engine import States, Store, open_for_reading
-from framewalk.engine.oal.catalogue import SCOPES
+from framewalk.engine.oal import SCOPES
 from framewalk.engine.states import MINUTE, ScopeStates
 
 if TYPE_CHECKING:

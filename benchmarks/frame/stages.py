@@ -11,14 +11,14 @@ import pyarrow as pa
 from frame.captures import capture_of
 from frame.contest import Answer, Call, Rival, rows_answer, sums_answer, text_answer
 from framewalk.engine import CaptureReader, load_plan, read_entities
-from framewalk.engine.decode import DECODE_MESSAGES, decode, field_at, leaf_frame
-from framewalk.engine.flatten import flatten
-from framewalk.engine.log_states import log_states
-from framewalk.engine.pipeline import pieces, regroup
-from framewalk.engine.resolve import resolve
-from framewalk.engine.rollup import roll_up
 from framewalk.engine.schemas import KERNEL_OPERATIONS, OPERATION_LEAVES, TIME_LEAVES
-from framewalk.engine.streams import Carried, follow_streams
+from framewalk.engine.stages.decoding import DECODE_MESSAGES, decode, field_at, leaf_frame
+from framewalk.engine.stages.entity_states import roll_up
+from framewalk.engine.stages.flattening import flatten
+from framewalk.engine.stages.peer_states import log_states
+from framewalk.engine.stages.pipeline import pieces, regroup
+from framewalk.engine.stages.resolving import resolve
+from framewalk.engine.stages.streams import Carried, follow_streams
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from frame.captures import Capture
     from frame.contest import Context
     from framewalk.engine import States
-    from framewalk.engine.decode import DecodedBatch
-    from framewalk.engine.log_states import PeerStates
-    from framewalk.engine.resolve import ResolvedLogs
-    from framewalk.engine.streams import StreamContext
+    from framewalk.engine.stages.decoding import DecodedBatch
+    from framewalk.engine.stages.peer_states import PeerStates
+    from framewalk.engine.stages.resolving import ResolvedLogs
+    from framewalk.engine.stages.streams import StreamContext
 
 
 class Stages:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.oal.finish import PERCENTILES
+from framewalk.engine.oal import PERCENTILES
 from rivals.values import NS_PER_MINUTE, groups, long_form, peers_of, with_everything
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from framewalk.engine.oal.plan import Plan
-    from framewalk.engine.resolve import ResolvedLogs
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.stages.resolving import ResolvedLogs
     from rivals.values import Aggregate, Check, Group, Wanted
 
 _COMPARE: Final = {"==": eq, "<": lt, ">=": ge, ">": gt, "<=": le}

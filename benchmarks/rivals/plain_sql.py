@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from framewalk.engine.oal.finish import PERCENTILES
+from framewalk.engine.oal import PERCENTILES
 from rivals.values import NS_PER_MINUTE, groups, long_form, peers_of, with_everything
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from framewalk.engine.oal.plan import Plan
-    from framewalk.engine.resolve import ResolvedLogs
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.stages.resolving import ResolvedLogs
     from rivals.values import Aggregate, Check, Group, Wanted
 
 

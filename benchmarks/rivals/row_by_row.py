@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from framewalk.engine.oal.finish import PERCENTILES
+from framewalk.engine.oal import PERCENTILES
 from rivals.values import (
     LONG_SCHEMA,
     NS_PER_MINUTE,
@@ -25,8 +25,8 @@ from rivals.values import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from framewalk.engine.oal.plan import Plan
-    from framewalk.engine.resolve import ResolvedLogs
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.stages.resolving import ResolvedLogs
     from rivals.values import Check, Group, Wanted
 
 _COMPARE: Final = {"==": eq, "<": lt, ">=": ge, ">": gt, "<=": le}

@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from frame.contest import rows_answer
 
-from framewalk.engine.derive import with_derived, with_sides
-from framewalk.engine.oal.bound import ApdexPredicate, Band, Bucket
-from framewalk.engine.oal.catalogue import Column
-from framewalk.engine.oal.finish import PERCENTILES
+from framewalk.engine.oal import PERCENTILES, ApdexPredicate, Band, Bucket, Column
 from framewalk.engine.schemas import OPERATIONS
+from framewalk.engine.stages.columns import with_derived, with_sides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frame.contest import Answer
 
-    from framewalk.engine.oal.bound import Condition, Metric, StatePart
-    from framewalk.engine.oal.catalogue import Scope
-    from framewalk.engine.oal.plan import Plan
-    from framewalk.engine.resolve import ResolvedLogs
+    from framewalk.engine.oal import Condition, Metric, Plan, Scope, StatePart
+    from framewalk.engine.stages.resolving import ResolvedLogs
     from framewalk.engine.store import Store
 
 NS_PER_MINUTE: Final = 60_000_000_000

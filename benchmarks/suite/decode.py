@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from frame.contest import Benchmark, Call, Contest, Rival
 from frame.stages import Stages, bare_decode, decoded_answer
 
-from framewalk.engine.decode import decode
+from framewalk.engine.stages.decoding import decode
 
 if TYPE_CHECKING:
     from frame.contest import Context

@@ -19,18 +19,18 @@ from rivals.plain_sql import PlainSql
 from rivals.row_by_row import RowByRow
 from rivals.values import store_values, values_answer
 
-from framewalk.engine.flatten import concat_logs, flatten
-from framewalk.engine.log_states import log_states
-from framewalk.engine.resolve import resolve
-from framewalk.engine.rollup import roll_up
-from framewalk.engine.views import states_table
+from framewalk.engine.stages.entity_states import roll_up
+from framewalk.engine.stages.flattening import concat_logs, flatten
+from framewalk.engine.stages.peer_states import log_states
+from framewalk.engine.stages.resolving import resolve
+from framewalk.engine.store import states_table
 
 if TYPE_CHECKING:
     import polars as pl
     from frame.contest import Answer, Context, Runner
 
     from framewalk.engine import Plan, States, Store
-    from framewalk.engine.resolve import ResolvedLogs
+    from framewalk.engine.stages.resolving import ResolvedLogs
 
 
 @dataclass(frozen=True, slots=True)

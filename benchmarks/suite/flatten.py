@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from frame.contest import Benchmark, Call, Contest, sums_answer
 from frame.stages import Stages, beside_bare_decode
 
-from framewalk.engine.flatten import flatten
+from framewalk.engine.stages.flattening import flatten
 
 if TYPE_CHECKING:
     from frame.contest import Answer, Context
 
-    from framewalk.engine.flatten import LogFrames
+    from framewalk.engine.stages.flattening import LogFrames
 
 
 def benchmark(context: Context) -> Benchmark:

@@ -10,7 +10,7 @@ from frame.stages import Stages, beside_bare_decode, follow
 if TYPE_CHECKING:
     from frame.contest import Answer, Context
 
-    from framewalk.engine.streams import StreamContext
+    from framewalk.engine.stages.streams import StreamContext
 
 
 def benchmark(context: Context) -> Benchmark:

@@ -14,8 +14,8 @@ from frame.stages import cut, first_messages, follow, states_answer
 from suite.queries import service_map
 
 from framewalk.engine import Store, load_plan, open_for_reading, partial, read_entities
-from framewalk.engine.decode import decode
-from framewalk.engine.oal.plan import make_plan
+from framewalk.engine.oal import make_plan
+from framewalk.engine.stages.decoding import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from frame.contest import Context
 
     from framewalk.engine import Entities, Plan, States
-    from framewalk.engine.oal.bound import Metric
+    from framewalk.engine.oal import Metric
 
 # So that the definitions of any number are a mix of all scopes and functions.
 _ORDER_SEED: Final = 7

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from frame.contest import Benchmark, Call, Contest
 from frame.stages import Stages, beside_bare_decode, states_answer
 
-from framewalk.engine.rollup import roll_up
+from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.states import merge
 
 if TYPE_CHECKING:

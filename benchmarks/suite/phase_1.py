@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from frame.contest import Benchmark, Call, Contest, sums_answer
 from frame.stages import Stages, beside_bare_decode
 
-from framewalk.engine.log_states import log_states
+from framewalk.engine.stages.peer_states import log_states
 
 if TYPE_CHECKING:
     from frame.contest import Answer, Context
 
-    from framewalk.engine.log_states import PeerStates
+    from framewalk.engine.stages.peer_states import PeerStates
 
 
 def benchmark(context: Context) -> Benchmark:

@@ -17,7 +17,7 @@ from frame.stages import Stages, beside_bare_decode, first_messages, states_answ
 from rivals.values import LONG_SCHEMA, store_values, values_answer
 
 from framewalk.engine import partial
-from framewalk.engine.oal.finish import PERCENTILES
+from framewalk.engine.oal import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from frame.contest import Benchmark, Call, Contest
 from frame.stages import Stages, beside_bare_decode, logs_answer
 
-from framewalk.engine.flatten import flatten
-from framewalk.engine.resolve import resolve
+from framewalk.engine.stages.flattening import flatten
+from framewalk.engine.stages.resolving import resolve
 
 if TYPE_CHECKING:
     from frame.contest import Context

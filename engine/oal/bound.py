@@ -1,4 +1,4 @@
-"""Bound definitions: every name of a definition resolved and typed (see bind.py).
+"""Bound definitions: every name of a definition resolved and typed (see binding.py).
 
 After binding nothing is looked up by name again: a definition has become states, each of
 which says which logs it counts, by which conditions, and what it keeps of them.
@@ -7,14 +7,15 @@ which says which logs it counts, by which conditions, and what it keeps of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from framewalk.engine.oal.syntax import Operand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from framewalk.engine.oal.catalogue import Column, Scope
-    from framewalk.engine.oal.functions import MetricFunction
     from framewalk.engine.oal.syntax import Cast, Definition, Operator
 
 Scalar: TypeAlias = int | str | bool | None
@@ -62,7 +63,7 @@ class ApdexPredicate:
         return f"{self.value} {self.band}({self.service.name})"
 
 
-Condition: TypeAlias = Predicate | ApdexPredicate
+BoundCondition: TypeAlias = Predicate | ApdexPredicate
 
 
 class Keep(StrEnum):
@@ -103,7 +104,7 @@ class Selection:
     """Which logs count: those of one operation that meet all conditions."""
 
     operation: str
-    conditions: frozenset[Condition] = frozenset()
+    conditions: frozenset[BoundCondition] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,96 @@ class State:
     def name(self) -> str:
         """A text that two states of a scope share only if they are the same."""
         return " + ".join(sorted(str(part) for part in self.parts))
+
+
+class Kind(Enum):
+    """What may stand as a function's argument."""
+
+    CONDITION = auto()
+    SERVICE_NAME = auto()
+    STRING = auto()
+    BOOLEAN = auto()
+    NUMBER = auto()
+    INTEGER = auto()
+
+
+class Source(Enum):
+    """What a function takes from `from(...)`: a number, or nothing in particular."""
+
+    NUMBER = auto()
+    ANY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter; the optional ones come last. `at_most` limits an integer."""
+
+    name: str
+    kind: Kind
+    optional: bool = False
+    at_most: int = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function's bound arguments, and the source (None for `*`)."""
+
+    source: Value | None
+    conditions: tuple[BoundCondition | bool, ...] = ()
+    values: tuple[Value | str, ...] = ()
+    integers: tuple[int, ...] = ()
+
+
+class MakeState(Protocol):
+    """Makes a state of one operation's logs, narrowed by further conditions."""
+
+    def __call__(
+        self,
+        keep: Keep,
+        *conditions: BoundCondition | bool,
+        value: Value | None = None,
+        key: Bucket | Label | None = None,
+    ) -> StatePart | None:
+        """Return the state, or None where a condition never holds."""
+
+
+States: TypeAlias = "tuple[StatePart | None, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What people read about a function, in its reference and when a metric is explained.
+
+    `phrase` says what a metric is, with {source} and the arguments by their names. `missing`
+    says where there is no value; `differs` what one might not expect, and why it is so.
+    """
+
+    phrase: str
+    keeps: str
+    value: str
+    missing: str = "no log counts"
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricFunction:
+    """One function: what it takes, what it keeps (`state_count` states) and how it finishes."""
+
+    name: str
+    parameters: tuple[Parameter, ...] = ()
+    source: Source
+    sql_type: str
+    state_count: int
+    states: Callable[[Call, MakeState], States]
+    finish: Callable[[Sequence[str], int, tuple[int, ...]], str]
+    notes: Notes
+    unit: str = ""
+
+    @property
+    def signature(self) -> str:
+        """The function with its parameters' names, the optional ones in brackets."""
+        names = ", ".join(f"[{p.name}]" if p.optional else p.name for p in self.parameters)
+        return f"{self.name}({names})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,21 @@ import operator as compare
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from framewalk.engine.oal.bound import Predicate, Selection, StatePart, Value
-from framewalk.engine.oal.functions import Call
+from framewalk.engine.oal.bound import Call, Predicate, Selection, StatePart, Value
 from framewalk.engine.oal.syntax import Cast, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from framewalk.engine.oal.bound import Bucket, Condition, Keep, Label, Scalar
+    from framewalk.engine.oal.bound import (
+        BoundCondition,
+        Bucket,
+        Keep,
+        Label,
+        MetricFunction,
+        Scalar,
+    )
     from framewalk.engine.oal.catalogue import ValueType
-    from framewalk.engine.oal.functions import MetricFunction
 
 OF_STRING: Final = frozenset({Cast.STRING_TO_LONG, Cast.STRING_TO_INT})
 
@@ -116,7 +121,7 @@ def state_parts(
 
     def make(
         keep: Keep,
-        *conditions: Condition | bool,
+        *conditions: BoundCondition | bool,
         value: Value | None = None,
         key: Bucket | Label | None = None,
     ) -> StatePart | None:

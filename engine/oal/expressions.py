@@ -9,8 +9,8 @@ import polars as pl
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
     Band,
+    BoundCondition,
     Bucket,
-    Condition,
     Label,
     Predicate,
     Scalar,
@@ -63,12 +63,12 @@ def _cut(value: pl.Expr, width: int) -> pl.Expr:
     return whole + ((whole < 0) & (value % width != 0)).cast(pl.Int64)
 
 
-def condition_level(condition: Condition) -> Level:
+def condition_level(condition: BoundCondition) -> Level:
     """Tell which frame a condition can be checked on."""
     return Level.LOG if isinstance(condition, ApdexPredicate) else condition.value.column.level
 
 
-def condition_expression(condition: Condition) -> pl.Expr:
+def condition_expression(condition: BoundCondition) -> pl.Expr:
     """Return the condition as a Boolean that is never null."""
     if isinstance(condition, ApdexPredicate):
         return _apdex_expression(condition)

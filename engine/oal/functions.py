@@ -9,18 +9,21 @@ is a BIGINT, 0 where nothing contributed; an extreme is NULL there; a keyed stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
     Band,
     Bucket,
     Keep,
+    Kind,
     Label,
+    MetricFunction,
+    Notes,
+    Parameter,
     Predicate,
+    Source,
     Value,
 )
 from framewalk.engine.oal.finish import (
@@ -42,101 +45,9 @@ from framewalk.engine.oal.finish import (
 from framewalk.engine.oal.syntax import Operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from framewalk.engine.oal.bound import Condition, StatePart
-
-__all__ = ["DEFAULT_LABELS", "FUNCTIONS", "PERCENTILES", "Kind", "MetricFunction", "Source"]
-
-
-class Kind(Enum):
-    """What may stand as a function's argument."""
-
-    CONDITION = auto()
-    SERVICE_NAME = auto()
-    STRING = auto()
-    BOOLEAN = auto()
-    NUMBER = auto()
-    INTEGER = auto()
-
-
-class Source(Enum):
-    """What a function takes from `from(...)`: a number, or nothing in particular."""
-
-    NUMBER = auto()
-    ANY = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter; the optional ones come last. `at_most` limits an integer."""
-
-    name: str
-    kind: Kind
-    optional: bool = False
-    at_most: int = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function's bound arguments, and the source (None for `*`)."""
-
-    source: Value | None
-    conditions: tuple[Condition | bool, ...] = ()
-    values: tuple[Value | str, ...] = ()
-    integers: tuple[int, ...] = ()
-
-
-class MakeState(Protocol):
-    """Makes a state of one operation's logs, narrowed by further conditions."""
-
-    def __call__(
-        self,
-        keep: Keep,
-        *conditions: Condition | bool,
-        value: Value | None = None,
-        key: Bucket | Label | None = None,
-    ) -> StatePart | None:
-        """Return the state, or None where a condition never holds."""
-
-
-States: TypeAlias = "tuple[StatePart | None, ...]"
-
-
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """What people read about a function, in its reference and when a metric is explained.
-
-    `phrase` says what a metric is, with {source} and the arguments by their names. `missing`
-    says where there is no value; `differs` what one might not expect, and why it is so.
-    """
-
-    phrase: str
-    keeps: str
-    value: str
-    missing: str = "no log counts"
-    differs: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricFunction:
-    """One function: what it takes, what it keeps (`state_count` states) and how it finishes."""
-
-    name: str
-    parameters: tuple[Parameter, ...] = ()
-    source: Source
-    sql_type: str
-    state_count: int
-    states: Callable[[Call, MakeState], States]
-    finish: Callable[[Sequence[str], int, tuple[int, ...]], str]
-    notes: Notes
-    unit: str = ""
-
-    @property
-    def signature(self) -> str:
-        """The function with its parameters' names, the optional ones in brackets."""
-        names = ", ".join(f"[{p.name}]" if p.optional else p.name for p in self.parameters)
-        return f"{self.name}({names})"
+    from framewalk.engine.oal.bound import Call, MakeState, States
 
 
 def _sum_states(call: Call, make: MakeState) -> States:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from framewalk.engine.apdex import DEFAULT_APDEX_THRESHOLD_MS
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
-    Condition,
+    BoundCondition,
     Metric,
     Selection,
     State,
@@ -24,7 +23,7 @@ from framewalk.engine.oal.bound import (
 )
 from framewalk.engine.oal.catalogue import SCOPES, Level
 from framewalk.engine.oal.expressions import condition_level
-from framewalk.engine.schemas import OPERATIONS
+from framewalk.engine.schemas import DEFAULT_APDEX_THRESHOLD_MS, OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,7 +49,7 @@ class Share:
     """
 
     log_state: StatePart
-    conditions: frozenset[Condition]
+    conditions: frozenset[BoundCondition]
     state: State
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from framewalk.engine.definitions import load_plan, read_definitions
-from framewalk.engine.oal.bind import Bound, bind
-from framewalk.engine.oal.bound import Value
+from framewalk.engine.oal.binding import Bound, bind
+from framewalk.engine.oal.bound import Kind, Source, Value
 from framewalk.engine.oal.catalogue import SCOPES, Scope, ValueType
 from framewalk.engine.oal.diagnostics import DefinitionError, Severity, render
-from framewalk.engine.oal.functions import FUNCTIONS, Kind, Source
+from framewalk.engine.oal.files.definitions import load_plan, read_definitions
+from framewalk.engine.oal.functions import FUNCTIONS
 from framewalk.engine.oal.parser import parse
 from framewalk.engine.oal.plan import make_plan
 

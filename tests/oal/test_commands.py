@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 
 from framewalk.cli import main
-from framewalk.engine.apdex import read_apdex_thresholds
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.derive import with_derived
-from framewalk.engine.log_states import _aggregate  # what explain shows is held against it
-from framewalk.engine.oal.bind import bind
-from framewalk.engine.oal.explain import aggregation, explain_metric
+from framewalk.engine.explain.metric import aggregation, explain_metric
+from framewalk.engine.explain.reference import pages
+from framewalk.engine.oal.binding import bind
+from framewalk.engine.oal.files.apdex import read_apdex_thresholds
+from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.parser import parse
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.oal.reference import pages
 from framewalk.engine.schemas import OPERATION_LEAVES
+from framewalk.engine.stages.columns import with_derived
+from framewalk.engine.stages.peer_states import _aggregate
 
 ROOT = Path(__file__).parents[2]
 GOOD = "a = from(K8SService.*).cpm();\n"

@@ -13,14 +13,14 @@ from comparison import Values, differences, read_views
 from reference import Definition, analyse, load_dump
 from reference.definitions import definition_of
 
-from framewalk.engine.entities import Entities, read_entities
-from framewalk.engine.oal.bind import bind
+from framewalk.engine.kubernetes.addresses import Entities, read_entities
+from framewalk.engine.oal.binding import bind
 from framewalk.engine.oal.functions import FUNCTIONS
 from framewalk.engine.oal.parser import parse
 from framewalk.engine.oal.plan import Plan, make_plan
-from framewalk.engine.pipeline import partial
-from framewalk.engine.states import States, merge
-from framewalk.engine.store import Store
+from framewalk.engine.stages.pipeline import partial
+from framewalk.engine.states.merging import States, merge
+from framewalk.engine.store.store import Store
 from framewalk.engine.wire import access_log_pb2 as pb
 
 BASE = 1_714_564_800

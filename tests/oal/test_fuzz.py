@@ -10,10 +10,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from framewalk.engine.definitions import read_definitions
-from framewalk.engine.oal.bind import bind
+from framewalk.engine.explain.metric import explain_metric
+from framewalk.engine.oal.binding import bind
 from framewalk.engine.oal.catalogue import SCOPES, ValueType
-from framewalk.engine.oal.explain import explain_metric
+from framewalk.engine.oal.files.definitions import read_definitions
 from framewalk.engine.oal.functions import FUNCTIONS
 from framewalk.engine.oal.parser import parse
 from framewalk.engine.oal.plan import make_plan

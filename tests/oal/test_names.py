@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from framewalk.engine import Store, load_plan, read_entities, replay
-from framewalk.engine.oal.bind import RESERVED_NAMES
+from framewalk.engine.oal.binding import RESERVED_NAMES
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 CALLS = {

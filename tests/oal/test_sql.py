@@ -6,10 +6,10 @@ from textwrap import dedent
 
 import pytest
 
-from framewalk.engine.oal.bind import bind
+from framewalk.engine.explain.plain_sql import logs_table, metric_sql
+from framewalk.engine.oal.binding import bind
 from framewalk.engine.oal.bound import Metric
 from framewalk.engine.oal.parser import parse
-from framewalk.engine.oal.sql import logs_table, metric_sql
 from framewalk.engine.schemas import OPERATIONS
 
 

@@ -25,7 +25,7 @@ def fdatasync(descriptor):
     _fdatasync(descriptor)
 
 
-if "framewalk.receiver.engine_process" not in sys.orig_argv:
+if "framewalk.server.engine.process" not in sys.orig_argv:
     os.fdatasync = fdatasync
 """
 

@@ -25,8 +25,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from framewalk.engine.capture import CaptureReader
-from framewalk.engine.capture import captures_in as segments
+from framewalk.engine.captures.format import CaptureReader
+from framewalk.engine.captures.format import captures_in as segments
 
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
 COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"

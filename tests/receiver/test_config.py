@@ -14,8 +14,8 @@ import yaml
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
-from framewalk.receiver.config import Config, ConfigError, effective_settings, load_config
-from framewalk.receiver.config_file import DEFAULT_FILE
+from framewalk.server.config.files import DEFAULT_FILE
+from framewalk.server.config.load import Config, ConfigError, effective_settings, load_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 FRAMEWALK = Path(sys.executable).with_name("framewalk")

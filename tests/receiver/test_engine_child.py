@@ -12,8 +12,8 @@ from pathlib import Path
 from recording import wait_until
 from serving import Serving
 
-from framewalk.receiver.engine_child import EngineChild
-from framewalk.receiver.engine_link import EngineOptions
+from framewalk.server.engine.child import EngineChild
+from framewalk.server.engine.link import EngineOptions
 
 LONG_S = 60
 

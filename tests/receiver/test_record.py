@@ -39,13 +39,13 @@ from recording import (
     wait_until,
 )
 
-from framewalk.engine.capture import CaptureReader
-from framewalk.engine.follow import segments_in as segments
+from framewalk.engine.captures.format import CaptureReader
+from framewalk.engine.captures.growing import segments_in as segments
 from framewalk.engine.wire.process_pb2 import EBPFProcessReportList, EBPFReportProcessDownstream
-from framewalk.receiver.collect import Collector, Received
-from framewalk.receiver.limits import InFlight, LimitError
-from framewalk.receiver.spool import Spool, SpoolOptions
-from framewalk.receiver.telemetry import Telemetry
+from framewalk.receiver.intake.collect import Collector, Received
+from framewalk.receiver.intake.limits import InFlight, LimitError
+from framewalk.receiver.intake.telemetry import Telemetry
+from framewalk.receiver.spool.spool import Spool, SpoolOptions
 
 pytest_plugins = ["servers"]
 

@@ -16,13 +16,13 @@ from recording import DEADLINE_S, FRAMEWALK, TOKEN, Messages, Server, free_port,
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
-from framewalk.engine.capture import CaptureReader, CaptureWriter
-from framewalk.engine.capture import captures_in as segments
-from framewalk.engine.definitions import load_plan
-from framewalk.engine.entities import read_entities
+from framewalk.engine.captures.format import CaptureReader, CaptureWriter
+from framewalk.engine.captures.format import captures_in as segments
 from framewalk.engine.errors import InputError
-from framewalk.engine.replayer import replay
-from framewalk.engine.store import Store
+from framewalk.engine.kubernetes.addresses import read_entities
+from framewalk.engine.oal.files.definitions import load_plan
+from framewalk.engine.runs.replayer import replay
+from framewalk.engine.store.store import Store
 from framewalk.receiver import send as sender
 
 BOOKINFO = CAPTURES / "bookinfo" / "bookinfo.capture.arrows"

@@ -19,8 +19,8 @@ from recording import FRAMEWALK, Server, collect, recorded, stream, wait_until
 from serving import BOOKINFO, Serving, is_alive, send
 
 from framewalk.engine import Store, read_entities, replay
-from framewalk.engine.capture import captures_in
-from framewalk.engine.follow import segments_in
+from framewalk.engine.captures.format import captures_in
+from framewalk.engine.captures.growing import segments_in
 from framewalk.engine.oal.plan import Plan
 
 MESSAGES = 12_328

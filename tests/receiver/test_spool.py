@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from framewalk.engine.capture import CaptureReader
-from framewalk.engine.follow import segments_in as segments
-from framewalk.receiver.spool import (
+from framewalk.engine.captures.format import CaptureReader
+from framewalk.engine.captures.growing import segments_in as segments
+from framewalk.receiver.spool.spool import (
     Fsync,
     Spool,
     SpoolDiskError,

@@ -41,7 +41,7 @@ from recording import (
     wait_until,
 )
 
-from framewalk.engine.follow import segments_in as segments
+from framewalk.engine.captures.growing import segments_in as segments
 
 pytest_plugins = ["servers"]
 

@@ -45,13 +45,13 @@ from unharmed import (
     send_and_read,
 )
 
-from framewalk.receiver import http2_protocol
-from framewalk.receiver.collect import Collector, Received
-from framewalk.receiver.config import GrpcServer
-from framewalk.receiver.limits import InFlight
-from framewalk.receiver.spool import Spool, SpoolOptions
-from framewalk.receiver.telemetry import Telemetry
-from framewalk.receiver.transport import TransportKind, open_transport
+from framewalk.receiver.intake.collect import Collector, Received
+from framewalk.receiver.intake.limits import InFlight
+from framewalk.receiver.intake.telemetry import Telemetry
+from framewalk.receiver.spool.spool import Spool, SpoolOptions
+from framewalk.receiver.transports.opening import open_transport
+from framewalk.receiver.transports.options import GrpcServer, TransportKind
+from framewalk.receiver.transports.uvicorn import protocol as http2_protocol
 
 pytest_plugins = ["servers"]
 

@@ -12,7 +12,7 @@ from http2_client import body_of, framed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framewalk.receiver.grpc_frames import CallError, FrameSplitter, Status, status_headers
+from framewalk.receiver.transports.frames import CallError, FrameSplitter, Status, status_headers
 
 MOST_BYTES = 1_000
 

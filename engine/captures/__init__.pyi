@@ -1,0 +1,17 @@
+from .format import CAPTURE_SCHEMA as CAPTURE_SCHEMA
+from .format import CAPTURE_SUFFIX as CAPTURE_SUFFIX
+from .format import DIGEST_KEY as DIGEST_KEY
+from .format import CaptureBatch as CaptureBatch
+from .format import CapturePosition as CapturePosition
+from .format import CaptureReader as CaptureReader
+from .format import CaptureWriter as CaptureWriter
+from .format import as_capture_schema as as_capture_schema
+from .format import batch_digest as batch_digest
+from .format import captures_in as captures_in
+from .format import digests_at as digests_at
+from .format import find_captures as find_captures
+from .growing import END_MARKER as END_MARKER
+from .growing import Damage as Damage
+from .growing import GrowingCapture as GrowingCapture
+from .growing import is_segment as is_segment
+from .growing import segments_in as segments_in

@@ -1,0 +1,352 @@
+"""Live: the segments of a spool -> a store, while they are written (design.md, decision 1).
+
+A segment is a capture whose streams each lie in one record batch, so nothing is carried from one
+run to the next. The store knows how far it has each segment: states and positions are committed
+together, after the segment itself was forced to disk, and so each message is counted once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from framewalk.engine.captures import (
+    CAPTURE_SUFFIX,
+    END_MARKER,
+    CaptureBatch,
+    Damage,
+    GrowingCapture,
+    is_segment,
+    segments_in,
+)
+from framewalk.engine.closing import Closing
+from framewalk.engine.counters import Counters
+from framewalk.engine.errors import CaptureError, StoreMemoryError
+from framewalk.engine.stages import Carried, first_phase, pieces, regroup, roll_up
+from framewalk.engine.states import MINUTE
+from framewalk.engine.store import Reached
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from framewalk.engine.captures import CapturePosition
+    from framewalk.engine.kubernetes import Entities
+    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.states import States
+    from framewalk.engine.store import Store
+
+_T = TypeVar("_T")
+
+# Logs between two commits of an engine that catches up: what it holds in memory meanwhile.
+COMMIT_LOGS: Final = 500_000
+# Segments that have been read to their end and are still open: each has a file descriptor.
+_MOST_ENDED: Final = 64
+# What has not become whole for so long is damage: a writer needs milliseconds for a batch.
+_SETTLED_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What one commit added: `rows` of states, none later than `latest_minute` (since 1970)."""
+
+    counters: Counters
+    rows: int
+    latest_minute: int | None
+    damages: tuple[Damage, ...]
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A segment that has, or may get, more than the store."""
+
+    content: GrowingCapture
+    capture: int | None = None
+    carried: Carried = field(default_factory=Carried)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What was read since the last commit, and the segments that came to their end."""
+
+    found: list[PeerStates] = field(default_factory=list)
+    reached: dict[Path, list[CapturePosition]] = field(default_factory=dict)
+    damages: list[Damage] = field(default_factory=list)
+    ended: list[Path] = field(default_factory=list)
+
+    @property
+    def logs(self) -> int:
+        return sum(found.counters.logs for found in self.found)
+
+
+class SpoolFollower(Closing):
+    """Commits what becomes whole in the segments of a folder.
+
+    Segments are written one after the other, in the order of their names: where there is a later
+    one, or the name is not after `complete_through`, nothing more is written. `has_all` tells
+    whether the last look left nothing behind that was there when it began. `unreadable` has the
+    segments that could not be opened at the last look, `undeletable` those that could not be
+    deleted, and why; both are tried again. Where the store has no memory, `make_room` is called
+    and the same is tried once more. After an exception the follower may be ahead of its store:
+    make a new one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        now_s: float,
+        complete_through: str = "",
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.complete_through = complete_through
+        self.has_all = False
+        self.unreadable: dict[Path, str] = {}
+        self.undeletable: dict[Path, str] = {}
+        self._folder = folder
+        self._store = store
+        self._make_room = make_room
+        self._open: dict[Path, _Segment] = {}
+        paths = segments_in(folder)
+        known = self._with_room(lambda: store.ends_at(paths))
+        self._known_bytes = {path: end.offset_bytes for path, (_, end) in known.items()}
+        # Only these can be copies of captures, and of these ones: a replay needs the store for
+        # itself.
+        self._maybe_copies = frozenset(paths) - known.keys()
+        self._newest_known = store.newest()
+        stored = [path for path in paths[:-1] if self._has_all_of(path)]
+        self._stored_at_s = dict.fromkeys(stored, now_s)
+
+    def follow(
+        self, entities: Entities, now_s: float, commit_logs: int = COMMIT_LOGS
+    ) -> Iterator[Flushed]:
+        """Commit all that is whole now, and yield after each commit.
+
+        `now_s` is the time since 1970, to tell how old segments are. Segments may be removed
+        between two commits. Raises OSError where the folder cannot be listed.
+        """
+        paths = self._listed()
+        self._leave_out_those_gone(paths)
+        self.has_all = False
+        is_stuck = False
+        pending = _Pending()
+        for path in self._opened(paths):
+            is_complete = path != paths[-1] or path.name <= self.complete_through
+            segment = self._open[path]
+            is_settled = is_complete or now_s - segment.content.modified_s > _SETTLED_S
+            read = segment.content.read(is_complete=is_settled)
+            for group in regroup(read, _messages):
+                self._work(group, segment, entities, pending)
+                if pending.logs >= commit_logs:
+                    yield from self._settle(pending, now_s)
+                    pending = _Pending()
+            is_stuck |= segment.content.is_stuck
+            if is_complete or segment.content.has_ended:
+                pending.ended.append(path)
+            if len(pending.ended) >= _MOST_ENDED:
+                yield from self._settle(pending, now_s)
+                pending = _Pending()
+        yield from self._settle(pending, now_s)
+        self.has_all = not is_stuck and not self.unreadable
+
+    def unread_bytes(self) -> int:
+        """Return the size of what is in the spool and not in the store."""
+        paths = (path for path in segments_in(self._folder) if path not in self._stored_at_s)
+        return sum(map(self._unread_bytes, paths))
+
+    def remove(self, now_s: float, retention_s: float, budget_bytes: int) -> list[Path]:
+        """Delete the segments that are stored and older than that, or in the way of new ones.
+
+        Their age counts from the time they were stored, or from when the follower was made for
+        those that were stored before. The oldest go early while all segments together have more
+        than `budget_bytes`.
+        """
+        sizes_bytes = {path: _size_bytes(path) for path in segments_in(self._folder)}
+        total_bytes = sum(sizes_bytes.values())
+        removed = []
+        for path in sorted(self._stored_at_s):
+            is_old = now_s - self._stored_at_s[path] >= retention_s
+            if not is_old and total_bytes <= budget_bytes:
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self.undeletable[path] = f"{path}: {(error.strerror or str(error)).lower()}"
+                continue
+            total_bytes -= sizes_bytes.get(path, 0)
+            del self._stored_at_s[path]
+            removed.append(path)
+        return removed
+
+    def close(self) -> None:
+        """Close all files."""
+        for segment in self._open.values():
+            segment.content.close()
+        self._open.clear()
+
+    def _listed(self) -> list[Path]:
+        # Where a folder is gone or must not be read, a glob finds nothing and says nothing.
+        os.scandir(self._folder).close()
+        return segments_in(self._folder)
+
+    def _leave_out_those_gone(self, paths: Sequence[Path]) -> None:
+        there = set(paths)
+        for path in self._open.keys() - there:
+            self._open.pop(path).content.close()
+        for known in (self._stored_at_s, self._known_bytes, self.unreadable, self.undeletable):
+            for path in known.keys() - there:
+                del known[path]
+
+    def _opened(self, paths: Sequence[Path]) -> Iterator[Path]:
+        """Yield the segments that may have more than the store, opened one after the other."""
+        for path in paths:
+            if path in self._stored_at_s:
+                continue
+            if path not in self._open:
+                try:
+                    self._open[path] = self._opened_one(path)
+                except (CaptureError, OSError) as error:
+                    # It may have been deleted since it was listed.
+                    if os.path.lexists(path):
+                        self.unreadable[path] = str(error)
+                    continue
+            self.unreadable.pop(path, None)
+            yield path
+
+    def _opened_one(self, path: Path) -> _Segment:
+        capture, position = self._known(path) or (None, None)
+        return _Segment(GrowingCapture(path, position), capture)
+
+    def _known(self, path: Path) -> tuple[int, CapturePosition] | None:
+        """Find the capture that a segment is, and how far the store has it.
+
+        It was read from the same path, or (a copy of it was replayed) begins with the same record
+        batch. If that is further than the file goes, a part of it was cut off since; what it
+        held is counted.
+        """
+        known = self._with_room(lambda: self._store.ends_at([path])).get(path)
+        if known is not None or path not in self._maybe_copies:
+            return known
+        with GrowingCapture(path) as capture:
+            first = next(capture.read(is_complete=True), None)
+        if first is None:
+            return None
+        begin, newest = first.position, self._newest_known
+        return self._with_room(lambda: self._store.end_of_alike(begin, newest))
+
+    def _has_all_of(self, path: Path) -> bool:
+        """Tell whether the store has a whole segment; its end marker does not count."""
+        try:
+            size_bytes = path.stat().st_size
+        except OSError:
+            return False
+        known_bytes = self._known_bytes.get(path)
+        return known_bytes is not None and known_bytes >= size_bytes - len(END_MARKER)
+
+    def _unread_bytes(self, path: Path) -> int:
+        segment = self._open.get(path)
+        if segment is not None:
+            return segment.content.unread_bytes
+        return max(_size_bytes(path) - self._known_bytes.get(path, 0), 0)
+
+    def _work(
+        self,
+        group: Sequence[CaptureBatch | Damage],
+        segment: _Segment,
+        entities: Entities,
+        pending: _Pending,
+    ) -> None:
+        batches = [item.messages for item in group if isinstance(item, CaptureBatch)]
+        for messages in pieces(batches):
+            found, segment.carried = first_phase(
+                messages, segment.carried, entities, self._store.plan
+            )
+            pending.found.append(found)
+        pending.damages += [item for item in group if isinstance(item, Damage)]
+        positions = pending.reached.setdefault(segment.content.path, [])
+        positions.extend(item.position for item in group)
+
+    def _settle(self, pending: _Pending, now_s: float) -> Iterator[Flushed]:
+        """Commit what was read, and close what has ended: all of it is in the store then."""
+        flushed = [self._commit(pending)] if pending.reached else []
+        self._close(pending.ended, now_s)
+        yield from flushed
+
+    def _commit(self, pending: _Pending) -> Flushed:
+        segments = [self._open[path] for path in pending.reached]
+        for segment in segments:
+            # What is counted must not be lost: the sender would send it again.
+            segment.content.sync()
+        states = _with_damages(roll_up(pending.found, self._store.plan), pending.damages)
+        reached = [
+            Reached(segment.capture, path, positions)
+            for segment, (path, positions) in zip(segments, pending.reached.items(), strict=True)
+        ]
+        captures = self._with_room(lambda: self._store.commit_many(reached, states, ends_only=True))
+        for segment, capture in zip(segments, captures, strict=True):
+            segment.capture = capture
+        return _flushed(states, pending.damages)
+
+    def _close(self, ended: Sequence[Path], now_s: float) -> None:
+        segments = [self._open.pop(path) for path in ended]
+        finished = [one.capture for one in segments if one.capture is not None]
+        self._with_room(lambda: self._store.finish(*finished))
+        for segment in segments:
+            segment.content.close()
+            self._stored_at_s[segment.content.path] = now_s
+
+    def _with_room(self, function: Callable[[], _T]) -> _T:
+        """Use the store; a transaction that found no memory has left nothing behind."""
+        try:
+            return function()
+        except StoreMemoryError:
+            self._make_room()
+            return function()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # Deleted since it was listed.
+        return 0
+
+
+def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
+    return item.messages if isinstance(item, CaptureBatch) else None
+
+
+def _with_damages(states: States, damages: Sequence[Damage]) -> States:
+    damaged_bytes = sum(damage.size_bytes for damage in damages)
+    if not damaged_bytes:
+        return states
+    counted = Counters(quality=Counter(damaged_bytes=damaged_bytes))
+    return replace(states, counters=states.counters + counted)
+
+
+def _flushed(states: States, damages: Sequence[Damage]) -> Flushed:
+    frames = [scope.scalars for scope in states.scopes.values()]
+    latest = [frame[MINUTE].max() for frame in frames if frame.height]
+    return Flushed(
+        states.counters,
+        sum(frame.height for frame in frames),
+        max((one for one in latest if isinstance(one, int)), default=None),
+        tuple(damages),
+    )
+
+
+def forgettable(store: Store, folder: Path, before_s: float) -> list[int]:
+    """Return the captures in a store that are segments begun before a time, and are gone.
+
+    A segment's name is the time of its begin, in ns since 1970, of 20 digits.
+    """
+    before_name = f"{int(before_s * 10**9):020d}{CAPTURE_SUFFIX}"
+    return [
+        capture
+        for capture, path in store.paths(before_name).items()
+        if is_segment(path) and not (folder / path.name).exists()
+    ]

@@ -1,0 +1,237 @@
+"""Replay: captures -> a store, resumable and counted once.
+
+A capture is recognised by its content, not its name: the store keeps a digest for the end of
+each record batch that it holds. A capture that is there already is left out; one that has
+grown, or whose replay was cut off, goes on where the store ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.captures import CaptureReader, digests_at, find_captures
+from framewalk.engine.counters import Counters
+from framewalk.engine.stages import (
+    Carried,
+    decode,
+    first_phase,
+    follow_streams,
+    pieces,
+    regroup,
+    roll_up,
+)
+from framewalk.engine.states import MINUTE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from framewalk.engine.captures import CaptureBatch, CapturePosition
+    from framewalk.engine.kubernetes import Entities
+    from framewalk.engine.paths import Paths
+    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.store import Store
+
+# Logs between two commits: often enough to lose little work, seldom enough to cost little.
+COMMIT_LOGS: Final = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgress:
+    """How far one capture of a replay is."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
+    logs: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSummary:
+    """What became of one capture. `known_messages` were in the store before."""
+
+    path: Path
+    counters: Counters
+    known_messages: int
+    warning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySummary:
+    """What a replay did. `minutes` are those that got logs, as minutes since the epoch."""
+
+    captures: tuple[CaptureSummary, ...]
+    minutes: frozenset[int]
+
+    @property
+    def counters(self) -> Counters:
+        """The sum over all captures."""
+        return sum((capture.counters for capture in self.captures), Counters())
+
+
+def replay(
+    captures: Paths,
+    entities: Entities,
+    store: Store,
+    *,
+    on_progress: Callable[[ReplayProgress], None] | None = None,
+    commit_logs: int = COMMIT_LOGS,
+) -> ReplaySummary:
+    """Add captures to a store; folders stand for the captures in them.
+
+    Every capture is opened before the first one is read, so a wrong path costs no time.
+    Memory use does not depend on the captures' length.
+
+    Raises:
+        CaptureError: a capture cannot be read.
+        StoreError: the store cannot be written; what was committed before stays.
+    """
+    paths = find_captures(captures)
+    minutes: set[int] = set()
+    summaries = []
+    for path in paths:
+        job = _CaptureReplay(path, entities, store, commit_logs, on_progress)
+        summaries.append(job.run())
+        minutes |= job.minutes
+    return ReplaySummary(tuple(summaries), frozenset(minutes))
+
+
+class _CaptureReplay:
+    """The replay of one capture."""
+
+    def __init__(
+        self,
+        path: Path,
+        entities: Entities,
+        store: Store,
+        commit_logs: int,
+        on_progress: Callable[[ReplayProgress], None] | None,
+    ) -> None:
+        self.minutes: set[int] = set()
+        self._path = path
+        self._entities = entities
+        self._store = store
+        self._commit_logs = commit_logs
+        self._on_progress = on_progress
+        self._counters = Counters()
+        self._pending: list[PeerStates] = []
+        self._reached: list[CapturePosition] = []
+
+    def run(self) -> CaptureSummary:
+        """Replay what the store does not have yet."""
+        known = find_stored(self._path, self._store)
+        if known is not None and known.whole:
+            messages = known.position.messages
+            return CaptureSummary(self._path, self._counters, messages, known.warning)
+        capture = known.capture if known else None
+        known_bytes = known.position.offset_bytes if known else 0
+        with CaptureReader(self._path) as reader:
+            carried = _carried_over(reader.until(known_bytes))
+            for group in regroup(reader, attrgetter("messages")):
+                carried = self._work(group, carried)
+                self._tell(reader)
+                if sum(found.counters.logs for found in self._pending) >= self._commit_logs:
+                    capture = self._commit(capture)
+            if self._reached:
+                self._commit(capture)
+            known_messages = known.position.messages if known else 0
+            return CaptureSummary(self._path, self._counters, known_messages, reader.warning)
+
+    def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
+        for messages in pieces([batch.messages for batch in group]):
+            found, carried = first_phase(messages, carried, self._entities, self._store.plan)
+            self._pending.append(found)
+            self._counters += found.counters
+        self._reached.extend(batch.position for batch in group)
+        return carried
+
+    def _commit(self, capture: int | None) -> int:
+        states = roll_up(self._pending, self._store.plan)
+        for scope in states.scopes.values():
+            self.minutes.update(scope.scalars[MINUTE].unique().to_list())
+        committed = self._store.commit(capture, self._path, self._reached, states)
+        self._pending, self._reached = [], []
+        return committed
+
+    def _tell(self, reader: CaptureReader) -> None:
+        if self._on_progress is not None:
+            offset_bytes = reader.position.offset_bytes
+            logs = self._counters.logs
+            self._on_progress(ReplayProgress(self._path, offset_bytes, reader.size_bytes, logs))
+
+
+def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
+    """Follow the streams of messages that the store has, for those that come after them.
+
+    All of them are decoded: a stream that never fell silent may still be about a connection
+    that it named long ago.
+    """
+    carried = Carried()
+    for group in regroup(stored, attrgetter("messages")):
+        for messages in pieces([batch.messages for batch in group]):
+            decoded = decode(messages)
+            for context in follow_streams(decoded.captured, decoded.nested, carried):
+                carried = context.carried
+    return carried
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCapture:
+    """A stored capture that a file begins with, and how far the two are the same.
+
+    `whole` is true if the store holds all that can be read of the file; `warning` is what
+    reading it warned of.
+    """
+
+    capture: int
+    position: CapturePosition
+    whole: bool
+    warning: str | None
+
+
+def find_stored(path: Path, store: Store) -> KnownCapture | None:
+    """Find the stored capture that the file is, is a beginning of, or goes on from.
+
+    One of the two must hold every record batch of the other: captures that begin alike and
+    then differ are different captures.
+    """
+    candidates = alike(path, store.captures())
+    if not candidates:
+        return None
+    with CaptureReader(path) as reader:
+        read = {batch.position for batch in reader}
+        warning = reader.warning
+    known = [
+        KnownCapture(capture, _furthest(read & held), read <= held, warning)
+        for capture in candidates
+        if (held := store.positions(capture)) <= read or read <= held
+    ]
+    known = known or _find_damaged(path, store, candidates, warning)
+    return max(known, key=lambda one: one.position.offset_bytes, default=None)
+
+
+def _find_damaged(
+    path: Path, store: Store, candidates: Sequence[int], warning: str | None
+) -> list[KnownCapture]:
+    """Find the capture that a live engine has read, past damage that ends a replay."""
+    ends = {capture: _furthest(store.positions(capture)) for capture in candidates}
+    digests = digests_at(path, {end.offset_bytes for end in ends.values()})
+    return [
+        KnownCapture(capture, end, whole=True, warning=warning)
+        for capture, end in ends.items()
+        if digests[end.offset_bytes] == end.digest
+    ]
+
+
+def alike(path: Path, first_positions: Mapping[int, CapturePosition]) -> list[int]:
+    """Return the stored captures whose first record batch the file has too."""
+    size_bytes = path.stat().st_size
+    within = {id_: one for id_, one in first_positions.items() if one.offset_bytes <= size_bytes}
+    digests = digests_at(path, {one.offset_bytes for one in within.values()})
+    return [id_ for id_, one in within.items() if digests[one.offset_bytes] == one.digest]
+
+
+def _furthest(positions: Iterable[CapturePosition]) -> CapturePosition:
+    return max(positions, key=lambda one: one.offset_bytes)

@@ -1,0 +1,9 @@
+from .decoding import decode as decode
+from .entity_states import roll_up as roll_up
+from .peer_states import PeerStates as PeerStates
+from .pipeline import first_phase as first_phase
+from .pipeline import partial as partial
+from .pipeline import pieces as pieces
+from .pipeline import regroup as regroup
+from .streams import Carried as Carried
+from .streams import follow_streams as follow_streams

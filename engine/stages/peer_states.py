@@ -1,0 +1,155 @@
+"""Stage 5, phase 1: log frames -> states per (peers, minute), the only pass over the logs.
+
+Every distinct state that any definition needs of a log is computed once, at the finest key.
+HTTP logs are also split by method and path, from which the endpoint's name is made later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from framewalk.engine.oal import (
+    Keep,
+    condition_expression,
+    key_expression,
+    log_columns,
+    peer_columns,
+    threshold_column,
+    value_expression,
+)
+from framewalk.engine.stages.columns import with_derived, with_sides
+from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from framewalk.engine.counters import Counters
+    from framewalk.engine.oal import Plan, StatePart
+    from framewalk.engine.stages.resolving import ResolvedLogs
+
+NS_PER_MINUTE: Final = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStates:
+    """The states of one operation's logs.
+
+    `scalars` has `peer` (UInt32), `minute` (Int64), for HTTP `method` and `path`, and a column
+    per state. `keyed` maps a state's name to the same keys, `key` and `value`.
+    """
+
+    scalars: pl.DataFrame
+    keyed: Mapping[str, pl.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStates:
+    """The states of some logs per (peers, minute), all operations; what phase 2 starts from.
+
+    `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it.
+    """
+
+    peers: pl.DataFrame
+    operations: Mapping[str, OperationStates]
+    counters: Counters
+
+
+def operation_keys(operation: str) -> list[str]:
+    """Return the finest key of an operation's states."""
+    return ["peer", MINUTE, "method", "path"] if operation == "http" else ["peer", MINUTE]
+
+
+def log_states(logs: ResolvedLogs, plan: Plan) -> PeerStates:
+    """Compute the states of all operations."""
+    columns = log_columns(plan)
+    peers = with_sides(logs.peers)
+    operations = {
+        operation: _operation_states(operation, frame, peers, plan, columns)
+        for operation, frame in logs.operations.items()
+    }
+    return PeerStates(logs.peers, operations, logs.counters)
+
+
+def _operation_states(
+    operation: str,
+    frame: pl.DataFrame,
+    peers: pl.DataFrame,
+    plan: Plan,
+    columns: frozenset[str],
+) -> OperationStates:
+    states = plan.log_states[operation]
+    frame = with_derived(frame, operation, columns)
+    frame = frame.with_columns((pl.col("time_ns") // NS_PER_MINUTE).alias(MINUTE))
+    frame = _with_peer_columns(frame, states, peers, plan)
+    keys = operation_keys(operation)
+    scalars = [state for state in states if state.key is None]
+    return OperationStates(
+        frame.group_by(keys).agg(_aggregate(state, frame) for state in scalars),
+        {
+            str(state): _keyed_states(state, frame, keys)
+            for state in states
+            if state.key is not None
+        },
+    )
+
+
+def _with_peer_columns(
+    frame: pl.DataFrame, states: tuple[StatePart, ...], peers: pl.DataFrame, plan: Plan
+) -> pl.DataFrame:
+    read, thresholds = peer_columns(states)
+    wanted = [peers[name] for name in sorted(read)]
+    wanted += [
+        _thresholds_ms(peers[name], plan).alias(threshold_column(name))
+        for name in sorted(thresholds)
+    ]
+    return frame.with_columns(column.gather(frame["peer"]) for column in wanted)
+
+
+def _thresholds_ms(services: pl.Series, plan: Plan) -> pl.Series:
+    return services.replace_strict(
+        dict(plan.apdex_thresholds_ms), default=plan.apdex_default_ms, return_dtype=pl.Int64
+    )
+
+
+def _aggregate(state: StatePart, frame: pl.DataFrame) -> pl.Expr:
+    """Return a state as an aggregation; the filter is part of it."""
+    condition = _condition(state)
+    if state.keep is Keep.COUNT or state.value is None:
+        count = pl.len() if condition is None else condition.sum()
+        return count.cast(pl.Int64).alias(str(state))
+    value = value_expression(state.value)
+    if state.keep in {Keep.MAX, Keep.MIN}:
+        chosen = value if condition is None else value.filter(condition)
+        extreme = chosen.max() if state.keep is Keep.MAX else chosen.min()
+        return extreme.alias(str(state))
+    added = value if condition is None else pl.when(condition).then(value).otherwise(0)
+    return sum_expression(added, exact=_fits(state, frame)).alias(str(state))
+
+
+def _fits(state: StatePart, frame: pl.DataFrame) -> bool:
+    if state.value is None:
+        return True
+    return sum_fits(frame.select(value_expression(state.value)).to_series(), frame.height)
+
+
+def _condition(state: StatePart) -> pl.Expr | None:
+    conditions = sorted(state.selection.conditions, key=str)
+    return pl.all_horizontal(map(condition_expression, conditions)) if conditions else None
+
+
+def _keyed_states(state: StatePart, frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    condition = _condition(state)
+    if condition is not None:
+        frame = frame.filter(condition)
+    if state.key is None:
+        message = f"{state} has no key"
+        raise TypeError(message)
+    split = frame.with_columns(key_expression(state.key).alias(KEY)).drop_nulls(KEY)
+    if state.value is None:
+        value = pl.len().cast(pl.Int64)
+    else:
+        value = sum_expression(value_expression(state.value), exact=_fits(state, split))
+    return split.group_by([*keys, KEY]).agg(value.alias(VALUE))

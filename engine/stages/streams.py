@@ -1,0 +1,162 @@
+"""Stage 2: the node and the connection that each message belongs to (wire.md, last section).
+
+Rover sends `node` in a stream's first message and `connection` in each connection's first
+message. Later messages belong to the last of both in their stream. What a stream has said so
+far is carried from batch to batch, for as long as the stream is not silent for an hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import pyarrow as pa
+
+from framewalk.engine.schemas import CONNECTION_LEAVES, CONNECTION_PRESENCE, NODE_LEAVES
+from framewalk.engine.stages.decoding import field_at, leaf_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Rover closes a stream after 20 s. A stream that is silent for longer than this, by the
+# capture's own clock, is over: so what is carried does not grow with a capture's length.
+SILENCE_LIMIT_NS: Final = 3600 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What streams have said so far: one row per stream in each frame.
+
+    Both frames have `stream` (UInt64) and `heard_ns` (Int64), then the columns of NODE_LEAVES
+    or CONNECTION_LEAVES. `clock_ns` is the latest `received_at` seen.
+    """
+
+    nodes: pl.DataFrame | None = None
+    connections: pl.DataFrame | None = None
+    clock_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamContext:
+    """Which row of `nodes` and of `connections` each message belongs to.
+
+    `messages` has one row per message: `node` and `connection`, UInt32, null where the stream
+    has not said any. `nested` is the batch the rows stand for.
+    """
+
+    nested: pa.Table
+    messages: pl.DataFrame
+    nodes: pl.DataFrame
+    connections: pl.DataFrame
+    carried: Carried
+
+
+def follow_streams(
+    captured: pa.Table, nested: pa.Table, carried: Carried
+) -> Iterator[StreamContext]:
+    """Yield the context of the messages, in pieces no longer than the silence limit.
+
+    The `carried` of the last piece is what the next batch of the same capture starts from.
+    """
+    received_ns = pl.Series("received_ns", captured["received_at"].cast(pa.int64()))
+    clock_ns = received_ns.cum_max().clip(lower_bound=carried.clock_ns)
+    start = 0
+    while start < nested.num_rows:
+        limit_ns = int(clock_ns[start]) + SILENCE_LIMIT_NS
+        stop = int(clock_ns.search_sorted(limit_ns, side="right"))
+        length = stop - start
+        stream = pl.Series("stream", captured["stream"].slice(start, length))
+        piece = nested.slice(start, length)
+        context = _follow(stream, clock_ns.slice(start, length), piece, carried)
+        yield context
+        carried = context.carried
+        start = stop
+
+
+def _follow(
+    stream: pl.Series, clock_ns: pl.Series, nested: pa.Table, carried: Carried
+) -> StreamContext:
+    rows = pl.DataFrame({"stream": stream, "clock_ns": clock_ns})
+    node, nodes, carried_nodes = _follow_one(
+        rows, nested["node"].is_valid(), _node_frame(nested["node"]), carried.nodes
+    )
+    connection, connections, carried_connections = _follow_one(
+        rows,
+        nested["connection"].is_valid(),
+        _connection_frame(nested["connection"]),
+        carried.connections,
+    )
+    return StreamContext(
+        nested,
+        pl.DataFrame({"node": node, "connection": connection}),
+        nodes,
+        connections,
+        Carried(carried_nodes, carried_connections, int(clock_ns[-1])),
+    )
+
+
+def _follow_one(
+    rows: pl.DataFrame, said: pa.ChunkedArray, frame: pl.DataFrame, carried: pl.DataFrame | None
+) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame]:
+    """Return each message's row in the table, the table, and what to carry on.
+
+    The table is what earlier batches said about the streams at hand, then `frame`, which has
+    one row per message of this batch that `said` something.
+    """
+    said = pl.Series("said", said)
+    rows = rows.with_columns(said)
+    if carried is None:
+        carried = pl.DataFrame(schema={"stream": pl.UInt64, "heard_ns": pl.Int64, **frame.schema})
+    earlier = _still_open(rows, carried)
+    table = pl.concat([earlier.drop("stream", "heard_ns"), frame.filter(said)], how="vertical")
+    ordinal = (pl.col("said").cum_sum() - 1 + earlier.height).cast(pl.UInt32)
+    index = (
+        rows.with_columns(index=pl.when("said").then(ordinal))
+        .with_columns(pl.col("index").forward_fill().over("stream"))
+        .join(
+            earlier.select("stream").with_row_index("earlier"),
+            on="stream",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(index=pl.coalesce("index", "earlier"))
+    )
+    return index["index"], table, _carry_on(index, table, carried)
+
+
+def _still_open(rows: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
+    """Return the carried rows of the streams at hand, without those that fell silent."""
+    first = rows.group_by("stream").agg(pl.col("clock_ns").first())
+    return (
+        carried.join(first, on="stream", how="inner", maintain_order="left")
+        .filter(pl.col("clock_ns") - pl.col("heard_ns") <= SILENCE_LIMIT_NS)
+        .drop("clock_ns")
+    )
+
+
+def _carry_on(index: pl.DataFrame, table: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
+    last = (
+        index.group_by("stream", maintain_order=True)
+        .agg(pl.col("index").last(), heard_ns=pl.col("clock_ns").last())
+        .drop_nulls("index")
+    )
+    latest = pl.concat([last.select("stream", "heard_ns"), table[last["index"]]], how="horizontal")
+    clock_ns = index["clock_ns"][-1]
+    others = carried.join(index.select("stream").unique(), on="stream", how="anti").filter(
+        clock_ns - pl.col("heard_ns") <= SILENCE_LIMIT_NS
+    )
+    return pl.concat([others, latest], how="vertical")
+
+
+def _node_frame(node: pa.ChunkedArray) -> pl.DataFrame:
+    frame = leaf_frame(node, NODE_LEAVES)
+    return frame.with_columns(has_boot_time=pl.Series(field_at(node, ("bootTime",)).is_valid()))
+
+
+def _connection_frame(connection: pa.ChunkedArray) -> pl.DataFrame:
+    presence = {
+        leaf.column: pl.Series(field_at(connection, leaf.path).is_valid())
+        for leaf in CONNECTION_PRESENCE
+    }
+    return leaf_frame(connection, CONNECTION_LEAVES).with_columns(**presence)

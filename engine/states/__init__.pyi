@@ -1,0 +1,16 @@
+from .merging import KEY as KEY
+from .merging import MINUTE as MINUTE
+from .merging import TRAITS as TRAITS
+from .merging import VALUE as VALUE
+from .merging import ScopeStates as ScopeStates
+from .merging import States as States
+from .merging import empty_states as empty_states
+from .merging import merge as merge
+from .merging import merge_expression as merge_expression
+from .merging import merge_rows as merge_rows
+from .merging import sum_expression as sum_expression
+from .merging import sum_fits as sum_fits
+from .traits import component_names as component_names
+from .traits import detect_point_names as detect_point_names
+from .traits import tls_mode_names as tls_mode_names
+from .traits import traits_expression as traits_expression

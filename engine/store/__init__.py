@@ -1,0 +1,9 @@
+"""The store: states and positions in DuckDB, and the views that finish states into values.
+
+Takes states with the position that they reach; gives rows, views and SQL. May import: captures,
+oal, states.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .connection import connect as connect
+from .store import IN_MEMORY as IN_MEMORY
+from .store import Reached as Reached
+from .store import Store as Store
+from .store import open_for_reading as open_for_reading
+from .views import RESOLUTIONS as RESOLUTIONS
+from .views import literal as literal
+from .views import quoted as quoted
+from .views import states_table as states_table
+from .views import view_name as view_name

@@ -1,0 +1,154 @@
+"""The tables and views of a store: how they are made, and of which version they are (store.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+
+from framewalk.engine.errors import StoreError, StoreVersionError
+from framewalk.engine.oal import SCOPES, bind, parse
+from framewalk.engine.states import TRAITS
+from framewalk.engine.store.connection import run
+from framewalk.engine.store.views import (
+    BUCKET,
+    RESOLUTIONS,
+    bounded_macro,
+    empty_view,
+    entities_view,
+    metric_values_view,
+    metric_view,
+    quoted,
+    states_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from framewalk.engine.oal import Metric, Plan, State
+
+STORE_VERSION: Final = 1
+
+_ANYTHING: Final = (
+    "SELECT 1 FROM duckdb_tables() UNION ALL "
+    "SELECT 1 FROM duckdb_views() WHERE NOT internal UNION ALL "
+    "SELECT 1 FROM duckdb_schemas() WHERE NOT internal"
+)
+_KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the tables in a new file; check the version of an existing one."""
+    if run(connection, _ANYTHING):
+        check_version(connection, path)
+        return
+    run(connection, "BEGIN")
+    for statement in _tables():
+        run(connection, statement)
+    run(connection, "COMMIT")
+
+
+def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raise StoreError for a file that is no store or is of a newer version."""
+    try:
+        version = int(run(connection, "SELECT version FROM internal.store")[0][0])
+    except (duckdb.ProgrammingError, IndexError, TypeError, ValueError) as error:
+        raise StoreError(
+            path, "this DuckDB file was not made by framewalk", "name another file"
+        ) from error
+    if version > STORE_VERSION:
+        raise StoreVersionError(
+            path,
+            f"store version {version} is newer than {STORE_VERSION}, the newest known here",
+            "upgrade framewalk",
+        )
+
+
+def _tables() -> Iterable[str]:
+    yield "CREATE SCHEMA internal"
+    yield "CREATE TABLE internal.store (version INTEGER NOT NULL)"
+    yield f"INSERT INTO internal.store VALUES ({STORE_VERSION})"
+    yield (
+        "CREATE TABLE internal.definitions (name VARCHAR NOT NULL, scope VARCHAR NOT NULL, "
+        "function VARCHAR NOT NULL, definition VARCHAR NOT NULL, unit VARCHAR NOT NULL, "
+        "family VARCHAR NOT NULL, columns VARCHAR[] NOT NULL)"
+    )
+    yield "CREATE VIEW metrics AS FROM internal.definitions"
+    yield (
+        "CREATE TABLE internal.state_columns "
+        "(scope VARCHAR NOT NULL, state VARCHAR NOT NULL, column_name VARCHAR NOT NULL)"
+    )
+    yield ("CREATE TABLE internal.captures (id BIGINT NOT NULL, path VARCHAR NOT NULL)")
+    yield (
+        "CREATE TABLE internal.positions (capture BIGINT NOT NULL, offset_bytes BIGINT NOT NULL, "
+        "messages BIGINT NOT NULL, digest VARCHAR NOT NULL)"
+    )
+    yield (
+        "CREATE TABLE internal.counters (capture BIGINT NOT NULL, kind VARCHAR NOT NULL, "
+        "name VARCHAR NOT NULL, count BIGINT NOT NULL)"
+    )
+    for scope in SCOPES.values():
+        keys = ", ".join(f"{quoted(name)} VARCHAR NOT NULL" for name in scope.keys)
+        yield (
+            f"CREATE TABLE {states_table(scope)} "
+            f"({BUCKET} TIMESTAMP NOT NULL, {keys}, {TRAITS} BIGINT NOT NULL)"
+        )
+
+
+def column_type(state: State) -> str:
+    """Return the SQL type of the column that holds a state."""
+    key_type = "BIGINT" if state.has_bucket else "VARCHAR"
+    return _KEYED_TYPE.format(key=key_type) if state.keyed else "BIGINT"
+
+
+def stored_metrics(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[Metric, ...]:
+    """Return all metrics that the store knows, those of earlier definitions included.
+
+    Only what the plan does not have is parsed.
+    """
+    rows = run(connection, "SELECT definition FROM internal.definitions ORDER BY rowid")
+    at_hand = {str(metric.definition): metric for metric in plan.metrics}
+    others = [text for (text,) in rows if text not in at_hand]
+    parsed = iter(bind([parse("\n".join(others), "<store>")]).metrics if others else ())
+    return tuple(at_hand[text] if text in at_hand else next(parsed) for (text,) in rows)
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric]) -> None:
+    """Make all views; `metrics` are those that the store knows."""
+    columns = state_columns(connection)
+    scopes = [
+        (scope, resolution, [metric for metric in metrics if metric.scope is scope])
+        for scope in SCOPES.values()
+        for resolution in RESOLUTIONS
+    ]
+    run(connection, bounded_macro())
+    # A view is bound when it is made, with all views that it reads: empty ones are bound fast.
+    for scope, resolution, own in scopes:
+        run(connection, empty_view(scope, resolution, own))
+    run(connection, metric_values_view(metrics))
+    for scope, resolution, own in scopes:
+        run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
+    run(connection, entities_view())
+
+
+def state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
+    """Return the columns of all states: scope (by view name) -> state -> column."""
+    columns: dict[str, dict[str, str]] = {}
+    rows = run(connection, "SELECT scope, state, column_name FROM internal.state_columns")
+    for scope, state, column in rows:
+        columns.setdefault(scope, {})[state] = column
+    return columns
+
+
+def has_changed(known: str, metric: Metric) -> bool:
+    """Tell whether a stored definition means something else; how it is written does not count."""
+    if known == str(metric.definition):
+        return False
+    (before,) = bind([parse(known, "<store>")]).metrics or (None,)
+    return before is None or before.meaning != metric.meaning
+
+
+def one_line(text: str) -> str:
+    """Return a definition on one line."""
+    return " ".join(text.split())

@@ -1,0 +1,276 @@
+"""Stage 7: the views that finish states into metric values (store.md), as DuckDB SQL.
+
+A view merges the rows of one entity and bucket while it is read, then finishes each metric.
+So there is one row per entity and bucket whatever was split, late or replayed, and hours and
+days come from the same states as minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from framewalk.engine.oal import PERCENTILES, SCOPES, Keep
+from framewalk.engine.schemas import UNKNOWN
+from framewalk.engine.states import component_names, detect_point_names, tls_mode_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from framewalk.engine.oal import Metric, Scope, State
+
+BUCKET: Final = "time_bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The length of a bucket; `name` is the last part of a view's name."""
+
+    name: str
+    minutes: int
+
+
+RESOLUTIONS: Final = (Resolution("minute", 1), Resolution("hour", 60), Resolution("day", 1440))
+
+
+def quoted(identifier: str) -> str:
+    """Return an identifier as SQL."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a string as SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def states_table(scope: Scope) -> str:
+    """Return the name of the table that holds the states of a scope."""
+    return f"internal.{scope.view}_states"
+
+
+def view_name(scope: Scope, resolution: Resolution) -> str:
+    """Return the name of the view of a scope's metrics."""
+    return f"{scope.view}_{resolution.name}"
+
+
+def metric_view(
+    scope: Scope,
+    resolution: Resolution,
+    metrics: Sequence[Metric],
+    columns: Mapping[str, str],
+) -> str:
+    """Return the statement that makes the view of a scope at a resolution.
+
+    `columns` maps the names of states to columns of the states table.
+    """
+    keys = ", ".join(map(quoted, scope.keys))
+    merged = _Merged(columns)
+    values = [
+        f"({_finished(metric, merged, resolution)})::{metric.function.sql_type} "
+        f"AS {quoted(metric.name)}"
+        for metric in metrics
+    ]
+    bucket = f"date_trunc('{resolution.name}', {BUCKET}) AS {BUCKET}"
+    if resolution.minutes == 1:
+        bucket = BUCKET
+    return (
+        f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
+        f"SELECT {_listed([BUCKET, f'{entity_id(scope)} AS entity_id', keys, *values])}\n"
+        f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.bounded()])}\n"
+        f"FROM (\nSELECT {_listed([bucket, keys, *merged.aggregated()])}\n"
+        f"FROM {states_table(scope)}\nGROUP BY ALL\n))"
+    )
+
+
+def empty_view(scope: Scope, resolution: Resolution, metrics: Sequence[Metric]) -> str:
+    """Return the statement that makes a view with the columns of `metric_view`, without rows."""
+    columns = [(BUCKET, "TIMESTAMP"), ("entity_id", "VARCHAR")]
+    columns += [(name, "VARCHAR") for name in scope.keys]
+    columns += [(metric.name, metric.function.sql_type) for metric in metrics]
+    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in columns)
+    return f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS SELECT {nulls} LIMIT 0"
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ",\n  ".join(columns)
+
+
+class _Merged:
+    """The merged states that the metrics of a view need, each with a name of its own.
+
+    A metric's states are merged over the rows that hold all of them. Rows that were written
+    with other definitions may hold some: a count without its sum would make a wrong average.
+    """
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self._columns = columns
+        self._names: dict[_Aggregate, str] = {}
+
+    def of_metric(self, metric: Metric) -> list[str]:
+        """Return the names of the merged states of a metric."""
+        additive = [state for state in metric.states if state.keep not in _EXTREMES]
+        columns = sorted({quoted(self._columns[state.name]) for state in additive})
+        return [self._name(state, columns) for state in metric.states]
+
+    def aggregated(self) -> list[str]:
+        """Return the aggregations with their names."""
+        return [f"{one.sql} AS {name}" for one, name in self._names.items()]
+
+    def bounded(self) -> list[str]:
+        """Return the merged states by name; sums stop at the ends of 64-bit numbers."""
+        return [
+            f"{_BOUNDED.format(name)} AS {name}" if one.is_sum else name
+            for one, name in self._names.items()
+        ]
+
+    def _name(self, state: State, needed: Sequence[str]) -> str:
+        aggregate = _aggregate(state, quoted(self._columns[state.name]), needed)
+        return self._names.setdefault(aggregate, f"merged_{len(self._names)}")
+
+
+_EXTREMES: Final = {Keep.MAX: "max", Keep.MIN: "min"}
+# least and greatest pass over NULL: without the condition no sum would be the smallest one.
+_BOUNDED: Final = "internal.bounded({})"
+
+
+def bounded_macro() -> str:
+    """Return the statement that makes the function by which sums stop."""
+    name = _BOUNDED.format("total")
+    bounded = f"least(greatest(total, {-(2**63)}), {2**63 - 1})"
+    return (
+        f"CREATE OR REPLACE MACRO {name} AS "
+        f"(CASE WHEN total IS NOT NULL THEN {bounded} END)::BIGINT"
+    )
+
+
+class _Aggregate(NamedTuple):
+    """An aggregation of a column of states; a sum may need more than 64 bits."""
+
+    sql: str
+    is_sum: bool
+
+
+def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
+    if state.keep in _EXTREMES:
+        return _Aggregate(f"{_EXTREMES[state.keep]}({column})", is_sum=False)
+    # Aggregations pass over NULL in their own column.
+    others = [f"{one} IS NOT NULL" for one in needed if state.keyed or one != column]
+    held = f" FILTER ({' AND '.join(others)})" if others else ""
+    if state.keyed:
+        return _Aggregate(f"nullif(flatten(list({column}){held}), [])", is_sum=False)
+    return _Aggregate(f"sum({column}){held}", is_sum=True)
+
+
+def _finished(metric: Metric, merged: _Merged, resolution: Resolution) -> str:
+    states = merged.of_metric(metric)
+    return metric.function.finish(states, resolution.minutes, metric.parameters)
+
+
+def entity_id(scope: Scope) -> str:
+    """Return the expression for an entity's identifier (analysis.md, section 7)."""
+    names = [name for name in scope.keys if name != "derivation"]
+    if scope.view == "service_relation":
+        return f"{_service_id(names[0])} || '-' || {_service_id(names[1])}"
+    if scope.view == "endpoint_relation":
+        parts = [_service_id(name) if name.endswith("service") else _base64(name) for name in names]
+        return " || '-' || ".join(parts)
+    sides = [names[at : at + 2] for at in range(0, len(names), 2)]
+    return " || '-' || ".join(_side_id(side) for side in sides)
+
+
+def _side_id(names: Sequence[str]) -> str:
+    service = _service_id(names[0])
+    return service if len(names) == 1 else f"{service} || '_' || {_base64(names[1])}"
+
+
+def _service_id(name: str) -> str:
+    known = f"CASE WHEN {quoted(name)} = {literal(UNKNOWN)} THEN '.0' ELSE '.1' END"
+    return f"{_base64(name)} || {known}"
+
+
+def _base64(name: str) -> str:
+    return f"to_base64(encode({quoted(name)}))"
+
+
+def entity_name(scope: Scope) -> str:
+    """Return the expression for an entity's name as a person reads it."""
+    names = [quoted(name) for name in scope.keys if name != "derivation"]
+    if "source_service" not in scope.keys:
+        return " || ' ' || ".join(names)
+    half = len(names) // 2
+    sides = [" || ' ' || ".join(side) for side in (names[:half], names[half:])]
+    return " || ' -> ' || ".join(sides)
+
+
+def entities_view() -> str:
+    """Return the statement that makes the catalogue of entities."""
+    selects = []
+    for scope in SCOPES.values():
+        keys = ", ".join(map(quoted, scope.keys))
+        names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
+        selects.append(
+            f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
+            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, "
+            f"'K8S_SERVICE' AS layer, min({BUCKET}) AS first_seen, max({BUCKET}) AS last_seen, "
+            f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
+            f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
+            f"{_names_of_bits(detect_point_names())} AS detect_points "
+            f"FROM {states_table(scope)} GROUP BY {keys}"
+        )
+    return "CREATE OR REPLACE VIEW entities AS\n" + "\nUNION ALL\n".join(selects)
+
+
+def _names_of_bits(names: Mapping[int, str]) -> str:
+    cases = ", ".join(
+        f"CASE WHEN bit_or(traits) & {bit} <> 0 THEN {literal(name)} END"
+        for bit, name in names.items()
+    )
+    return f"list_filter([{cases}], lambda n: n IS NOT NULL)"
+
+
+def metric_values_view(metrics: Sequence[Metric]) -> str:
+    """Return the statement that makes the long form over all scopes and resolutions."""
+    selects: list[str] = []
+    for scope in SCOPES.values():
+        own = [metric for metric in metrics if metric.scope is scope]
+        if not own:
+            continue
+        lists = ", ".join(map(_labelled_values, own))
+        rows = " UNION ALL ".join(
+            f"SELECT {literal(one.name)} AS {_OWN_RESOLUTION}, * FROM {view_name(scope, one)}"
+            for one in RESOLUTIONS
+        )
+        selects.append(
+            f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
+            f"entity_id, {entity_name(scope)} AS entity, "
+            f"unnest(flatten([{lists}]), recursive := true) "
+            f"FROM ({rows})"
+        )
+    every = "\nUNION ALL\n".join(selects) or _NO_VALUES
+    return f"CREATE OR REPLACE VIEW metric_values AS\nFROM (\n{every}\n) WHERE value IS NOT NULL"
+
+
+# These stand beside the columns of metrics, whose names have no space: `e` could be one of them.
+_OWN_RESOLUTION: Final = quoted("own resolution")
+_OWN_ENTRY: Final = quoted("own entry")
+_NO_VALUES: Final = (
+    f"SELECT NULL::TIMESTAMP AS {BUCKET}, '' AS resolution, '' AS scope, '' AS entity_id, "
+    "'' AS entity, '' AS metric, '' AS label, NULL::DOUBLE AS value WHERE false"
+)
+
+
+def _labelled_values(metric: Metric) -> str:
+    """Return a list of {metric, label, value}; a plain value has the empty label."""
+    column = quoted(metric.name)
+    if metric.function.sql_type.startswith("STRUCT"):
+        entries = (_entry(metric, f"'p{p}'", f"{column}.p{p}") for p in PERCENTILES)
+        return f"[{', '.join(entries)}]"
+    if metric.function.sql_type.startswith("MAP"):
+        entry = _entry(metric, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
+        labelled = f"list_transform(map_entries({column}), lambda {_OWN_ENTRY}: {entry})"
+        return f"coalesce({labelled}, [])"
+    return f"[{_entry(metric, literal(''), column)}]"
+
+
+def _entry(metric: Metric, label: str, value: str) -> str:
+    return f"{{'metric': {literal(metric.name)}, 'label': {label}, 'value': {value}::DOUBLE}}"

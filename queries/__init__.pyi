@@ -1,0 +1,1 @@
+from .shipped import shipped_queries as shipped_queries

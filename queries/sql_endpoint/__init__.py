@@ -1,0 +1,8 @@
+"""The SQL endpoint: queries over HTTP, from the server and from who asks.
+
+Takes requests; gives answers of `reading`. May import: reading.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,364 @@
+"""What the SQL endpoint answers.
+
+    POST /sql        {"query": "...", "max_rows": 10, "timeout_s": 5}, or the query as plain text
+    GET /sql?query=  the same, for short queries
+    GET /snapshot    a copy of the store
+    GET /            what this is
+
+Errors are JSON: `{"error": "problem; remedy", "kind": ..., "problem": ..., "remedy": ...}`. An
+answer that cannot be finished says why at its end, and breaks the connection off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import duckdb
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from framewalk.engine.errors import LocatedError
+from framewalk.queries.reading import (
+    ARROW_TYPE,
+    MEMORY_SETTING,
+    READS_ONLY,
+    ArrowAnswer,
+    BusyError,
+    Client,
+    GoneError,
+    JsonAnswer,
+    LateError,
+    Sandbox,
+    Slots,
+    Work,
+    copy_database,
+    database_path,
+    in_thread,
+    one_line,
+    remove_copy,
+    snapshot_folder,
+)
+from framewalk.queries.sql_endpoint.guard import Guard, Refusal
+from framewalk.queries.sql_endpoint.protocol import (
+    INSTANCE_HEADER,
+    LATE_KIND,
+    REFUSED_KIND,
+    SQL_KIND,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Sequence
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from framewalk.queries.reading import Answer
+    from framewalk.queries.sql_endpoint.options import SqlOptions
+
+SNAPSHOT_TYPE: Final = "application/vnd.duckdb"
+
+_LOG: Final = logging.getLogger(__name__)
+_ABOUT: Final = (
+    "framewalk answers SQL over its metrics: POST a query to /sql as text/plain, or as JSON "
+    '{"query": ...}.\n'
+    "GET /snapshot is a copy of the store, a DuckDB file.\n"
+)
+_TEXT_TYPES: Final = ("text/plain", "application/sql")
+_JSON_TYPE: Final = "application/json"
+_FILE_CHUNK_BYTES: Final = 1 << 20
+# The copy takes space on the disk until the client has it.
+_SNAPSHOT_SEND_S: Final = 60
+_AGAIN: Final = "ask again later"
+
+
+class _Question(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: str
+    max_rows: int | None = Field(default=None, ge=0)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class SqlApp:
+    """The application, for one database connection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, options: SqlOptions) -> None:
+        """Answer with cursors of a connection that `secure` was called with."""
+        self.instance = secrets.token_hex(16)
+        self.options = options
+        self.slots = Slots(options.concurrent_queries, options.waiting_queries)
+        self.copying = Slots(1, 0)
+        self._connection = connection
+        self._sandbox = Sandbox(connection)
+        path = database_path(connection)
+        self._folder = None if path is None else snapshot_folder(path)
+        self._works: set[Work] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def asgi(self) -> ASGIApp:
+        """Return it for a server."""
+        routes = [
+            Route("/", self._about, methods=["GET"]),
+            Route("/sql", self._sql, methods=["GET", "POST"]),
+            Route("/snapshot", self._snapshot, methods=["GET"]),
+        ]
+        handlers = {Refusal: _refuse, Exception: _apologize}
+        return Guard(Starlette(routes=routes, exception_handlers=handlers), self.options)
+
+    def interrupt(self) -> None:
+        """Interrupt whatever is under way."""
+        for work in tuple(self._works):
+            work.interrupt()
+
+    async def finish(self, patience_s: float) -> None:
+        """Wait so long for what was cancelled to end."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=patience_s)
+
+    @contextlib.asynccontextmanager
+    async def work(self, client: Client, slots: Slots, busy: str) -> AsyncIterator[Work]:
+        """Give a cursor in a slot of its own; both are given back in the background."""
+        try:
+            await client.wait_or_cancel(slots.acquire(), None)
+        except BusyError as error:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, busy, _AGAIN) from error
+        except LateError as error:
+            problem = "other queries took all the time that this one had"
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN) from error
+        work = Work(self._connection.cursor(), slots)
+        self._works.add(work)
+        try:
+            yield work
+        finally:
+            task = asyncio.create_task(self._end(work))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _end(self, work: Work) -> None:
+        await work.close()
+        self._works.discard(work)
+
+    def chunks(
+        self, work: Work, question: _Question, answer: Answer
+    ) -> Generator[bytes, None, None]:
+        """Check a query, run it in a transaction that only reads, and yield the answer."""
+        cursor, options = work.cursor, self.options
+        cursor.execute(f"SET {MEMORY_SETTING} = '{options.memory_bytes} bytes'").fetchall()
+        cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+        statement = self._sandbox.statement(cursor, question.query)
+        wanted = options.max_rows if question.max_rows is None else question.max_rows
+        yield from answer.chunks(cursor, statement, min(wanted, options.max_rows))
+
+    async def _about(self, _request: Request) -> Response:
+        return PlainTextResponse(_ABOUT, headers={INSTANCE_HEADER: self.instance})
+
+    async def _sql(self, request: Request) -> Response:
+        question = await _read_question(request, self.options)
+        wants_arrow = ARROW_TYPE in request.headers.get("accept", "")
+        return _QueryResponse(self, question, ArrowAnswer() if wants_arrow else JsonAnswer())
+
+    async def _snapshot(self, _request: Request) -> Response:
+        if self._folder is None:
+            problem = "this store is in memory only"
+            raise Refusal(HTTPStatus.NOT_FOUND, problem, "ask it in SQL")
+        return _SnapshotResponse(self, self._folder)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    return error.response()
+
+
+async def _apologize(_request: Request, error: Exception) -> Response:
+    _LOG.error("the SQL endpoint failed", exc_info=error)
+    problem = f"this is a bug in framewalk: {type(error).__name__}"
+    remedy = "please report it with what the server's log says"
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, problem, remedy).response()
+
+
+async def _read_question(request: Request, options: SqlOptions) -> _Question:
+    if request.method == "GET":
+        return _checked(dict(request.query_params))
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _JSON_TYPE and kind not in _TEXT_TYPES:
+        problem = f"the Content-Type is {kind or 'missing'}"
+        remedy = f"send {_JSON_TYPE}, or {_TEXT_TYPES[0]} with the query as it is"
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem, remedy)
+    try:
+        body = await asyncio.wait_for(_read_body(request, options), options.timeout_s)
+    except TimeoutError as error:
+        problem = "the request did not come to its end"
+        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, problem, "send it faster") from error
+    if kind == _JSON_TYPE:
+        return _checked(body)
+    try:
+        return _checked({"query": body.decode()})
+    except UnicodeDecodeError as error:
+        problem = "the query is not UTF-8 text"
+        raise Refusal(HTTPStatus.BAD_REQUEST, problem, "send it as such") from error
+
+
+async def _read_body(request: Request, options: SqlOptions) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > options.max_statement_bytes:
+            problem = f"the request is longer than {options.max_statement_bytes:,} bytes"
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem, "ask a shorter query")
+    return bytes(body)
+
+
+def _checked(content: bytes | dict[str, str]) -> _Question:
+    try:
+        if isinstance(content, bytes):
+            return _Question.model_validate_json(content)
+        return _Question.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        problem = f"{where}: {first['msg'].lower()}"
+        remedy = "send query, and if wanted max_rows and timeout_s"
+        raise Refusal(HTTPStatus.BAD_REQUEST, problem, remedy) from error
+
+
+class _QueryResponse(Response):
+    """Runs a query and sends its answer while it comes."""
+
+    def __init__(self, app: SqlApp, question: _Question, answer: Answer) -> None:
+        self._app = app
+        self._question = question
+        self._answer = answer
+        limit_s = app.options.timeout_s
+        self._timeout_s = min(limit_s, question.timeout_s or limit_s)
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        client = Client(receive, self._timeout_s)
+        busy = "as many queries wait as this server lets"
+        try:
+            async with self._app.work(client, self._app.slots, busy) as work:
+                await self._run(client, work, send)
+        except GoneError:
+            _LOG.debug("a client left before its answer")
+        finally:
+            client.leave()
+
+    async def _run(self, client: Client, work: Work, send: Send) -> None:
+        chunks = self._app.chunks(work, self._question, self._answer)
+        work.at_end(chunks.close)
+        try:
+            chunk = await work.step(client, lambda: next(chunks, b""))
+        except _FAILURES as error:
+            raise self._refusal(error) from error
+        await send(_start([("content-type", self._answer.media_type)]))
+        try:
+            while chunk:
+                await client.wait_or_cancel(send(_body(chunk)), None)
+                chunk = await work.step(client, lambda: next(chunks, b""))
+        except _FAILURES as error:
+            if work.ended:
+                await send(_body(self._answer.failure(str(self._refusal(error)))))
+            # Without its end, the answer cannot be taken for a whole one.
+            return
+        await send(_body(b"", more=False))
+
+    def _refusal(self, error: Exception) -> Refusal:
+        match error:
+            case LateError():
+                problem = f"the query took longer than {self._timeout_s:g} seconds"
+                remedy = "ask for less, or take a snapshot"
+                return Refusal(HTTPStatus.REQUEST_TIMEOUT, problem, remedy, LATE_KIND)
+            case LocatedError():
+                return Refusal(HTTPStatus.BAD_REQUEST, error.problem, error.remedy, REFUSED_KIND)
+            case duckdb.InterruptException():
+                problem = "the server stops, or needs the memory"
+                return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN)
+        text = one_line(str(error))
+        if "read-only mode" in text:
+            return Refusal(
+                HTTPStatus.BAD_REQUEST, READS_ONLY, "ask with SELECT or FROM", REFUSED_KIND
+            )
+        return Refusal(HTTPStatus.BAD_REQUEST, text, "correct the query", SQL_KIND)
+
+
+# OSError is what a reader of Arrow makes of DuckDB's errors; the last two are of values that
+# Python or Arrow have no place for.
+_FAILURES: Final = (LateError, LocatedError, duckdb.Error, OSError, ValueError, OverflowError)
+
+
+class _SnapshotResponse(Response):
+    """Makes a copy of the store and sends it."""
+
+    def __init__(self, app: SqlApp, folder: Path) -> None:
+        self._app = app
+        self._folder = folder
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        client = Client(receive, None)
+        busy = "somebody else takes a snapshot"
+        try:
+            async with self._app.work(client, self._app.copying, busy) as work:
+                await self._run(client, work, send)
+        except (GoneError, LateError):
+            _LOG.debug("a client left before it had its snapshot")
+        finally:
+            client.leave()
+
+    async def _run(self, client: Client, work: Work, send: Send) -> None:
+        copy = _Copy(work, self._folder)
+        work.at_end(copy.close)
+        try:
+            file = await work.step(client, copy.make)
+        except (LocatedError, duckdb.Error, OSError) as error:
+            _LOG.warning("no snapshot: %s", error)
+            problem = error.problem if isinstance(error, LocatedError) else one_line(str(error))
+            remedy = "see to the server's disk"
+            raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, problem, remedy) from error
+        size_bytes = os.fstat(file.fileno()).st_size
+        headers = [("content-type", SNAPSHOT_TYPE), ("content-length", str(size_bytes))]
+        await send(_start(headers))
+        while chunk := await in_thread(lambda: file.read(_FILE_CHUNK_BYTES)):
+            await client.wait_or_cancel(send(_body(chunk)), _SNAPSHOT_SEND_S)
+        await send(_body(b"", more=False))
+
+
+class _Copy:
+    """A copy of the store that has no name any more when it is read."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        self._work = work
+        self._target = folder / f"{secrets.token_hex(8)}.duckdb"
+        self._file: BinaryIO | None = None
+
+    def make(self) -> BinaryIO:
+        self._target.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            copy_database(self._work.cursor, self._target)
+            self._file = self._target.open("rb")
+        finally:
+            remove_copy(self._target)
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _start(headers: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    return {"type": "http.response.start", "status": HTTPStatus.OK, "headers": pairs}
+
+
+def _body(content: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": content, "more_body": more}

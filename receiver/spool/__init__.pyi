@@ -1,0 +1,4 @@
+from .spool import Fsync as Fsync
+from .spool import Spool as Spool
+from .spool import SpoolFullError as SpoolFullError
+from .spool import SpoolOptions as SpoolOptions

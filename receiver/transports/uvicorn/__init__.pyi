@@ -1,0 +1,1 @@
+from .server import Http2Transport as Http2Transport

@@ -1,0 +1,5 @@
+from .child import EngineChild as EngineChild
+from .child import EngineError as EngineError
+from .link import EngineOptions as EngineOptions
+from .link import SqlEndpoint as SqlEndpoint
+from .telemetry import EngineTelemetry as EngineTelemetry

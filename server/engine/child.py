@@ -1,0 +1,167 @@
+"""The engine process as its parent sees it: started, watched, started again, asked to finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.errors import FramewalkError
+from framewalk.engine.telling import tell
+from framewalk.server.engine.link import FINISH, EngineStatus
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+    from framewalk.server.engine.link import EngineOptions
+
+_COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.server.engine.process")
+# Batches are too small for more threads to save time; they cost CPU time and memory.
+_ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1"}
+_FIRST_DELAY_S: Final = 0.5
+_LONGEST_DELAY_S: Final = 30
+# An engine that has worked for this long has not died of what the one before died of.
+_HEALTHY_S: Final = 60
+_LONGEST_LINE_BYTES: Final = 1 << 20
+# It tells its status after each look and each commit; longer than any of them takes.
+_LONGEST_SILENCE_S: Final = 600
+# How long the system may take to end a process.
+_EXIT_S: Final = 10
+
+
+class EngineError(FramewalkError):
+    """The engine cannot work, and said why."""
+
+
+class EngineChild:
+    """Keeps one engine process running.
+
+    `status` is what it told last; `restarts` counts how often it had to be started again. One
+    that has begun and then tells nothing for `longest_silence_s` and a flush interval hangs: it is
+    killed, and started again.
+    """
+
+    def __init__(
+        self, options: EngineOptions, longest_silence_s: float = _LONGEST_SILENCE_S
+    ) -> None:
+        self.status = EngineStatus()
+        self.restarts = 0
+        self.is_up = False
+        self.watermark_s = 0.0
+        self.started_s = time.time()
+        self._options = options
+        self._longest_silence_s = longest_silence_s + options.flush_interval_s
+        self._process: Process | None = None
+        self._finishing = False
+        self._has_worked = False
+
+    @property
+    def lag_s(self) -> float:
+        """For how long received messages wait for their commit at most, in seconds."""
+        return max(time.time() - (self.watermark_s or self.started_s), 0)
+
+    async def run(self) -> None:
+        """Keep an engine running until `finish`.
+
+        Raises EngineError where the first one says that it cannot work: its store is in use, a
+        definition is wrong. Whatever else ends an engine, receiving goes on.
+        """
+        delay_s = _FIRST_DELAY_S
+        while True:
+            started_s = time.monotonic()
+            try:
+                exit_code: int | str = await self._run_once()
+            except (OSError, ValueError) as error:
+                # No process or no descriptor is left, it does not end, or a line has no end.
+                exit_code = str(error)
+            if self._finishing:
+                return
+            if self.status.error and not self._has_worked:
+                raise EngineError(self.status.error)
+            if time.monotonic() - started_s >= _HEALTHY_S:
+                delay_s = _FIRST_DELAY_S
+            facts = {"exit_code": exit_code, "error": self.status.error, "delay_s": delay_s}
+            tell(logging.ERROR, "engine died, it is started again", **facts)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            self.restarts += 1
+
+    async def finish(self, timeout_s: float) -> None:
+        """Let the engine commit what is in the spool, and end; kill it after this long.
+
+        What is not committed then, the next engine reads.
+        """
+        self._finishing = True
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with suppress(ConnectionError):
+            process.stdin.write(FINISH)
+            await process.stdin.drain()
+        try:
+            await asyncio.wait_for(process.wait(), timeout_s)
+        except TimeoutError:
+            tell(logging.WARNING, "engine did not finish in time", timeout_s=timeout_s)
+            await _kill(process)
+
+    async def _run_once(self) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE_BYTES,
+            env=_ENVIRONMENT | os.environ,
+            # Ctrl-C in a terminal is for this process, which tells the engine when to finish.
+            process_group=0,
+        )
+        self._process = process
+        try:
+            return await self._attend(process)
+        finally:
+            self.is_up = False
+            self._process = None
+            await _kill(process)
+
+    async def _attend(self, process: Process) -> int:
+        assert process.stdin is not None  # noqa: S101 - tells the type
+        assert process.stdout is not None  # noqa: S101 - tells the type
+        with suppress(ConnectionError):
+            process.stdin.write(self._options.as_line())
+            await process.stdin.drain()
+        try:
+            while line := await self._next_line(process.stdout):
+                self._take(line)
+        except TimeoutError:
+            silent_s = round(self._longest_silence_s)
+            tell(logging.ERROR, "engine tells nothing, it is killed", silent_s=silent_s)
+            await _kill(process)
+        # One that has closed its output ends, or hangs and is killed.
+        return await asyncio.wait_for(process.wait(), _EXIT_S)
+
+    async def _next_line(self, stdout: asyncio.StreamReader) -> bytes:
+        # Opening a store may take any time.
+        async with asyncio.timeout(self._longest_silence_s if self.is_up else None):
+            return await stdout.readline()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            self.status = EngineStatus.from_line(line)
+        except ValueError:
+            tell(logging.WARNING, "engine said something else than its status")
+            return
+        self.is_up = not self.status.error
+        self._has_worked |= self.is_up
+        # A new engine knows none yet, and what the one before has stored stays stored.
+        self.watermark_s = self.status.watermark_s or self.watermark_s
+
+
+async def _kill(process: Process) -> None:
+    """End a process that may have ended; one that the system cannot end is not waited for."""
+    if process.returncode is None:
+        process.kill()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _EXIT_S)

@@ -1,0 +1,105 @@
+"""What the receiving process and its engine process say to each other, a line of JSON each.
+
+The receiver writes EngineOptions to the engine's standard input and keeps it open: its end tells
+the engine that the receiver is gone. One more line asks the engine to finish. The engine writes
+an EngineStatus to its standard output after each look at the spool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+from typing import Final
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from framewalk.receiver.transports import Tls  # noqa: TC001 - pydantic reads the annotations
+
+FINISH: Final = b"finish\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlEndpoint:
+    """The read-only SQL endpoint that the engine process serves."""
+
+    host: str
+    port: int
+    token: str | None = field(repr=False)
+    tls: Tls | None
+    max_rows: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine process works on.
+
+    Segments up to the name `complete_through` are not written any more. `sql` is None for no
+    endpoint.
+    """
+
+    spool_folder: Path
+    complete_through: str
+    retention_s: float
+    budget_bytes: int
+    store_path: Path
+    metrics_ttl_days: int
+    flush_interval_s: float
+    entities_paths: tuple[Path, ...]
+    entities_reload_s: float
+    oal_paths: tuple[Path, ...]
+    apdex_path: Path | None
+    sql: SqlEndpoint | None
+    log_format: str
+    log_level: str
+
+    def as_line(self) -> bytes:
+        """Return the options as a line of JSON; it holds the token."""
+        return _OPTIONS.dump_json(self) + b"\n"
+
+    @staticmethod
+    def from_line(line: bytes) -> EngineOptions:
+        """Return what a line says; raise ValueError where it is something else."""
+        return _OPTIONS.validate_json(line)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What an engine process has done since it started.
+
+    Times are in seconds since 1970. What was received before `watermark_s` is in the store.
+    `error` is why the engine cannot work, said as its last line.
+    """
+
+    pid: int = 0
+    watermark_s: float = 0
+    latest_minute_s: float = 0
+    messages: int = 0
+    logs: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    quality: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    flushes: int = 0
+    flush_total_s: float = 0
+    last_flush_s: float = 0
+    unread_bytes: int = 0
+    removed_segments: int = 0
+    store_bytes: int = 0
+    memory_bytes: int = 0
+    cpu_s: float = 0
+    sql_port: int = 0
+    error: str = ""
+
+    def as_line(self) -> bytes:
+        """Return the status as a line of JSON."""
+        return _STATUS.dump_json(self) + b"\n"
+
+    @staticmethod
+    def from_line(line: bytes) -> EngineStatus:
+        """Return what a line says; raise ValueError where it is something else."""
+        return _STATUS.validate_json(line)
+
+
+_OPTIONS: Final = TypeAdapter(EngineOptions)
+_STATUS: Final = TypeAdapter(EngineStatus)

@@ -1,0 +1,343 @@
+"""The engine process of a server: follows the spool, commits metrics, answers SQL.
+
+    python -m framewalk.server.engine.process
+
+`server/engine/child.py` starts it, and starts it again when it dies. It ends at once when that
+process is gone: what it has not committed, the next one reads again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from framewalk.engine.errors import FramewalkError, StoreLockedError
+from framewalk.engine.kubernetes import EntitiesFiles
+from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.runs import SpoolFollower
+from framewalk.engine.store import Store
+from framewalk.engine.telling import tell
+from framewalk.receiver.transports import server_ssl_context
+from framewalk.server.engine.link import FINISH, EngineOptions, EngineStatus, SqlEndpoint
+from framewalk.server.engine.upkeep import Upkeep
+from framewalk.server.logs import start_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.runs import Flushed
+    from framewalk.queries.sql_endpoint import SqlServer
+
+# The engine of a server that was killed may hold the store for a moment longer.
+_LOCK_PATIENCE_S: Final = 5
+_LOCK_RETRY_S: Final = 0.1
+_READ_BYTES: Final = 1 << 16
+# What DuckDB may hold; what needs more goes to disk beside the store.
+_DUCKDB_MEMORY: Final = "384MiB"
+_QUERY_MEMORY_BYTES: Final = 96 * 2**20
+_MINUTE_S: Final = 60
+_LONGEST_ERROR: Final = 10_000
+_CHECK_PATH: Final = "check that it is there, and its permissions"
+# Sorts after the name of every segment.
+_EVERY_SEGMENT: Final = "~"
+
+
+def main() -> None:
+    """Work until the parent asks to finish, or is gone."""
+    # The parent says when to end; a signal that was meant for it must not.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    lines = _lines(sys.stdin.fileno())
+    asked = next(lines, None)
+    if asked is None:
+        # The parent is gone before it said anything.
+        sys.exit(1)
+    options = EngineOptions.from_line(asked)
+    start_logging(options.log_format, options.log_level)
+    finish = threading.Event()
+    threading.Thread(target=_listen, args=(lines, finish), daemon=True).start()
+    report = _Report(_private_output())
+    try:
+        _work(options, report, finish)
+    except FramewalkError as error:
+        report.fail(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        # The parent is gone.
+        sys.exit(1)
+    except OSError as error:
+        report.fail(_explained(error))
+        sys.exit(1)
+    except Exception as error:
+        if "FRAMEWALK_TRACEBACK" in os.environ:
+            raise
+        remedy = "please report it with what FRAMEWALK_TRACEBACK=1 prints"
+        bug = f"{type(error).__name__}: {error}"
+        tell(logging.ERROR, "this is a bug in framewalk", error=bug, remedy=remedy)
+        sys.exit(1)
+
+
+def _explained(error: OSError) -> str:
+    """Say what the system refuses: the file, the problem, what to do."""
+    place = "the engine" if error.filename is None else os.fsdecode(error.filename)
+    problem = (error.strerror or str(error)).lower()
+    remedies = {
+        errno.EMFILE: "let the server open more files (ulimit -n)",
+        errno.ENFILE: "let the system open more files",
+        errno.ENOSPC: "make room on the disk",
+        errno.EDQUOT: "make room on the disk",
+        errno.EIO: "see to the disk",
+    }
+    return f"{place}: {problem}; {remedies.get(error.errno or 0, _CHECK_PATH)}"
+
+
+def _private_output() -> IO[bytes]:
+    """Take standard output for the parent; whatever else writes to it writes to standard error."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return output
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Yield lines without a buffered file: a thread that waits in one is in the way of an exit."""
+    rest = b""
+    while content := os.read(descriptor, _READ_BYTES):
+        *whole, rest = (rest + content).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+
+
+def _listen(lines: Iterator[bytes], finish: threading.Event) -> None:
+    for line in lines:
+        if line == FINISH:
+            finish.set()
+    # The parent is gone. A transaction under way is as if it had never begun.
+    os._exit(1)
+
+
+def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> None:
+    with ExitStack() as stack:
+        entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
+        store = stack.enter_context(_open_store(options, _plan(options)))
+        store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
+        make_room: Callable[[], None] = _do_nothing
+        if options.sql is not None:
+            server = stack.enter_context(_sql_served(options.sql, store))
+            report.set(sql_port=server.port)
+            make_room = partial(_cancel_queries, server)
+        spool, complete_through = options.spool_folder, options.complete_through
+        follower = stack.enter_context(
+            SpoolFollower(spool, store, time.time(), complete_through, make_room)
+        )
+        upkeep = Upkeep(options, store, follower, time.monotonic())
+        engine = _Engine(options, follower, entities, upkeep, report)
+        tell(logging.INFO, "engine ready", store=options.store_path)
+        # From here on the parent knows that this can work.
+        engine.tell()
+        while not finish.wait(engine.wait_s()):
+            upkeep.run(time.time(), time.monotonic())
+            engine.look()
+        follower.complete_through = _EVERY_SEGMENT
+        engine.look()
+    tell(logging.INFO, "engine stopped")
+
+
+def _cancel_queries(server: SqlServer) -> None:
+    # Readers and commits share the memory; what was received comes first.
+    tell(logging.WARNING, "no memory for a commit, running queries are cancelled")
+    server.cancel_queries()
+
+
+def _do_nothing() -> None:
+    """Nobody else has memory of the store's."""
+
+
+class _Engine:
+    """Looks at the spool and at the dumps, again and again."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        follower: SpoolFollower,
+        entities: EntitiesFiles,
+        upkeep: Upkeep,
+        report: _Report,
+    ) -> None:
+        self._options = options
+        self._follower = follower
+        self._entities = entities
+        self._upkeep = upkeep
+        self._report = report
+        self._looked_s: float = 0
+        self._told: set[Path] = set()
+        self._entities_s = time.monotonic()
+
+    def wait_s(self) -> float:
+        """Return how long it is to the next look."""
+        return max(self._looked_s + self._options.flush_interval_s - time.monotonic(), 0)
+
+    def look(self) -> None:
+        """Commit what is whole in the spool by now."""
+        self._looked_s = time.monotonic()
+        self._refresh_entities()
+        now_s = time.time()
+        started_s = time.monotonic()
+        for flushed in self._follower.follow(self._entities.entities, now_s):
+            ended_s = time.monotonic()
+            self._report.flushed(flushed, ended_s - started_s)
+            # A look that catches up takes long, and streams wait for room.
+            self._upkeep.remove_segments(time.time())
+            self.tell()
+            started_s = time.monotonic()
+        if self._follower.has_all:
+            self._report.set(watermark_s=now_s)
+        self._tell_unreadable()
+        self.tell()
+
+    def _tell_unreadable(self) -> None:
+        for path in self._follower.unreadable.keys() - self._told:
+            self._told.add(path)
+            problem = self._follower.unreadable[path]
+            tell(logging.ERROR, "spool segment cannot be read, it is tried again", problem=problem)
+
+    def tell(self) -> None:
+        """Tell the parent how things are."""
+        self._report.set(removed_segments=self._upkeep.removed_segments)
+        self._report.send(self._options, self._follower.unread_bytes())
+
+    def _refresh_entities(self) -> None:
+        every_s = self._options.entities_reload_s
+        is_due = bool(every_s) and self._looked_s - self._entities_s >= every_s
+        if not is_due and not self._entities.is_reading:
+            return
+        self._entities_s = self._looked_s
+        before = self._entities.entities
+        problem = self._entities.refresh(time.time())
+        if problem is not None:
+            tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
+        if self._entities.entities is not before:
+            tell(logging.INFO, "entities read again", entities=self._entities.entities)
+
+
+def _plan(options: EngineOptions) -> Plan:
+    apdex = read_apdex_thresholds(options.apdex_path) if options.apdex_path else None
+    return load_plan(
+        options.oal_paths,
+        apdex,
+        on_warning=lambda warning: tell(logging.WARNING, "definition", warning=warning),
+    )
+
+
+def _open_store(options: EngineOptions, plan: Plan) -> Store:
+    options.store_path.parent.mkdir(parents=True, exist_ok=True)
+    deadline_s = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            return Store(options.store_path, plan)
+        except StoreLockedError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_LOCK_RETRY_S)
+
+
+@contextmanager
+def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
+    # Here, so that an engine without it does not load a web server.
+    from framewalk.queries.reading import secure  # noqa: PLC0415
+    from framewalk.queries.sql_endpoint import SqlOptions, SqlServer  # noqa: PLC0415
+
+    secure(store.connection)
+    context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
+    options = SqlOptions(
+        host=sql.host,
+        port=sql.port,
+        token=sql.token,
+        ssl_context=context,
+        max_rows=sql.max_rows,
+        timeout_s=sql.timeout_s,
+        certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
+        memory_bytes=_QUERY_MEMORY_BYTES,
+    )
+    server = SqlServer(store.connection, store.path, options)
+    server.start()
+    tell(logging.INFO, "sql served", host=sql.host, port=server.port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class _Report:
+    """What this process tells its parent."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self._output = output
+        self._status = EngineStatus(pid=os.getpid())
+
+    def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
+        """Replace some of what is told."""
+        self._status = replace(self._status, **facts)
+
+    def flushed(self, flushed: Flushed, duration_s: float) -> None:
+        """Add a commit."""
+        before, counters = self._status, flushed.counters
+        for damage in flushed.damages:
+            tell(logging.WARNING, "spool segment is damaged", damage=damage)
+        self._status = replace(
+            before,
+            latest_minute_s=max(before.latest_minute_s, (flushed.latest_minute or 0) * _MINUTE_S),
+            messages=before.messages + counters.messages,
+            logs=before.logs + counters.logs,
+            dropped=dict(Counter(before.dropped) + counters.dropped),
+            quality=dict(Counter(before.quality) + counters.quality),
+            rows=before.rows + flushed.rows,
+            flushes=before.flushes + 1,
+            flush_total_s=before.flush_total_s + duration_s,
+            last_flush_s=duration_s,
+        )
+
+    def send(self, options: EngineOptions, unread_bytes: int) -> None:
+        """Write a line."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.set(
+            unread_bytes=unread_bytes,
+            store_bytes=_store_bytes(options.store_path),
+            memory_bytes=_memory_bytes(),
+            cpu_s=used.ru_utime + used.ru_stime,
+        )
+        self._write()
+
+    def fail(self, error: str) -> None:
+        """Write the last line."""
+        self._status = replace(self._status, error=error[:_LONGEST_ERROR])
+        self._write()
+
+    def _write(self) -> None:
+        self._output.write(self._status.as_line())
+        self._output.flush()
+
+
+def _store_bytes(path: Path) -> int:
+    log = path.with_name(f"{path.name}.wal")
+    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+
+
+def _memory_bytes() -> int:
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return resident_pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The life of a server: open the spool, receive, compute, and end without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+# Its core writes lines of its own on standard error.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from prometheus_client import start_http_server
+
+from framewalk.engine.captures import captures_in, segments_in
+from framewalk.engine.errors import InputError
+from framewalk.engine.telling import tell
+from framewalk.receiver.intake import Collector, InFlight, Telemetry
+from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
+from framewalk.receiver.transports import open_transport
+from framewalk.server.engine import EngineChild, EngineOptions, EngineTelemetry, SqlEndpoint
+from framewalk.server.logs import flush_logging, start_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from framewalk.receiver.transports import GrpcServer, Transport
+    from framewalk.server.config import Config
+    from framewalk.server.config import Telemetry as TelemetryBlock
+
+# How long an engine that was asked to end may take to be seen to have ended.
+_ENGINE_END_S: Final = 1
+# What the disk has for the last streams, when the time of a stop is used up.
+_LAST_WRITE_S: Final = 1
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(
+    config: Config, server: GrpcServer, spool_options: SpoolOptions, *, computes: bool
+) -> None:
+    """Receive what Rover sends and keep it, until SIGTERM or SIGINT.
+
+    If it `computes`, and the engine is not turned off, an engine process turns it into metrics.
+
+    Raises:
+        FramewalkError: the server cannot start: a port, a spool or a store in use, TLS files or
+            definitions of no use.
+        OSError: the spool's folder cannot be written.
+    """
+    start_logging(config.logging.format, config.logging.level)
+    with _signals() as signals:
+        _allow_many_files()
+        if config.ebpf is None:
+            place, remedy = "receiver-ebpf", "set its selector to default"
+            raise InputError(place, "is turned off, so there is nothing to receive", remedy)
+        telemetry = Telemetry()
+        with _opened(spool_options, telemetry) as spool:
+            engine = _engine(config, spool_options) if computes else None
+            if engine is not None:
+                telemetry.registry.register(EngineTelemetry(engine))
+            asyncio.run(_serve(config, server, _Parts(spool, engine, telemetry, signals)))
+        tell(logging.INFO, "stopped")
+
+
+def spool_options_of(config: Config) -> SpoolOptions:
+    """Return how the spool is to be written."""
+    spool = config.spool
+    return SpoolOptions(
+        folder=spool.directory,
+        segment_bytes=spool.segment_bytes,
+        segment_age_s=spool.segment_age_s,
+        budget_bytes=spool.budget_bytes,
+        fsync=Fsync(spool.fsync),
+        fsync_interval_s=spool.fsync_interval_s,
+    )
+
+
+def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
+    """Return the engine that the configuration asks for, for a spool that was just opened."""
+    if config.engine is None:
+        return None
+    newest = segments_in(spool.folder)[-1:]
+    options = EngineOptions(
+        spool_folder=spool.folder,
+        complete_through=newest[0].name if newest else "",
+        retention_s=config.spool.retention_s,
+        budget_bytes=spool.budget_bytes,
+        store_path=config.storage.path,
+        metrics_ttl_days=config.core.metrics_ttl_days,
+        flush_interval_s=config.engine.flush_interval_s,
+        entities_paths=config.engine.entities_paths,
+        entities_reload_s=config.engine.entities_reload_s,
+        oal_paths=config.engine.oal_paths,
+        apdex_path=config.engine.apdex_path,
+        sql=_sql_endpoint(config),
+        log_format=config.logging.format,
+        log_level=config.logging.level,
+    )
+    return EngineChild(options)
+
+
+def _sql_endpoint(config: Config) -> SqlEndpoint | None:
+    if config.sql is None:
+        return None
+    return SqlEndpoint(
+        host=config.sql.host,
+        port=config.sql.port,
+        token=_token(config),
+        tls=config.grpc.tls,
+        max_rows=config.sql.max_rows,
+        timeout_s=config.sql.timeout_s,
+    )
+
+
+def _token(config: Config) -> str | None:
+    return config.authentication.get_secret_value() if config.authentication else None
+
+
+@contextmanager
+def _opened(options: SpoolOptions, telemetry: Telemetry) -> Iterator[Spool]:
+    spool = Spool(options, telemetry.flushed)
+    try:
+        _tell_recovered(spool)
+        telemetry.watch("framewalk_spool_bytes", "Size of all segments.", spool.size_bytes)
+        yield spool
+    finally:
+        spool.close(_LAST_WRITE_S)
+
+
+def _tell_recovered(spool: Spool) -> None:
+    recovered = spool.recovered
+    folder = spool.options.folder
+    for path in set(captures_in(folder)) - set(segments_in(folder)):
+        tell(logging.WARNING, "this is no segment, it is left out; replay it", path=path)
+    for warning in recovered.warnings:
+        tell(logging.WARNING, "spool segment is damaged", warning=warning)
+    tell(
+        logging.INFO,
+        "spool opened",
+        folder=folder,
+        fsync=spool.options.fsync,
+        segments=recovered.segments,
+        bytes=recovered.size_bytes,
+        read_segments=recovered.read_segments,
+        read_streams=recovered.streams,
+        read_messages=recovered.messages,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a server is made of, once it has its spool."""
+
+    spool: Spool
+    engine: EngineChild | None
+    telemetry: Telemetry
+    signals: _Signals
+
+
+async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
+    spool, engine, telemetry = parts.spool, parts.engine, parts.telemetry
+    assert config.ebpf is not None  # noqa: S101 - asked before
+    in_flight = InFlight(config.ebpf.max_concurrent_streams, config.ebpf.max_bytes_in_flight)
+    telemetry.watch("framewalk_open_streams", "Streams open now.", lambda: in_flight.streams)
+    telemetry.watch(
+        "framewalk_in_flight_bytes", "Bytes received, not on disk.", lambda: in_flight.size_bytes
+    )
+    stop = parts.signals.first(asyncio.get_running_loop())
+    token = _token(config)
+    collector = Collector(spool, in_flight, telemetry)
+    transport = open_transport(config.core.grpc_transport, server, collector, token)
+    with _metrics_endpoint(config.telemetry, telemetry):
+        await transport.start()
+        tell(
+            logging.INFO,
+            "ready",
+            host=server.host,
+            port=transport.port,
+            tls=_tls_kind(server),
+            token="required" if token else "none",
+        )
+        # Last, as nothing may fail while a process is being started: asyncio would wait for ever.
+        computing = asyncio.create_task(engine.run()) if engine is not None else None
+        await asyncio.wait(
+            [one for one in (stop, computing) if one is not None],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        reason = stop.result() if stop.done() else "engine cannot work"
+        tell(logging.INFO, "draining", reason=reason, streams=in_flight.streams)
+        await _end(transport, spool, engine, config.core.drain_timeout_s)
+    if computing is not None:
+        await _ended(computing)
+
+
+async def _end(
+    transport: Transport, spool: Spool, engine: EngineChild | None, timeout_s: float
+) -> None:
+    """Take in what is under way, then have it computed; each may take this long."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + timeout_s
+    await transport.stop(timeout_s)
+    left_s = max(ends_s - loop.time(), 0) + _LAST_WRITE_S
+    if not await asyncio.to_thread(spool.finish, left_s):
+        tell(logging.WARNING, "disk did not take all streams in time", timeout_s=timeout_s)
+    if engine is not None:
+        await engine.finish(timeout_s)
+
+
+async def _ended(computing: asyncio.Task[None]) -> None:
+    """Raise what ended the engine; stop waiting where it was about to be started again."""
+    await asyncio.wait([computing], timeout=_ENGINE_END_S)
+    if not computing.done():
+        computing.cancel()
+    with suppress(asyncio.CancelledError):
+        await computing
+
+
+class _Signals:
+    """What asks to stop, from the start of the server to the end of the process.
+
+    A loop's own handlers end with it, and from then on a signal would end the process.
+    """
+
+    def __init__(self) -> None:
+        self._first = ""
+        self._on_first: Callable[[], object] = lambda: None
+        for number in _STOPS:
+            signal.signal(number, self._take)
+
+    def first(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[str]:
+        """Return what has a result when there was a signal: its name."""
+        stop: asyncio.Future[str] = loop.create_future()
+
+        def end() -> None:
+            if not stop.done():
+                stop.set_result(self._first)
+
+        self._on_first = lambda: loop.call_soon_threadsafe(end)
+        if self._first:
+            end()
+        return stop
+
+    def _take(self, number: int, _frame: object) -> None:
+        if not self._first:
+            self._first = signal.Signals(number).name
+            # A loop that has ended needs to hear of nothing.
+            with suppress(RuntimeError):
+                self._on_first()
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    try:
+        yield _Signals()
+    finally:
+        # Python gives its own handlers up while it ends.
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_IGN)
+        flush_logging()
+
+
+def _allow_many_files() -> None:
+    """Take as many descriptors as the system lets us: each connection needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _metrics_endpoint(block: TelemetryBlock | None, telemetry: Telemetry) -> Iterator[None]:
+    if block is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(block.port, block.host, telemetry.registry)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        place = f"{block.host}:{block.port}"
+        remedy = "name another port in SW_TELEMETRY_PROMETHEUS_PORT"
+        raise InputError(place, f"metrics: {reason}", remedy) from error
+    tell(logging.INFO, "metrics served", host=block.host, port=block.port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _tls_kind(server: GrpcServer) -> str:
+    if server.tls is None:
+        return "none"
+    return "server" if server.tls.trusted_ca_path is None else "mutual"
