@@ -28,7 +28,7 @@ FOLLOWING = """
 import re, sys
 from pathlib import Path
 from framewalk.engine import Entities, Store, load_plan
-from framewalk.engine.live import SpoolFollower
+from framewalk.engine.runs import SpoolFollower
 
 with Store(":memory:", load_plan()) as store:
     follower = SpoolFollower(Path(sys.argv[1]), store, 0, "~")

@@ -34,7 +34,8 @@ def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
 
 TELL_MUCH = """
 import logging, sys
-from framewalk.receiver.logs import start_logging, tell
+from framewalk.engine.telling import tell
+from framewalk.server.logs import start_logging
 
 start_logging("json", "info")
 for number in range(5_000):
