@@ -57,7 +57,7 @@ ROVER_POD = ROVER["DaemonSet", "skywalking-rover"]["spec"]["template"]["spec"]
 MAIN, DUMP = POD["containers"]
 (ROVER_CONTAINER,) = ROVER_POD["containers"]
 SERVICES = [one for (kind, _), one in SERVER.items() if kind == "Service"]
-CONFIGURED_VARIABLES = set(VARIABLE.findall(read(ROOT / "receiver" / "default.yml")))
+CONFIGURED_VARIABLES = set(VARIABLE.findall(read(ROOT / "server" / "config" / "default.yml")))
 
 
 def variables(container: dict[str, Any]) -> dict[str, str]:

@@ -50,7 +50,8 @@ from framewalk.receiver.intake.limits import InFlight
 from framewalk.receiver.intake.telemetry import Telemetry
 from framewalk.receiver.spool.spool import Spool, SpoolOptions
 from framewalk.receiver.transports.opening import open_transport
-from framewalk.receiver.transports.options import GrpcServer, TransportKind
+from framewalk.receiver.transports.options import GrpcServer
+from framewalk.receiver.transports.transport import TransportKind
 from framewalk.receiver.transports.uvicorn import protocol as http2_protocol
 
 pytest_plugins = ["servers"]
