@@ -30,6 +30,7 @@ _MODULES: Final = {
     "record": "serve",
     "send": "send",
     "generate": "generate",
+    "quarantine": "quarantine",
     "config": "config",
     "oal": "oal",
 }

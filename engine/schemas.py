@@ -179,6 +179,7 @@ QUALITY_COUNTERS: Final = (
     "negative_duration",
     "value_out_of_range",
     "damaged_bytes",
+    "quarantined",
 )
 
 

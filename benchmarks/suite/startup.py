@@ -32,6 +32,7 @@ COMMANDS: Final = (
     "snapshot",
     "record",
     "send",
+    "quarantine",
     "config",
     "oal",
 )

@@ -1,6 +1,17 @@
+from .examining import Examination as Examination
+from .examining import not_stored as not_stored
+from .live import QUARANTINE as QUARANTINE
 from .live import Flushed as Flushed
 from .live import SpoolFollower as SpoolFollower
 from .live import forgettable as forgettable
+from .probe import Setup as Setup
+from .prober import ProbeError as ProbeError
+from .prober import Prober as Prober
+from .quarantine import Quarantine as Quarantine
+from .quarantine import SetAside as SetAside
+from .quarantine import Verdict as Verdict
+from .reading import Reading as Reading
+from .reading import ReadingNote as ReadingNote
 from .replayer import COMMIT_LOGS as COMMIT_LOGS
 from .replayer import ReplayProgress as ReplayProgress
 from .replayer import ReplaySummary as ReplaySummary

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -24,6 +25,8 @@ from framewalk.engine.captures import (
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import CaptureError, StoreMemoryError
+from framewalk.engine.runs.quarantine import Quarantine, without
+from framewalk.engine.runs.reading import Reading, ReadingNote, Span
 from framewalk.engine.stages import Carried, first_phase, pieces, regroup, roll_up
 from framewalk.engine.states import MINUTE
 from framewalk.engine.store import Reached
@@ -46,6 +49,8 @@ _T = TypeVar("_T")
 COMMIT_LOGS: Final = 500_000
 # Segments that have been read to their end and are still open: each has a file descriptor.
 _MOST_ENDED: Final = 64
+# Where a spool keeps the messages that stop an engine.
+QUARANTINE: Final = "quarantine"
 # What has not become whole for so long is damage: a writer needs milliseconds for a batch.
 _SETTLED_S: Final = 60
 
@@ -67,6 +72,7 @@ class _Segment:
     content: GrowingCapture
     capture: int | None = None
     carried: Carried = field(default_factory=Carried)
+    stored_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -76,6 +82,7 @@ class _Pending:
     found: list[PeerStates] = field(default_factory=list)
     reached: dict[Path, list[CapturePosition]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
+    left_out: int = 0
     ended: list[Path] = field(default_factory=list)
 
     @property
@@ -92,7 +99,8 @@ class SpoolFollower(Closing):
     segments that could not be opened at the last look, `undeletable` those that could not be
     deleted, and why; both are tried again. Where the store has no memory, `make_room` is called
     and the same is tried once more. After an exception the follower may be ahead of its store:
-    make a new one.
+    make a new one. What is set aside in `quarantine` is left out and counted; segments are
+    committed a record batch at a time up to where `careful_to_bytes` says.
     """
 
     def __init__(
@@ -107,6 +115,9 @@ class SpoolFollower(Closing):
         self.has_all = False
         self.unreadable: dict[Path, str] = {}
         self.undeletable: dict[Path, str] = {}
+        self.careful_to_bytes: dict[Path, int] = {}
+        self._note = ReadingNote(folder)
+        self.quarantine = Quarantine(folder / QUARANTINE)
         self._folder = folder
         self._store = store
         self._make_room = make_room
@@ -139,9 +150,9 @@ class SpoolFollower(Closing):
             segment = self._open[path]
             is_settled = is_complete or now_s - segment.content.modified_s > _SETTLED_S
             read = segment.content.read(is_complete=is_settled)
-            for group in regroup(read, _messages):
+            for group, is_alone in self._grouped(read, segment):
                 self._work(group, segment, entities, pending)
-                if pending.logs >= commit_logs:
+                if is_alone or pending.logs >= commit_logs:
                     yield from self._settle(pending, now_s)
                     pending = _Pending()
             is_stuck |= segment.content.is_stuck
@@ -219,7 +230,8 @@ class SpoolFollower(Closing):
 
     def _opened_one(self, path: Path) -> _Segment:
         capture, position = self._known(path) or (None, None)
-        return _Segment(GrowingCapture(path, position), capture)
+        stored_bytes = position.offset_bytes if position is not None else 0
+        return _Segment(GrowingCapture(path, position), capture, stored_bytes=stored_bytes)
 
     def _known(self, path: Path) -> tuple[int, CapturePosition] | None:
         """Find the capture that a segment is, and how far the store has it.
@@ -260,15 +272,44 @@ class SpoolFollower(Closing):
         entities: Entities,
         pending: _Pending,
     ) -> None:
-        batches = [item.messages for item in group if isinstance(item, CaptureBatch)]
-        for messages in pieces(batches):
+        positions = pending.reached.setdefault(segment.content.path, [])
+        positions.extend(item.position for item in group)
+        self._write_down(pending)
+        batches = [item for item in group if isinstance(item, CaptureBatch)]
+        for messages in pieces([self._allowed(one, segment, pending) for one in batches]):
             found, segment.carried = first_phase(
                 messages, segment.carried, entities, self._store.plan
             )
             pending.found.append(found)
         pending.damages += [item for item in group if isinstance(item, Damage)]
-        positions = pending.reached.setdefault(segment.content.path, [])
-        positions.extend(item.position for item in group)
+
+    def _grouped(
+        self, read: Iterator[CaptureBatch | Damage], segment: _Segment
+    ) -> Iterator[tuple[list[CaptureBatch | Damage], bool]]:
+        """Yield what is worked on at once, and whether it is committed by itself."""
+        careful_to_bytes = self.careful_to_bytes.get(segment.content.path, 0)
+        while segment.content.position.offset_bytes < careful_to_bytes:
+            item = next(read, None)
+            if item is None:
+                return
+            yield [item], True
+        for group in regroup(read, _messages):
+            yield group, False
+
+    def _write_down(self, pending: _Pending) -> None:
+        """Note what is about to be worked on, beside what is not committed yet."""
+        spans = [
+            Span(path, self._open[path].stored_bytes, positions[-1].offset_bytes)
+            for path, positions in pending.reached.items()
+        ]
+        # Without a note a death is harder to explain, but a full disk must not stop the commit.
+        with suppress(OSError):
+            self._note.write(Reading(tuple(spans)))
+
+    def _allowed(self, batch: CaptureBatch, segment: _Segment, pending: _Pending) -> pa.RecordBatch:
+        rows = self.quarantine.rows_of(segment.content.path, batch)
+        pending.left_out += len(rows)
+        return without(batch.messages, rows)
 
     def _settle(self, pending: _Pending, now_s: float) -> Iterator[Flushed]:
         """Commit what was read, and close what has ended: all of it is in the store then."""
@@ -281,7 +322,7 @@ class SpoolFollower(Closing):
         for segment in segments:
             # What is counted must not be lost: the sender would send it again.
             segment.content.sync()
-        states = _with_damages(roll_up(pending.found, self._store.plan), pending.damages)
+        states = _with_lost(roll_up(pending.found, self._store.plan), pending)
         reached = [
             Reached(segment.capture, path, positions)
             for segment, (path, positions) in zip(segments, pending.reached.items(), strict=True)
@@ -289,6 +330,8 @@ class SpoolFollower(Closing):
         captures = self._with_room(lambda: self._store.commit_many(reached, states, ends_only=True))
         for segment, capture in zip(segments, captures, strict=True):
             segment.capture = capture
+            segment.stored_bytes = segment.content.position.offset_bytes
+        self._note.clear()
         return _flushed(states, pending.damages)
 
     def _close(self, ended: Sequence[Path], now_s: float) -> None:
@@ -320,11 +363,11 @@ def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
     return item.messages if isinstance(item, CaptureBatch) else None
 
 
-def _with_damages(states: States, damages: Sequence[Damage]) -> States:
-    damaged_bytes = sum(damage.size_bytes for damage in damages)
-    if not damaged_bytes:
-        return states
-    counted = Counters(quality=Counter(damaged_bytes=damaged_bytes))
+def _with_lost(states: States, pending: _Pending) -> States:
+    """Count what was left out: damaged bytes, and messages that are set aside."""
+    damaged_bytes = sum(damage.size_bytes for damage in pending.damages)
+    lost = Counter(damaged_bytes=damaged_bytes, quarantined=pending.left_out)
+    counted = Counters(messages=pending.left_out, quality=lost)
     return replace(states, counters=states.counters + counted)
 
 

@@ -31,6 +31,7 @@ from framewalk.engine.store import Store
 from framewalk.engine.telling import tell
 from framewalk.receiver.transports import server_ssl_context
 from framewalk.server.engine.link import FINISH, EngineOptions, EngineStatus, SqlEndpoint
+from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
 
@@ -49,6 +50,7 @@ _READ_BYTES: Final = 1 << 16
 _DUCKDB_MEMORY: Final = "384MiB"
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
+_TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
 _CHECK_PATH: Final = "check that it is there, and its permissions"
 # Sorts after the name of every segment.
@@ -146,6 +148,8 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
         engine.tell()
+        watch = Watch(engine.tell_now_and_then, lambda: not finish.is_set())
+        examine(options, store, follower, entities.entities, watch)
         while not finish.wait(engine.wait_s()):
             upkeep.run(time.time(), time.monotonic())
             engine.look()
@@ -182,6 +186,7 @@ class _Engine:
         self._report = report
         self._looked_s: float = 0
         self._told: set[Path] = set()
+        self._told_s: float = 0
         self._entities_s = time.monotonic()
 
     def wait_s(self) -> float:
@@ -212,8 +217,15 @@ class _Engine:
             problem = self._follower.unreadable[path]
             tell(logging.ERROR, "spool segment cannot be read, it is tried again", problem=problem)
 
+    def tell_now_and_then(self) -> None:
+        """Tell it while something takes long."""
+        now_s = time.monotonic()
+        if now_s - self._told_s >= _TELL_EVERY_S:
+            self.tell()
+
     def tell(self) -> None:
         """Tell the parent how things are."""
+        self._told_s = time.monotonic()
         self._report.set(removed_segments=self._upkeep.removed_segments)
         self._report.send(self._options, self._follower.unread_bytes())
 

@@ -1,0 +1,66 @@
+"""`framewalk quarantine`: the messages that a server's engine does not outlive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framewalk.cli.console import say
+from framewalk.cli.rows import Format, print_rows
+from framewalk.engine.errors import InputError
+from framewalk.engine.runs import QUARANTINE, Quarantine
+
+_COLUMNS = ("capture", "is_there", "segment", "stream", "seq", "size_bytes", "problem")
+
+quarantine = typer.Typer(
+    name="quarantine",
+    help="Show the messages that were set aside because they end the engine.",
+    no_args_is_help=True,
+)
+
+
+@quarantine.callback()
+def root() -> None:
+    """Show the messages that were set aside because they end the engine.
+
+    Each has a capture of its own in the folder [bold]quarantine[/bold] of the spool. Once a later
+    version reads it, [bold]framewalk replay SPOOL/quarantine --store FILE[/bold] counts it, once.
+    """
+
+
+@quarantine.command("list")
+def list_set_aside(
+    spool: Annotated[
+        Path,
+        typer.Option(
+            "--spool", metavar="FOLDER", help="The server's spool; it may be running or not."
+        ),
+    ] = Path("framewalk-data/spool"),
+    output: Annotated[
+        Format, typer.Option("--format", "-f", help="How to print: table, csv or json.")
+    ] = Format.TABLE,
+) -> None:
+    """List them: the capture of each, where it was, and what it does to a process.
+
+    In [bold]is_there[/bold] stands whether its capture is still kept.
+    """
+    if not spool.is_dir():
+        raise InputError(spool, "there is no such folder", "name the spool of a server (--spool)")
+    folder = Quarantine(spool / QUARANTINE)
+    rows = [
+        (
+            one.capture,
+            (folder.folder / one.capture).exists(),
+            one.place.segment,
+            one.stream,
+            one.seq,
+            one.size_bytes,
+            one.problem,
+        )
+        for one in folder.entries
+    ]
+    print_rows(output, _COLUMNS, rows)
+    if not rows:
+        say("nothing was set aside")

@@ -1,0 +1,134 @@
+"""A process that tries messages apart, to see whether a process outlives them.
+
+    python -m framewalk.engine.runs.probe
+
+It reads a line of JSON (`Setup`), then one for each attempt (`Attempt`). Each attempt has a process
+of its own, forked from this one, which has loaded everything and computed nothing: it does what an
+engine does with messages, but commits them to a store in memory, or not at all. Lines tell its
+number, and its exit status when it has ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from pydantic import TypeAdapter
+
+from framewalk.engine.kubernetes import Entities
+from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.runs.quarantine import Place, alone, without
+from framewalk.engine.runs.reading import Span, batches_of
+from framewalk.engine.stages import Carried, first_phase, pieces, roll_up
+from framewalk.engine.store import IN_MEMORY, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from framewalk.engine.oal import Plan
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an engine computes with; `entities` is a table of addresses as an Arrow file."""
+
+    oal_paths: tuple[Path, ...] = ()
+    apdex_path: Path | None = None
+    entities: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The first `count` messages of spans without those in `left_out`, or one `only`.
+
+    With `commits` what they amount to is written into a store, too.
+    """
+
+    spans: tuple[Span, ...]
+    count: int
+    commits: bool
+    left_out: tuple[Place, ...] = field(default=())
+    only: Place | None = None
+
+
+SETUP: Final = TypeAdapter(Setup)
+ATTEMPT: Final = TypeAdapter(Attempt)
+
+
+def main() -> None:
+    """Try what is asked for, until nobody asks any more."""
+    _end_with_parent()
+    # Threads of libraries have done nothing yet, and an attempt that hangs for it is tried again.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    setup = SETUP.validate_json(sys.stdin.buffer.readline())
+    apdex = read_apdex_thresholds(setup.apdex_path) if setup.apdex_path else None
+    plan = load_plan(setup.oal_paths, apdex)
+    answers.write(b"ready\n")
+    for line in sys.stdin.buffer:
+        attempt = ATTEMPT.validate_json(line)
+        process = os.fork()
+        if not process:
+            _end_with_parent()
+            os._exit(_try(attempt, setup, plan))
+        answers.write(b"%d\n" % process)
+        _, status = os.waitpid(process, 0)
+        answers.write(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def _try(attempt: Attempt, setup: Setup, plan: Plan) -> int:
+    try:
+        entities = _entities(setup)
+        found, carried = [], Carried()
+        for messages in pieces(list(_messages(attempt))):
+            states, carried = first_phase(messages, carried, entities, plan)
+            found.append(states)
+        rolled_up = roll_up(found, plan)
+        if attempt.commits:
+            with Store(IN_MEMORY, plan) as store:
+                store.commit(None, Path("probe"), [], rolled_up)
+    except BaseException:  # noqa: BLE001 - whatever would end an engine
+        return 1
+    return 0
+
+
+def _entities(setup: Setup) -> Entities:
+    return Entities.empty() if setup.entities is None else Entities(pl.read_ipc(setup.entities))
+
+
+def _messages(attempt: Attempt) -> Iterator[pa.RecordBatch]:
+    left = attempt.count
+    for path, batch in batches_of(attempt.spans):
+        if attempt.only is not None:
+            if attempt.only.is_in(path, batch):
+                yield alone(batch.messages, attempt.only.row)
+            continue
+        if not left:
+            return
+        rows = batch.messages.slice(0, left)
+        left -= rows.num_rows
+        yield without(rows, [one.row for one in attempt.left_out if one.is_in(path, batch)])
+
+
+def _end_with_parent() -> None:
+    """Be killed when the parent is gone, whatever this process does then."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

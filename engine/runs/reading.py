@@ -1,0 +1,95 @@
+"""What a live engine is reading, written down before it is read.
+
+The note is gone once the states of it are committed. Where an engine finds one of another, that one
+died, was killed or hung over what the note names: it is tried apart before it is read again
+(quarantine.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+from typing import TYPE_CHECKING, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from framewalk.engine.captures import CaptureBatch, CapturePosition, GrowingCapture
+from framewalk.engine.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+NOTE_NAME: Final = "reading.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Record batches of a segment: those behind `begin_bytes`, up to `end_bytes`."""
+
+    path: Path
+    begin_bytes: int
+    end_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Spans that are read together, and what is known of their messages.
+
+    The first `lives` messages do no harm; the first `dies` do, if it is not 0. With `commits` that
+    is known of their commit as well.
+    """
+
+    spans: tuple[Span, ...] = ()
+    lives: int = 0
+    dies: int = 0
+    commits: bool = False
+
+
+_READING: Final = TypeAdapter(Reading)
+
+
+class ReadingNote:
+    """The note of one spool, a file in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NOTE_NAME
+        self._partial = folder / f"{NOTE_NAME}.partial"
+
+    def write(self, reading: Reading) -> None:
+        """Replace the note. It outlives this process, and need not outlive the machine."""
+        content = _READING.dump_json(reading)
+        descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+        self._partial.replace(self._path)
+
+    def clear(self) -> None:
+        """Remove it: what it names is stored."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def read(self) -> Reading:
+        """Return what it names; nothing where there is none, or it cannot be read."""
+        try:
+            return _READING.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
+            return Reading()
+
+
+def batches_of(spans: Iterable[Span]) -> Iterator[tuple[Path, CaptureBatch]]:
+    """Yield the record batches of spans; those of a segment that is gone are left out."""
+    for span in spans:
+        try:
+            capture = GrowingCapture(span.path, CapturePosition(span.begin_bytes, 0, ""))
+        except (CaptureError, OSError):
+            continue
+        with capture:
+            for item in capture.read(is_complete=True):
+                if item.position.offset_bytes > span.end_bytes:
+                    break
+                if isinstance(item, CaptureBatch):
+                    yield span.path, item

@@ -1,0 +1,94 @@
+"""What an engine does first where the one before it ended while it was reading."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.runs import (
+    Examination,
+    ProbeError,
+    Prober,
+    ReadingNote,
+    Setup,
+    Verdict,
+    not_stored,
+)
+from framewalk.engine.telling import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from framewalk.engine.kubernetes import Entities
+    from framewalk.engine.runs import Reading, SetAside, SpoolFollower
+    from framewalk.engine.store import Store
+    from framewalk.server.engine.link import EngineOptions
+
+_ENTITIES: Final = "entities.arrow"
+_REMEDY: Final = "send its capture to whoever maintains framewalk; a later version may read it"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who waits for a search: `on_wait` is called again and again, before attempts `is_wanted`."""
+
+    on_wait: Callable[[], None]
+    is_wanted: Callable[[], bool]
+
+
+def examine(
+    options: EngineOptions, store: Store, follower: SpoolFollower, entities: Entities, watch: Watch
+) -> None:
+    """Try what an engine was reading when it ended; what ends processes is set aside.
+
+    Where no single message is at fault, the follower is told to read with care.
+    """
+    note = ReadingNote(options.spool_folder)
+    reading = _suspected(note, store)
+    if not reading.spans:
+        note.clear()
+        return
+    segments = ", ".join(one.path.name for one in reading.spans)
+    tell(logging.WARNING, "an engine ended while it read, it is tried apart", segments=segments)
+    quarantine = follower.quarantine
+    quarantine.folder.mkdir(mode=0o700, exist_ok=True)
+    table = quarantine.folder / _ENTITIES
+    entities.addresses.write_ipc(table)
+    try:
+        with Prober(Setup(options.oal_paths, options.apdex_path, table), watch.on_wait) as prober:
+            search = Examination(note, quarantine, prober, _told, watch.is_wanted)
+            verdict = search.run(reading)
+    except ProbeError as error:
+        tell(logging.ERROR, "what was read cannot be tried apart", problem=error)
+        verdict = Verdict.UNCLEAR
+    finally:
+        table.unlink(missing_ok=True)
+    if verdict is Verdict.HARMLESS:
+        tell(logging.INFO, "what was read does no harm")
+    if verdict is Verdict.TOGETHER:
+        tell(logging.WARNING, "no single message is at fault, they are read a batch at a time")
+        follower.careful_to_bytes = {one.path: one.end_bytes for one in reading.spans}
+
+
+def _suspected(note: ReadingNote, store: Store) -> Reading:
+    reading = note.read()
+    ends = store.ends_at([one.path for one in reading.spans])
+    return not_stored(reading, {path: end.offset_bytes for path, (_, end) in ends.items()})
+
+
+def _told(found: SetAside, gone: list[str]) -> None:
+    place = found.place
+    tell(
+        logging.ERROR,
+        "message set aside, it ends the engine",
+        segment=place.segment,
+        stream=found.stream,
+        seq=found.seq,
+        bytes=found.size_bytes,
+        problem=found.problem,
+        capture=found.capture,
+        remedy=_REMEDY,
+    )
+    for name in gone:
+        tell(logging.WARNING, "quarantine is full, its oldest capture is deleted", capture=name)

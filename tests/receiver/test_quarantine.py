@@ -1,0 +1,129 @@
+"""A message that ends engines is set aside, and it alone; real processes, with a fault put in."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from comparison import Values, differences, read_views
+from deadly import FAULTS, MARK, environment
+from recording import Messages, collect, recorded, wait_until
+from serving import BOOKINFO, Serving
+
+from framewalk.engine import Store, read_entities, replay
+from framewalk.engine.oal.plan import Plan
+
+DUMP = BOOKINFO / "kubectl.yaml"
+SET_ASIDE = "message set aside, it ends the engine"
+LONG_S = 600
+
+Serve = Callable[..., Serving]
+
+# A search takes some seconds, and a machine may be slow.
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    servers: list[Serving] = []
+
+    def start(fault: str = "", **given: str) -> Serving:
+        faulty = environment(tmp_path / f"fault {len(servers)}", fault) if fault else {}
+        known = {"FRAMEWALK_SQL": "-"} | faulty
+        servers.append(Serving(tmp_path, "--entities", DUMP, **known | given))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def streams() -> list[Messages]:
+    return recorded(BOOKINFO)
+
+
+@pytest.fixture(scope="module")
+def replayed(plan: Plan) -> Values:
+    with Store(":memory:", plan) as store:
+        replay([BOOKINFO], read_entities(DUMP), store)
+        return read_views(store)
+
+
+def marked(streams: list[Messages]) -> list[Messages]:
+    """Mark a message of logs in the middle of the longest stream."""
+    longest = max(range(len(streams)), key=lambda at: len(streams[at]))
+    middle = len(streams[longest]) // 2
+    changed = [list(one) for one in streams]
+    changed[longest][middle] += MARK
+    return changed
+
+
+def quality(server: Serving) -> float:
+    return server.metrics().get('framewalk_engine_bad_input{kind="quarantined"}', 0)
+
+
+def stored(server: Serving, plan: Plan, *captures: Path) -> Values:
+    """Return the views of a server's store, after captures were replayed into it."""
+    with Store(server.store, plan) as store:
+        if captures:
+            replay(captures, read_entities(DUMP), store)
+        return read_views(store)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_deadly_message_costs_itself(
+    fault: str, serve: Serve, streams: list[Messages], replayed: Values, plan: Plan
+) -> None:
+    server = serve(fault)
+    for one in marked(streams):
+        collect(server.address, one)
+    if fault == "never ends":
+        # As the server does with an engine that tells nothing for ten minutes.
+        server.wait_for("engine ready")
+        wait_until(lambda: is_reading(server), LONG_S)
+        os.kill(server.engine(), signal.SIGKILL)
+    wait_until(lambda: quality(server) == 1, LONG_S)
+    total = sum(map(len, streams))
+    wait_until(lambda: server.metrics()["framewalk_engine_unread_bytes"] == 0, LONG_S)
+    assert server.metrics()["framewalk_engine_messages"] <= total
+    told = server.find(SET_ASIDE)
+    assert int(told["seq"]) == max(map(len, streams)) // 2
+    (capture,) = (server.spool / "quarantine").glob("*.arrows")
+    assert capture.name == told["capture"]
+    assert server.stop() == 0
+    # All others are counted once; it itself, by a version that lives on it, once as well.
+    assert differences(stored(server, plan), replayed) != []
+    assert differences(stored(server, plan, capture), replayed) == []
+    assert differences(stored(server, plan, capture), replayed) == []
+
+
+def test_kills_at_random_set_nothing_aside(
+    serve: Serve, streams: list[Messages], replayed: Values, plan: Plan
+) -> None:
+    server = serve()
+    fifth = len(streams) // 5
+    for first in range(0, len(streams), fifth):
+        for one in streams[first : first + fifth]:
+            collect(server.address, one)
+        if first < 3 * fifth:
+            # While it reads, if it comes to that.
+            wait_until(lambda: is_reading(server) or not unread(server), LONG_S)
+            wait_until(lambda: server.metrics()["framewalk_engine_up"], LONG_S)
+            os.kill(server.engine(), signal.SIGKILL)
+    wait_until(lambda: not unread(server), LONG_S)
+    assert server.stop() == 0
+    assert not list((server.spool / "quarantine").glob("*.arrows"))
+    assert differences(stored(server, plan), replayed) == []
+
+
+def is_reading(server: Serving) -> bool:
+    return (server.spool / "reading.json").exists()
+
+
+def unread(server: Serving) -> bool:
+    told = server.metrics()
+    return bool(told["framewalk_engine_unread_bytes"]) or not told["framewalk_engine_up"]
