@@ -207,6 +207,21 @@ def test_what_was_committed_before_the_store_was_opened_is_found(
         assert read_all(store) == before
 
 
+def test_two_rows_from_before_the_store_was_opened_are_enough(
+    world: World, flushes: Sequence[States], tmp_path: Path
+) -> None:
+    path = copied(world.empty_store, tmp_path / "store.duckdb")
+    with Store(path, world.plan) as store:
+        commit_all(store, [flushes[0], flushes[0]])
+        assert {most for _, _, most in rows_of(store).values()} == {2}
+        before = minute_views(store)
+    with Store(path, world.plan) as store:
+        done = store.compact(END_OF_TIME)
+        assert done.rows_after * 2 == done.rows_before > 0
+        assert_one_row_each(store)
+        assert minute_views(store) == before
+
+
 def test_more_rows_than_are_worked_on_at_once(
     store: Store, flushes: Sequence[States], monkeypatch: pytest.MonkeyPatch
 ) -> None:
