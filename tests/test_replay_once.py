@@ -227,6 +227,23 @@ def test_a_shorter_capture_that_begins_like_a_stored_one_is_counted(
     )
 
 
+@pytest.mark.parametrize("length", [4, 7])
+def test_of_several_known_beginnings_the_furthest_counts(  # noqa: PLR0913, PLR0917 - fixtures
+    capture: Path, rows: pa.Table, tmp_path: Path, some: Plan, entities: Entities, length: int
+) -> None:
+    """As where live engines and replays have each stored a beginning of the same capture."""
+    path = write_batches(tmp_path / "some.capture.arrows", cut(rows)[:length])
+    with CaptureReader(capture) as reader:
+        positions = [batch.position for batch in reader]
+    known = min(length, 5)
+    with Store(tmp_path / "store.duckdb", some) as store:
+        for count in (2, 5, 3):
+            store.commit(None, Path(f"{count}"), positions[:count], partial([], entities, some))
+        summary = replay([path], entities, store)
+    assert [one.known_messages for one in summary.captures] == [known * BATCH_ROWS]
+    assert summary.counters.messages == (length - known) * BATCH_ROWS
+
+
 def assert_both_counted(
     captures: Sequence[Sequence[pa.RecordBatch]],
     folder: Path,
