@@ -135,6 +135,17 @@ def test_the_same_stream_again_is_kept_once(tmp_path: Path, segment_bytes: int) 
     assert kept(tmp_path) == [stream(name) for name in "abc"]
 
 
+def test_streams_of_the_newest_two_segments_are_known_however_large_they_are(
+    tmp_path: Path,
+) -> None:
+    """The newest may just have been begun: who asks again may mean the one before."""
+    with opened(tmp_path, segment_bytes=1) as spool:
+        assert all(keep(spool, stream(name)) for name in "abc")
+    with opened(tmp_path, remembered_bytes=1) as spool:
+        assert spool.recovered.segments == 3
+        assert [keep(spool, stream(name)) for name in "cba"] == [False, False, True]
+
+
 def test_messages_cut_differently_are_another_stream(tmp_path: Path) -> None:
     with opened(tmp_path) as spool:
         for messages in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"abc", b""]):
@@ -213,6 +224,15 @@ def test_over_the_budget_a_stream_is_refused_until_there_is_room(tmp_path: Path)
         segments(tmp_path)[0].unlink()
         assert keep(spool, large)
     assert kept(tmp_path) == [large]
+
+
+def test_a_stream_may_fill_the_budget_to_the_last_byte(tmp_path: Path) -> None:
+    fitting = stream("fitting", messages=3, size_bytes=1_000)
+    with opened(tmp_path, budget_bytes=3_000) as spool:
+        with pytest.raises(SpoolFullError, match="budget"):
+            keep(spool, [*fitting, b"."])
+        assert keep(spool, fitting)
+    assert kept(tmp_path) == [fitting]
 
 
 def test_on_a_full_disk_the_segment_keeps_its_whole_batches(tmp_path: Path) -> None:
