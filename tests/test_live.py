@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -228,6 +229,35 @@ def test_a_damaged_segment_that_was_read_is_not_counted_again_by_a_replay(
         counted = run(SpoolFollower(tmp_path, store, 0, "~"), entities)
         assert 0 < counted < sum(stream.num_rows for stream in streams[:4])
         assert replay([tmp_path], entities, store).counters.messages == 0
+
+
+def test_what_cannot_be_forced_to_disk_is_not_counted_yet(
+    tmp_path: Path,
+    plan: Plan,
+    entities: Entities,
+    streams: Sequence[pa.RecordBatch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It could be lost with the system, and its sender would send it again."""
+    segments = Segments(tmp_path)
+    for stream in streams[:2]:
+        segments.write(stream)
+        segments.turn(is_torn=False)
+    broken = captures_in(tmp_path)[1].stat().st_ino
+
+    def fail(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Store(":memory:", plan) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            with pytest.raises(OSError, match="Input/output error"):
+                run(SpoolFollower(tmp_path, store, 0), entities)
+        assert store.paths() == {}
+        assert not any(read_views(store).values())
+        messages = sum(stream.num_rows for stream in streams[:2])
+        assert run(SpoolFollower(tmp_path, store, 0), entities) == messages
 
 
 def test_what_was_cut_off_after_it_was_counted_is_not_counted_again(
