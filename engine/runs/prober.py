@@ -26,7 +26,7 @@ _COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.engine.runs.probe")
 _ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1"}
 # CPU time, so that a slow machine condemns nobody: about twenty times what is usual. Who only waits
 # has longer.
-_LONGEST_CPU_S: Final = 5
+_LONGEST_CPU_S: Final = 3
 _CPU_S_PER_MIB: Final = 2
 _WAITING_FACTOR: Final = 10
 _MOST_MEMORY_BYTES: Final = 1_500 * 2**20

@@ -30,7 +30,8 @@ from framewalk.engine.captures.format import captures_in as segments
 
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
 COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
-DEADLINE_S = 20
+# Not what anything takes: what a slow machine may take.
+DEADLINE_S = 120
 TOKEN = "s3cret token"  # noqa: S105 - of a test
 
 Messages = list[bytes]
