@@ -53,7 +53,8 @@ def check(
         bool,
         typer.Option(
             "--skip-unknown-scopes",
-            help="Definitions of scopes that framewalk does not have are a warning, no error.",
+            help="Definitions of scopes, and disables of metrics, that framewalk does not have "
+            "are a warning, no error.",
         ),
     ] = False,
 ) -> None:

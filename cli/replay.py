@@ -94,7 +94,8 @@ def replay(
         bool,
         typer.Option(
             "--skip-unknown-scopes",
-            help="Leave out definitions of scopes that framewalk does not have.",
+            help="Leave out definitions of scopes, and disables of metrics, that framewalk "
+            "does not have.",
         ),
     ] = False,
 ) -> None:

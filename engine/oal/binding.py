@@ -85,16 +85,18 @@ def bind(files: Sequence[Parsed], *, skip_unknown_scopes: bool = False) -> Bound
     """Bind the statements of all files together; names are unique and disabled across files.
 
     The diagnostics include those of the parser, in the order of the files. With
-    `skip_unknown_scopes` a definition of another scope is left out with a warning.
+    `skip_unknown_scopes` a definition of another scope is left out with a warning, and so is a
+    disable of what no file defines: an OAP has metrics that are no definitions.
     """
     names = _Names(files)
+    no_metric = Severity.WARNING if skip_unknown_scopes else Severity.ERROR
     found: list[Diagnostic] = []
     metrics: list[Metric] = []
     for file in files:
         in_file = list(file.diagnostics)
         for statement in file.script.statements:
             if isinstance(statement, Disable):
-                in_file.extend(names.about_disable(statement, file.source))
+                in_file.extend(names.about_disable(statement, file.source, no_metric))
                 continue
             binder = _Binder(file.source, statement)
             metric = binder.metric(skip_unknown_scopes=skip_unknown_scopes)
@@ -141,14 +143,17 @@ class _Names:
                 hint="the views have a column of that name already",
             )
 
-    def about_disable(self, statement: Disable, source: SourceText) -> Iterator[Diagnostic]:
-        """Tell whether there is nothing of that name to disable."""
+    def about_disable(
+        self, statement: Disable, source: SourceText, severity: Severity
+    ) -> Iterator[Diagnostic]:
+        """Tell, with this severity, whether there is nothing of that name to disable."""
         if statement.name in self._defined or self._may_be_unread(statement.name):
             return
         yield source.diagnostic(
             statement.name_span,
             f"there is no metric {statement.name!r} to disable",
             hint=_did_you_mean(statement.name, self._defined),
+            severity=severity,
         )
 
     def _may_be_unread(self, name: str) -> bool:

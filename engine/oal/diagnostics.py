@@ -205,6 +205,7 @@ _GOT: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_IN_ROUND_BRACKETS: Final = re.compile(r"""\(((?:"(?:[^"\\\n]|\\[^\n])*+"|[^()"\n])++)\)""")
 _KEYWORDS: Final = {"FROM": "from", "DECORATOR": "decorator", "METRIC": "disable"}
 _AND: Final = "give each condition its own .filter(...): all of them must hold"
 _OR: Final = "there is no 'or': use in [...], or two metrics"
@@ -297,7 +298,14 @@ class SyntaxFailure:
         if "STRING" in self.accepted and self.got[:1].isalpha():
             return f'a string stands in double quotes: "{clip(self.got)}"'
         in_list = "LSQB" in self.accepted and "IN" in self.stack
-        return f"write a list: [{clip(self.got)}]" if in_list else ""
+        return f"write a list: [{clip(self._members())}]" if in_list else ""
+
+    def _members(self) -> str:
+        """Return what a list holds that stands in round brackets or in none."""
+        if self.got != "(":
+            return self.got
+        inside = _IN_ROUND_BRACKETS.match(self.code, self.at, self.end)
+        return inside[1].strip() if inside else '"a", "b"'
 
     def _is_odd_number(self) -> bool:
         if "INTEGER" in self.accepted:

@@ -29,11 +29,12 @@ def messages(found: Bound) -> list[str]:
     return [str(diagnostic).splitlines()[0] for diagnostic in found.diagnostics]
 
 
-def test_the_messages_of_wrong_definitions() -> None:
+@pytest.mark.parametrize("name", ["bad_names", "posted"])
+def test_the_messages_of_wrong_definitions(name: str) -> None:
     """Set UPDATE_SNAPSHOTS=1 to write down what is said now, and read the difference."""
-    text = (HERE / "bad_names.oal").read_text(encoding="utf-8")
-    said = render(bind([parse(text, "bad_names.oal")]).diagnostics) + "\n"
-    snapshot = HERE / "bad_names.txt"
+    text = (HERE / f"{name}.oal").read_text(encoding="utf-8")
+    said = render(bind([parse(text, f"{name}.oal")]).diagnostics) + "\n"
+    snapshot = HERE / f"{name}.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         snapshot.write_text(said, encoding="utf-8")
     assert said == snapshot.read_text(encoding="utf-8")
@@ -101,6 +102,37 @@ def test_a_definition_of_another_scope_is_an_error_or_skipped_with_a_warning() -
     skipped = bound(*texts, skip_unknown_scopes=True)
     assert [one.severity for one in skipped.diagnostics] == [Severity.WARNING] * 2
     assert [metric.name for metric in skipped.metrics] == ["a"]
+
+
+def test_what_an_oap_itself_disables_is_an_error_or_a_warning() -> None:
+    """`segment` and others are metrics of an OAP's code; no file defines them."""
+    texts = (
+        "disable(segment);\ndisable(top_n_database_statement);",
+        "a = from(K8SService.*).cpm();",
+    )
+    wrong = bound(*texts)
+    assert [one.severity for one in wrong.diagnostics] == [Severity.ERROR] * 2
+    skipped = bound(*texts, skip_unknown_scopes=True)
+    assert [(one.severity, one.message) for one in skipped.diagnostics] == [
+        (Severity.WARNING, "there is no metric 'segment' to disable"),
+        (Severity.WARNING, "there is no metric 'top_n_database_statement' to disable"),
+    ]
+    assert [metric.name for metric in skipped.metrics] == ["a"]
+
+
+def test_the_hint_about_a_list_in_round_brackets_can_be_pasted() -> None:
+    for wrong, right in (
+        ('("GET:/a", "GET:/b")', '["GET:/a", "GET:/b"]'),
+        ('( "a)" )', '["a)"]'),
+        ("()", '["a", "b"]'),
+        ('("a",\n"b")', '["a", "b"]'),
+    ):
+        (found,) = bound(
+            f"a = from(K8SEndpoint.*).filter(endpointName in {wrong}).cpm();"
+        ).diagnostics
+        assert found.hint == f"write a list: {right}"
+        text = f"a = from(K8SEndpoint.*).filter(endpointName in {right}).cpm();"
+        assert bound(text).diagnostics == ()
 
 
 def test_an_unknown_decorator_changes_nothing() -> None:

@@ -65,7 +65,8 @@ def load_plan(
         paths: an OAL file, a folder whose `*.oal` files are read, or several of them; none means
             the shipped ones.
         apdex: the thresholds of apdex(), 500 ms if not given.
-        skip_unknown_scopes: leave definitions of other scopes out, with a warning.
+        skip_unknown_scopes: leave definitions of other scopes out, and disables of what no file
+            defines, with a warning.
         on_warning: is called with each warning.
 
     Raises:
