@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from framewalk.cli.console import complain, stdout
+from framewalk.cli.console import complain, stdout, warn
 from framewalk.server.config import ConfigError, effective_settings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def show(file: File = None) -> None:
 
 def _settings(file: Path | None) -> list[Setting]:
     try:
-        return effective_settings(file, os.environ)
+        return effective_settings(file, os.environ, lambda warning: warn(str(warning)))
     except ConfigError as error:
         for problem in error.problems:
             complain(str(problem))

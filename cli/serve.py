@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framewalk.cli.console import complain, say
+from framewalk.cli.console import complain, say, warn
 from framewalk.server.config import Config, ConfigError, load_config
 
 _ConfigFile = Annotated[
@@ -127,7 +127,7 @@ def _run(settings: Config, port: int | None, spool: Path | None, *, computes: bo
 
 def _settings(path: Path | None) -> Config:
     try:
-        return load_config(path, os.environ)
+        return load_config(path, os.environ, lambda warning: warn(str(warning)))
     except ConfigError as error:
         for problem in error.problems:
             complain(str(problem))

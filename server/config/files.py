@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import yaml
 
 from framewalk.engine.errors import InputError
+from framewalk.server.config.oap import has_key, has_provider
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -106,12 +107,14 @@ class Value:
 class Settings:
     """The values of files laid over each other, and what was wrong on the way.
 
-    `selectors` are by module, `values` by module, provider and key.
+    `selectors` are by module, `values` by module, provider and key. `warnings` are about what is
+    left out: it is not framewalk's, and no mistake either.
     """
 
     selectors: dict[str, Value] = field(default_factory=dict)
     values: dict[tuple[str, str, str], Value] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def provider_values(self, module: str, provider: str) -> dict[str, Value]:
         """Return the values of a provider block by key."""
@@ -159,9 +162,13 @@ class _FileReader:
     settings: Settings
 
     def read(self, root: yaml.Node | None) -> None:
-        for module in self._entries(root, "the file", "modules such as receiver-ebpf"):
+        modules = list(self._entries(root, "the file", "modules such as receiver-ebpf"))
+        is_known = any(module.name in self.vocabulary for module in modules)
+        for module in modules:
             providers = self.vocabulary.get(module.name)
-            if providers is None:
+            if providers is None and is_known:
+                self._warn(module, f"module '{module.name}'", self.vocabulary)
+            elif providers is None:
                 hint = suggestion(module.name, self.vocabulary)
                 self._report(module.line, f"unknown module '{module.name}'", hint=hint)
             else:
@@ -171,23 +178,36 @@ class _FileReader:
         wanted = f"a selector and {' or '.join(providers)}"
         for entry in self._entries(module.node, module.name, wanted):
             if entry.name == SELECTOR:
-                self._read_selector(module.name, entry)
+                self._read_selector(module.name, entry, providers)
             elif entry.name in providers:
                 self._read_provider(module.name, entry, providers[entry.name])
+            elif has_provider(module.name, entry.name):
+                self._warn(entry, f"provider '{entry.name}' in {module.name}")
             else:
                 message = f"unknown provider '{entry.name}' in {module.name}"
                 hint = suggestion(entry.name, [SELECTOR, *providers])
                 self._report(entry.line, message, hint=hint)
 
-    def _read_selector(self, module: str, entry: _Entry) -> None:
+    def _read_selector(self, module: str, entry: _Entry, providers: Collection[str]) -> None:
         value = self._value(entry, f"{module}.{SELECTOR}")
-        if value is not None:
+        if value is None:
+            return
+        chosen = str(value.text)
+        if chosen in providers or not has_provider(module, chosen):
             self.settings.selectors[module] = value
+            return
+        used = self.settings.selectors[module].text
+        self.settings.warnings.append(
+            value.problem(f"{module}.{SELECTOR} names a provider of an OAP; {used} is used")
+        )
 
     def _read_provider(self, module: str, provider: _Entry, keys: tuple[str, ...]) -> None:
         name = f"{module}.{provider.name}"
         wanted = f"keys such as {keys[0]}" if keys else "nothing"
         for entry in self._entries(provider.node, name, wanted):
+            if has_key(module, provider.name, entry.name) and entry.name not in keys:
+                self._warn(entry, f"key '{entry.name}' in {name}")
+                continue
             if entry.name not in keys:
                 message = f"unknown key '{entry.name}' in {name}"
                 self._report(entry.line, message, hint=suggestion(entry.name, keys))
@@ -231,6 +251,13 @@ class _FileReader:
         single = isinstance(entry.node, yaml.ScalarNode)
         text = texts[0] if single else tuple(texts)
         return Value(text, self.path, entry.line, tuple(dict.fromkeys(variables)))
+
+    def _warn(self, entry: _Entry, what: str, known: Collection[str] = ()) -> None:
+        """Tell that something is left out; of all `known` names only one that is near is told."""
+        near = suggestion(entry.name, known)
+        hint = near if near.startswith("did") else ""
+        message = f"framewalk has no {what}: it is left out"
+        self.settings.warnings.append(Problem(self.path, entry.line, message, hint=hint))
 
     def _report(
         self, line: int, message: str, got: str = "", wanted: str = "", hint: str = ""

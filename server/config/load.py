@@ -39,7 +39,7 @@ from framewalk.server.config.model import (
 from framewalk.server.config.value_types import choices, complaint, file_problem, is_secret, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from framewalk.server.config.files import Settings, Value
@@ -73,27 +73,37 @@ class Setting(NamedTuple):
     origin: str
 
 
-def load_config(path: Path | None, environment: Mapping[str, str]) -> Config:
+def load_config(
+    path: Path | None,
+    environment: Mapping[str, str],
+    on_warning: Callable[[Problem], None] | None = None,
+) -> Config:
     """Read a configuration and check all of it.
 
     Args:
         path: a YAML file, laid over the shipped default file; None is the default file alone.
         environment: the variables that `${NAME:default}` finds.
+        on_warning: is called for each thing in the file that is left out because it is not
+            framewalk's: modules, and what an OAP has in those that framewalk has too.
 
     Raises:
         ConfigError: there are problems; it lists all of them.
     """
-    parts = _read_parts(path, environment)
+    parts = _read_parts(path, environment, on_warning)
     return Config.model_validate({MODULES[name].field: part.used for name, part in parts.items()})
 
 
-def effective_settings(path: Path | None, environment: Mapping[str, str]) -> list[Setting]:
+def effective_settings(
+    path: Path | None,
+    environment: Mapping[str, str],
+    on_warning: Callable[[Problem], None] | None = None,
+) -> list[Setting]:
     """Return what load_config goes by, in the order of the default file; secrets are hidden.
 
     Raises:
         ConfigError: as load_config does.
     """
-    parts = _read_parts(path, environment)
+    parts = _read_parts(path, environment, on_warning)
     return [setting for part in parts.values() for setting in _show(part)]
 
 
@@ -125,12 +135,19 @@ class _Part:
         return self.values[key].problem(f"{self.place(key)} {message}", want, hint)
 
 
-def _read_parts(path: Path | None, environment: Mapping[str, str]) -> dict[str, _Part]:
+def _read_parts(
+    path: Path | None,
+    environment: Mapping[str, str],
+    on_warning: Callable[[Problem], None] | None,
+) -> dict[str, _Part]:
     vocabulary = {
         name: {provider: tuple(block.fields_by_key()) for provider, block in one.providers.items()}
         for name, one in MODULES.items()
     }
     settings = read_settings(path, environment, vocabulary)
+    if on_warning is not None:
+        for warning in settings.warnings:
+            on_warning(warning)
     problems = list(settings.problems)
     parts = {name: _read_part(name, settings, problems) for name in MODULES}
     problems += _check_together(parts)

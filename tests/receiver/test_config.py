@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
-from framewalk.server.config.files import DEFAULT_FILE
+from framewalk.server.config.files import DEFAULT_FILE, Problem
 from framewalk.server.config.load import Config, ConfigError, effective_settings, load_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -236,6 +236,7 @@ def test_the_files_of_tls(pem: Path) -> None:
 # Problems
 
 
+OAP_FILE = Path(__file__).with_name("oap_application.yml")
 # A file, then what is said of it; "f" is its name.
 BAD = Path(__file__).with_name("bad_config.txt").read_text(encoding="utf-8").split("====\n")
 
@@ -249,11 +250,61 @@ def test_bad_files(case: str, tmp_path: Path) -> None:
 
 
 def test_all_problems_are_told_at_once_with_those_of_the_own_file_first(tmp_path: Path) -> None:
-    text = "cor:\nspool:\n  default:\n    fsync: x\n    segmentByte: 1\nsql:\n  selector: x\n"
+    text = "spool:\n  default:\n    fsync: x\n    segmentByte: 1\nsql:\n  selector: x\n"
     found = problems(text, tmp_path, SW_CORE_GRPC_PORT="x", SW_TELEMETRY="-x")
     places = [line.split(": ")[0] for line in found]
-    assert places[:4] == ["f:1", "f:4", "f:5", "f:7"]
-    assert [place.split(":")[0] for place in places[4:]] == ["default.yml", "default.yml"]
+    assert places[:3] == ["f:3", "f:4", "f:6"]
+    assert [place.split(":")[0] for place in places[3:]] == ["default.yml", "default.yml"]
+
+
+def test_an_oap_s_file_is_taken_with_a_warning_for_each_thing_left_out() -> None:
+    left_out: list[Problem] = []
+    config = load_config(OAP_FILE, {}, left_out.append)
+    assert (config.core.port, config.core.metrics_ttl_days) == (11811, 9)
+    assert config.telemetry is None
+    assert config.storage == load_config(None, {}).storage
+    lines = OAP_FILE.read_text(encoding="utf-8").splitlines()
+    assert [lines[one.line - 1].split(":")[0].strip() for one in left_out] == [
+        "cluster",
+        "role",
+        "restHost",
+        "restPort",
+        "gRPCThreadPoolSize",
+        "downsampling",
+        "recordDataTTL",
+        "l1FlushPeriod",
+        "searchableTracesTags",
+        "enableHierarchy",
+        "selector",
+        "banyandb",
+        "elasticsearch",
+        "mysql",
+        "restPort",
+        "gRPCThreadPoolSize",
+        "envoy-metric",
+        "sslEnabled",
+        "continuousPolicyCacheTimeout",
+    ]
+    assert [str(one).partition(": ")[2] for one in left_out[:2]] == [
+        "framewalk has no module 'cluster': it is left out",
+        "framewalk has no key 'role' in core.default: it is left out",
+    ]
+    chosen = next(one for one in left_out if "storage.selector" in one.message)
+    assert chosen.message == "storage.selector names a provider of an OAP; duckdb is used"
+    done = run("check", OAP_FILE)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == len(left_out)
+
+
+def test_a_mistake_in_an_oap_s_file_is_an_error(tmp_path: Path) -> None:
+    text = OAP_FILE.read_text(encoding="utf-8")
+    text = text.replace("restPort", "restPorts").replace("banyandb:", "banyanDB:")
+    found = problems(text, tmp_path)
+    assert [line.partition(": ")[2].partition(";")[0] for line in found] == [
+        "unknown key 'restPorts' in core.default",
+        "unknown provider 'banyanDB' in storage",
+        "unknown key 'restPorts' in receiver-sharing-server.default",
+    ]
 
 
 def test_a_wrong_variable_is_named() -> None:
@@ -472,7 +523,8 @@ def test_check_tells_every_problem_on_a_line(tmp_path: Path) -> None:
     done = run("check", path)
     assert (done.returncode, done.stdout) == (1, "")
     unknown, wrong = done.stderr.splitlines()
-    assert unknown == f"error: {path}:1: unknown module 'cor'; hint: did you mean 'core'?"
+    left_out = f"{path}:1: framewalk has no module 'cor': it is left out"
+    assert unknown == f"warning: {left_out}; hint: did you mean 'core'?"
     assert wrong.startswith(f"error: {path}:4: core.default.gRPCPort is out of range; got '0'")
 
 
