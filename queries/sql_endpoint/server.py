@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from framewalk.engine.errors import InputError
+from framewalk.engine.telling import Tally, tell_exhausted
 from framewalk.queries.reading import database_path, remove_copy, secure, snapshot_folder
 from framewalk.queries.sql_endpoint.app import SqlApp
 from framewalk.queries.sql_endpoint.options import SqlOptions
@@ -115,6 +116,8 @@ class SqlServer:
 
     def _serve(self) -> None:
         with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            tell_exhausted(loop, Tally(loop.call_later))
             runner.run(self._server.serve(sockets=self._sockets))
             runner.run(self._app.finish(_STOP_S))
 

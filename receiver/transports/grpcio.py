@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from framewalk.engine.errors import InputError
+from framewalk.engine.telling import Tally
 from framewalk.receiver.intake import LimitError, Received
 from framewalk.receiver.spool import SpoolFullError
 from framewalk.receiver.transports.services import (
@@ -22,7 +24,7 @@ from framewalk.receiver.transports.services import (
     BadRequestError,
 )
 from framewalk.receiver.transports.tls import TlsFiles
-from framewalk.receiver.transports.transport import AUTHENTICATION, WRONG_TOKEN
+from framewalk.receiver.transports.transport import AUTHENTICATION, REFUSED, WRONG_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,9 +50,9 @@ class GrpcTransport:
     def __init__(self, options: GrpcServer, collector: Collector, token: str | None) -> None:
         self._collector = collector
         self._health = health.HealthServicer()
-        refused = collector.telemetry.refused
+        self._tally = Tally(_later)
         self._server = grpc.aio.server(
-            interceptors=[_TokenInterceptor(token, refused)] if token else [],
+            interceptors=[_TokenInterceptor(token, self._count_refused)] if token else [],
             options=_channel_options(options),
         )
         self._server.add_generic_rpc_handlers((_RawHandlers(self._handlers()),))
@@ -66,6 +68,7 @@ class GrpcTransport:
         """Take no more calls, and give those under way this long to end."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+        self._tally.finish()
 
     def _bind(self, options: GrpcServer) -> int:
         host = f"[{options.host}]" if ":" in options.host else options.host
@@ -94,8 +97,24 @@ class GrpcTransport:
         try:
             await self._collector.collect(_until_end(messages, context))
         except (LimitError, SpoolFullError) as error:
+            self._tally.add(REFUSED, _peer(context), error.reason)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         return NOTHING
+
+    def _count_refused(self, context: _Context, *, is_stream: bool) -> None:
+        self._tally.add(REFUSED, _peer(context), AUTHENTICATION)
+        if is_stream:
+            self._collector.telemetry.refused(AUTHENTICATION)
+
+
+def _later(delay_s: float, function: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(delay_s, function)
+
+
+def _peer(context: _Context) -> str:
+    """Return the address of the other side, which grpcio writes as ipv4:1.2.3.4:5, without port."""
+    kind, _, rest = str(context.peer()).partition(":")
+    return rest.rpartition(":")[0] if kind in {"ipv4", "ipv6"} else str(context.peer())
 
 
 async def _until_end(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Received]:
@@ -139,9 +158,10 @@ class _RawHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 class _TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Refuses calls without the token. Health is asked by probes, which have none."""
 
-    def __init__(self, token: str, on_refused: Callable[[str], None]) -> None:
+    def __init__(self, token: str, on_refused: Callable[..., None]) -> None:
         self._token = token.encode()
-        self._on_refused = on_refused
+        self._refuse_call = _refusing(partial(on_refused, is_stream=False))
+        self._refuse_stream = _refusing(partial(on_refused, is_stream=True))
 
     async def intercept_service(
         self,
@@ -156,18 +176,17 @@ class _TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if hmac.compare_digest(shown, self._token):
             return handler
         if not handler.request_streaming:
-            return _REFUSE
-        self._on_refused(AUTHENTICATION)
-        return _REFUSE_STREAM
+            return grpc.unary_unary_rpc_method_handler(self._refuse_call)
+        return grpc.stream_unary_rpc_method_handler(self._refuse_stream)
 
 
-async def _refuse(_request: object, context: _Context) -> bytes:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, WRONG_TOKEN)
-    return NOTHING
+def _refusing(on_refused: Callable[[_Context], None]) -> Callable[..., Awaitable[bytes]]:
+    async def refuse(_request: object, context: _Context) -> bytes:
+        on_refused(context)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, WRONG_TOKEN)
+        return NOTHING
 
-
-_REFUSE: Final = grpc.unary_unary_rpc_method_handler(_refuse)
-_REFUSE_STREAM: Final = grpc.stream_unary_rpc_method_handler(_refuse)
+    return refuse
 
 
 def _channel_options(options: GrpcServer) -> list[tuple[str, int]]:

@@ -13,6 +13,8 @@ TransportKind = Literal["uvicorn", "grpcio"]
 # The metadata key of the token, and the reason under which a stream without it is counted.
 AUTHENTICATION: Final = "authentication"
 WRONG_TOKEN: Final = "the authentication token is wrong"  # noqa: S105 - a message
+# What is told, once a minute, of senders that get no for an answer; the reason is beside it.
+REFUSED: Final = "senders are refused"
 
 
 class Transport(Protocol):

@@ -43,6 +43,7 @@ from unharmed import (
     others_unharmed,
     request_headers,
     send_and_read,
+    times_told,
 )
 
 from framewalk.receiver.intake.collect import Collector, Received
@@ -52,7 +53,6 @@ from framewalk.receiver.spool.spool import Spool, SpoolOptions
 from framewalk.receiver.transports.opening import open_transport
 from framewalk.receiver.transports.options import GrpcServer
 from framewalk.receiver.transports.transport import TransportKind
-from framewalk.receiver.transports.uvicorn import protocol as http2_protocol
 
 pytest_plugins = ["servers"]
 
@@ -65,23 +65,7 @@ def test_callers_without_http2_cost_a_line_a_minute(server: Server) -> None:
         for _ in range(200):
             send_and_read(server, b"GET / HTTP/1.1\r\n\r\n")
     assert server.stop() == 0
-    told = [line for line in server.lines if "connection is no HTTP/2" in line]
-    assert len(told) == 1
-
-
-def test_callers_without_http2_are_all_counted(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(http2_protocol, "_STRANGERS_TOLD_S", 0.01)
-
-    loop = asyncio.new_event_loop()
-    strangers = http2_protocol.Strangers(loop)
-    for number in range(5):
-        strangers.add(number)
-    loop.call_later(0.05, loop.stop)
-    loop.run_forever()
-    loop.close()
-    assert [vars(one)["facts"]["connections"] for one in caplog.records] == [1, 4]
+    assert times_told(server, "no_http2") == 200
 
 
 # Many streams

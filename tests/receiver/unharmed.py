@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import grpc.aio
@@ -88,3 +90,13 @@ def send_and_read(server: Server, content: bytes) -> None:
         client.shutdown(socket.SHUT_WR)
         while client.recv(65_536):
             pass
+
+
+def times_told(server: Server, reason: str) -> int:
+    """Return how many were told of, of a server that has ended: in a line a minute, and a last."""
+    told = [json.loads(line) for line in server.lines if line.startswith("{")]
+    lines = [one for one in told if one.get("reason") == reason]
+    times = [datetime.fromisoformat(one["time"]) for one in lines]
+    # The first at once, and a last one at the end.
+    assert len(lines) <= 2 + (times[-1] - times[0]).total_seconds() / 60
+    return sum(int(one["times"]) for one in lines)

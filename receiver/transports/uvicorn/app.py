@@ -32,11 +32,12 @@ from framewalk.receiver.transports.services import (
     UNARY_METHODS,
     BadRequestError,
 )
-from framewalk.receiver.transports.transport import AUTHENTICATION, WRONG_TOKEN
+from framewalk.receiver.transports.transport import AUTHENTICATION, REFUSED, WRONG_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from framewalk.engine.telling import Tally
     from framewalk.receiver.intake import Collector
 
     Scope = Mapping[str, Any]
@@ -59,14 +60,24 @@ class _BrokenOffError(Exception):
     """The caller is gone: there is nobody to answer."""
 
 
-class GrpcApp:
-    """Answers every method; `stopping` is set when health is to say NOT_SERVING."""
+class _UnauthenticatedError(CallError):
+    """The caller does not show the token."""
 
-    def __init__(self, collector: Collector, token: str | None, max_message_bytes: int) -> None:
+
+class GrpcApp:
+    """Answers every method; `stopping` is set when health is to say NOT_SERVING.
+
+    `tally` hears of senders that are refused.
+    """
+
+    def __init__(
+        self, collector: Collector, token: str | None, max_message_bytes: int, tally: Tally
+    ) -> None:
         self.stopping = asyncio.Event()
         self._collector = collector
         self._token = token.encode() if token else None
         self._max_message_bytes = max_message_bytes
+        self._tally = tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
@@ -78,11 +89,12 @@ class GrpcApp:
         else:
             frames = FrameSplitter(self._max_message_bytes, headers.get(b"grpc-encoding", b""))
             answer = _Answer(send, has_trailers=headers.get(b"te", b"").lower() == b"trailers")
-            await self._call(scope["path"], headers, _Body(receive, frames), answer)
+            await self._call(scope, headers, _Body(receive, frames), answer)
 
     async def _call(
-        self, method: str, headers: dict[bytes, bytes], body: _Body, answer: _Answer
+        self, scope: Scope, headers: dict[bytes, bytes], body: _Body, answer: _Answer
     ) -> None:
+        method = scope["path"]
         try:
             self._check(method, headers)
             if method == _WATCH:
@@ -91,10 +103,14 @@ class GrpcApp:
                 await answer.end(await self._handle(method, body))
         except _BrokenOffError:
             return
+        except (LimitError, SpoolFullError) as error:
+            self._tally.add(REFUSED, _peer(scope), error.reason)
+            await answer.refuse(Status.RESOURCE_EXHAUSTED, str(error))
+        except _UnauthenticatedError as error:
+            self._tally.add(REFUSED, _peer(scope), AUTHENTICATION)
+            await answer.refuse(error.status, str(error))
         except CallError as error:
             await answer.refuse(error.status, str(error))
-        except (LimitError, SpoolFullError) as error:
-            await answer.refuse(Status.RESOURCE_EXHAUSTED, str(error))
         except BadRequestError as error:
             await answer.refuse(Status.INVALID_ARGUMENT, str(error))
         except TimeoutError:
@@ -111,7 +127,7 @@ class GrpcApp:
         if not hmac.compare_digest(headers.get(AUTHENTICATION.encode(), b""), self._token):
             if method in _STREAMS:
                 self._collector.telemetry.refused(AUTHENTICATION)
-            raise CallError(Status.UNAUTHENTICATED, WRONG_TOKEN)
+            raise _UnauthenticatedError(Status.UNAUTHENTICATED, WRONG_TOKEN)
 
     async def _handle(self, method: str, body: _Body) -> bytes:
         if method == COLLECT:
@@ -179,6 +195,11 @@ def _service_of(request: bytes) -> str:
     except DecodeError as error:
         message = "the request is not a HealthCheckRequest"
         raise CallError(Status.INVALID_ARGUMENT, message) from error
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
 
 
 def _is_grpc(content_type: bytes) -> bool:

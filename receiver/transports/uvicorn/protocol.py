@@ -10,26 +10,30 @@ from __future__ import annotations
 import logging
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import zttp
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
+
+from framewalk.receiver.transports.transport import REFUSED
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    import zttp
     from uvicorn import Config
     from uvicorn.server import ServerState
+
+    from framewalk.engine.telling import Tally
 
 _LOG: Final = logging.getLogger(__name__)
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _PREFACE_TIMEOUT_S: Final = 20
+# How a connection of TLS begins: a handshake, of version 3 whatever it will be.
+_TLS_HELLO: Final = b"\x16\x03"
 # How long a connection that was told to end may take to hear of it, and to end by itself.
 _LINGER_S: Final = 0.5
-# How often it is told, at most, that somebody does not speak HTTP/2.
-_STRANGERS_TOLD_S: Final = 60
 _SAID_TO_OTHERS: Final = b"This is a gRPC server: it takes HTTP/2 only.\n"
 _ANSWER_TO_OTHERS: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -48,41 +52,23 @@ _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
 
 
-class Strangers:
-    """Tells of callers that do not speak HTTP/2: of the first at once, then once a minute."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._connections = 0
-        self._latest: object = None
-        self._is_waiting = False
-
-    def add(self, peer: object) -> None:
-        """Count one more."""
-        self._connections += 1
-        self._latest = peer
-        if not self._is_waiting:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._is_waiting = self._connections > 0
-        if self._is_waiting:
-            facts = {"peer": self._latest, "connections": self._connections}
-            _LOG.warning("connection is no HTTP/2", extra={"facts": facts})
-            self._connections = 0
-            self._loop.call_later(_STRANGERS_TOLD_S, self._tell)
-
-
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the connections of a server have in common.
 
-    Each has at most `max_calls` open at once; `on_lost` hears of its end.
+    Each has at most `max_calls` open at once; `on_lost` hears of its end, and `tally` of what the
+    caller does wrong.
     """
 
     max_calls: int | None
-    strangers: Strangers
+    tally: Tally
     on_lost: Callable[[], None]
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address of the other side, without its port, which is another each time."""
+    name: Any = transport.get_extra_info("peername")
+    return str(name[0]) if name else "unknown"
 
 
 class GrpcConnection(ZttpH2Protocol):
@@ -97,7 +83,7 @@ class GrpcConnection(ZttpH2Protocol):
     ) -> None:
         super().__init__(config, server_state, {}, loop)
         self._max_calls = min(shared.max_calls or _MOST_CALLS, _MOST_CALLS)
-        self._strangers = shared.strangers
+        self._tally = shared.tally
         self._on_lost = shared.on_lost
         self._preface: bytes | None = b""
         self._is_ending = False
@@ -120,17 +106,35 @@ class GrpcConnection(ZttpH2Protocol):
         if self._preface is not None:
             data = self._preface + data
             if not data.startswith(_PREFACE[: len(data)]):
-                self._answer_to_others()
+                self._answer_to_others(data)
                 return
             if len(data) < len(_PREFACE):
                 self._preface = data
                 return
             self._begin()
         try:
-            super().data_received(data)
+            self._take(data)
         except Exception:  # noqa: BLE001 - whatever it is, other connections go on
             _LOG.exception("connection failed", extra={"facts": {"peer": self.client}})
             self.transport.abort()
+
+    def _take(self, data: bytes) -> None:
+        """Take in frames, as uvicorn does, but for how broken rules are told."""
+        self._unset_keepalive_if_required()
+        try:
+            self.conn.receive_data(data)
+            self.handle_events()
+        except zttp.RemoteProtocolError:
+            self._tally.add(REFUSED, peer_of(self.transport), "protocol_error")
+            self.flush()
+            self.transport.close()
+            return
+        self.flush()
+        is_idle = not self.cycles and self.timeout_keep_alive_task is None
+        if is_idle and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _begin(self) -> None:
         self._preface = None
@@ -205,8 +209,10 @@ class GrpcConnection(ZttpH2Protocol):
     def _reset(self, stream_id: int, error_code: int) -> None:
         self.conn.stream(stream_id).reset(error_code)
 
-    def _answer_to_others(self) -> None:
-        self._strangers.add(self.transport.get_extra_info("peername"))
+    def _answer_to_others(self, data: bytes) -> None:
+        is_tls = data.startswith(_TLS_HELLO[: len(data)])
+        reason = "tls_on_plain_text_port" if is_tls else "no_http2"
+        self._tally.add(REFUSED, peer_of(self.transport), reason)
         self.transport.write(_ANSWER_TO_OTHERS)
         self.transport.close()
 

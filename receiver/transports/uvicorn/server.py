@@ -11,15 +11,21 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from framewalk.engine.errors import InputError
+from framewalk.engine.telling import Tally, tell_exhausted
 from framewalk.receiver.transports.tls import server_ssl_context
 from framewalk.receiver.transports.uvicorn.app import GrpcApp
-from framewalk.receiver.transports.uvicorn.protocol import GrpcConnection, Shared, Strangers
+from framewalk.receiver.transports.uvicorn.handshake import with_tls
+from framewalk.receiver.transports.uvicorn.protocol import GrpcConnection, Shared
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from framewalk.receiver.intake import Collector
     from framewalk.receiver.transports.options import GrpcServer
 
 _BACKLOG: Final = 2048
+# Connections that are accepted in one go; where no descriptor is left, so often it is tried.
+_ACCEPTED_AT_ONCE: Final = 16
 # A sender that is silent may come back after long; one whose machine is gone is found by TCP.
 _IDLE_TIMEOUT_S: Final = 3600
 # What a stream that has come whole has to be written, when the time of a stop is used up.
@@ -35,7 +41,8 @@ class Http2Transport:
 
     def __init__(self, options: GrpcServer, collector: Collector, token: str | None) -> None:
         self._tls = server_ssl_context(options.tls) if options.tls is not None else None
-        self._app = GrpcApp(collector, token, options.max_message_bytes)
+        self._tally = Tally(_later)
+        self._app = GrpcApp(collector, token, options.max_message_bytes, self._tally)
         self._config = _uvicorn_config(self._app)
         self._state = ServerState()
         self._max_calls = options.max_calls_per_connection
@@ -47,12 +54,19 @@ class Http2Transport:
     async def start(self) -> None:
         """Accept calls; health says SERVING from now on."""
         loop = asyncio.get_running_loop()
-        shared = Shared(self._max_calls, Strangers(loop), self._lost.set)
+        tell_exhausted(loop, self._tally)
+        shared = Shared(self._max_calls, self._tally, self._lost.set)
+        connection: Callable[[], asyncio.BaseProtocol]
         connection = partial(GrpcConnection, self._config, self._state, loop, shared)
+        if self._tls is not None:
+            connection = with_tls(connection, self._tls, loop, self._tally)
         self._servers = [
-            await loop.create_server(connection, sock=one, ssl=self._tls, backlog=_BACKLOG)
+            await loop.create_server(connection, sock=one, backlog=_ACCEPTED_AT_ONCE)
             for one in self._sockets
         ]
+        # For asyncio both are one number.
+        for one in self._sockets:
+            one.listen(_BACKLOG)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and give those under way this long to end."""
@@ -76,10 +90,15 @@ class Http2Transport:
             await asyncio.wait(self._state.tasks, timeout=left_s)
         for task in list(self._state.tasks):
             task.cancel()
+        self._tally.finish()
 
     @property
     def _connections(self) -> set[GrpcConnection]:
         return cast("set[GrpcConnection]", self._state.connections)
+
+
+def _later(delay_s: float, function: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(delay_s, function)
 
 
 def _uvicorn_config(app: Any) -> uvicorn.Config:  # noqa: ANN401 - uvicorn's type of it is private
