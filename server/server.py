@@ -9,6 +9,7 @@ import resource
 import signal
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 # Its core writes lines of its own on standard error.
@@ -185,6 +186,7 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
         )
         # Last, as nothing may fail while a process is being started: asyncio would wait for ever.
         computing = asyncio.create_task(engine.run()) if engine is not None else None
+        parts.signals.on_hangup(asyncio.get_running_loop(), partial(_read_again, engine))
         await asyncio.wait(
             [one for one in (stop, computing) if one is not None],
             return_when=asyncio.FIRST_COMPLETED,
@@ -194,6 +196,14 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
         await _end(transport, spool, engine, config.core.drain_timeout_s)
     if computing is not None:
         await _ended(computing)
+
+
+def _read_again(engine: EngineChild | None) -> None:
+    if engine is None:
+        tell(logging.INFO, "SIGHUP changes nothing, there is no engine")
+        return
+    tell(logging.INFO, "entities are to be read again", reason="SIGHUP")
+    engine.read_entities()
 
 
 async def _end(
@@ -228,8 +238,10 @@ class _Signals:
     def __init__(self) -> None:
         self._first = ""
         self._on_first: Callable[[], object] = lambda: None
+        self._on_hangup: Callable[[], object] = lambda: None
         for number in _STOPS:
             signal.signal(number, self._take)
+        signal.signal(signal.SIGHUP, self._hang_up)
 
     def first(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[str]:
         """Return what has a result when there was a signal: its name."""
@@ -243,6 +255,14 @@ class _Signals:
         if self._first:
             end()
         return stop
+
+    def on_hangup(self, loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
+        """Have SIGHUP do that; before, it does nothing."""
+        self._on_hangup = lambda: loop.call_soon_threadsafe(act)
+
+    def _hang_up(self, _number: int, _frame: object) -> None:
+        with suppress(RuntimeError):
+            self._on_hangup()
 
     def _take(self, number: int, _frame: object) -> None:
         if not self._first:
@@ -258,7 +278,7 @@ def _signals() -> Iterator[_Signals]:
         yield _Signals()
     finally:
         # Python gives its own handlers up while it ends.
-        for number in _STOPS:
+        for number in (*_STOPS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         flush_logging()
 

@@ -82,6 +82,10 @@ class EntitiesFiles(Closing):
         self._reading = _in_thread(partial(_look, self._paths, self._stamps, before, since))
         return None
 
+    def forget_stamps(self) -> None:
+        """Have the next `refresh` that begins to read read all, changed or not."""
+        self._stamps = frozenset()
+
     def close(self) -> None:
         """Leave the thread alone; what it is reading is of no use any more."""
         self._reading = None

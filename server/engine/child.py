@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.telling import tell
-from framewalk.server.engine.link import FINISH, EngineStatus
+from framewalk.server.engine.link import FINISH, READ_ENTITIES, EngineStatus
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -89,6 +89,13 @@ class EngineChild:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
             self.restarts += 1
+
+    def read_entities(self) -> None:
+        """Have the engine read the entities again; one that is being started reads them anyway."""
+        process = self._process
+        if process is not None and process.stdin is not None and not self._finishing:
+            with suppress(ConnectionError):
+                process.stdin.write(READ_ENTITIES)
 
     async def finish(self, timeout_s: float) -> None:
         """Let the engine commit what is in the spool, and end; kill it after this long.

@@ -1,8 +1,8 @@
 """What the receiving process and its engine process say to each other, a line of JSON each.
 
 The receiver writes EngineOptions to the engine's standard input and keeps it open: its end tells
-the engine that the receiver is gone. One more line asks the engine to finish. The engine writes
-an EngineStatus to its standard output after each look at the spool.
+the engine that the receiver is gone. More lines ask the engine to read the entities again, and to
+finish. The engine writes an EngineStatus to its standard output after each look at the spool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from framewalk.receiver.transports import Tls  # noqa: TC001 - pydantic reads the annotations
 
 FINISH: Final = b"finish\n"
+READ_ENTITIES: Final = b"read entities\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,13 @@ from framewalk.engine.runs import SpoolFollower
 from framewalk.engine.store import Store
 from framewalk.engine.telling import tell
 from framewalk.receiver.transports import server_ssl_context
-from framewalk.server.engine.link import FINISH, EngineOptions, EngineStatus, SqlEndpoint
+from framewalk.server.engine.link import (
+    FINISH,
+    READ_ENTITIES,
+    EngineOptions,
+    EngineStatus,
+    SqlEndpoint,
+)
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
@@ -60,20 +66,20 @@ _EVERY_SEGMENT: Final = "~"
 def main() -> None:
     """Work until the parent asks to finish, or is gone."""
     # The parent says when to end; a signal that was meant for it must not.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     lines = _lines(sys.stdin.fileno())
-    asked = next(lines, None)
-    if asked is None:
+    first = next(lines, None)
+    if first is None:
         # The parent is gone before it said anything.
         sys.exit(1)
-    options = EngineOptions.from_line(asked)
+    options = EngineOptions.from_line(first)
     start_logging(options.log_format, options.log_level)
-    finish = threading.Event()
-    threading.Thread(target=_listen, args=(lines, finish), daemon=True).start()
+    asked = _Asked()
+    threading.Thread(target=_listen, args=(lines, asked), daemon=True).start()
     report = _Report(_private_output())
     try:
-        _work(options, report, finish)
+        _work(options, report, asked)
     except FramewalkError as error:
         report.fail(str(error))
         sys.exit(1)
@@ -121,15 +127,25 @@ def _lines(descriptor: int) -> Iterator[bytes]:
         yield from (line + b"\n" for line in whole)
 
 
-def _listen(lines: Iterator[bytes], finish: threading.Event) -> None:
+class _Asked:
+    """What the parent has asked for."""
+
+    def __init__(self) -> None:
+        self.finish = threading.Event()
+        self.read_entities = threading.Event()
+
+
+def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
     for line in lines:
         if line == FINISH:
-            finish.set()
+            asked.finish.set()
+        elif line == READ_ENTITIES:
+            asked.read_entities.set()
     # The parent is gone. A transaction under way is as if it had never begun.
     os._exit(1)
 
 
-def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> None:
+def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
     with ExitStack() as stack:
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
         store = stack.enter_context(_open_store(options, _plan(options)))
@@ -148,10 +164,13 @@ def _work(options: EngineOptions, report: _Report, finish: threading.Event) -> N
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
         engine.tell()
-        watch = Watch(engine.tell_now_and_then, lambda: not finish.is_set())
+        watch = Watch(engine.tell_now_and_then, lambda: not asked.finish.is_set())
         examine(options, store, follower, entities.entities, watch)
-        while not finish.wait(engine.wait_s()):
+        while not asked.finish.wait(engine.wait_s()):
             upkeep.run(time.time(), time.monotonic())
+            if asked.read_entities.is_set():
+                asked.read_entities.clear()
+                engine.read_entities_again()
             engine.look()
         follower.complete_through = _EVERY_SEGMENT
         engine.look()
@@ -187,11 +206,16 @@ class _Engine:
         self._looked_s: float = 0
         self._told: set[Path] = set()
         self._told_s: float = 0
+        self._is_asked = False
         self._entities_s = time.monotonic()
 
     def wait_s(self) -> float:
         """Return how long it is to the next look."""
         return max(self._looked_s + self._options.flush_interval_s - time.monotonic(), 0)
+
+    def read_entities_again(self) -> None:
+        """Have the next looks read the dumps, changed or not."""
+        self._is_asked = True
 
     def look(self) -> None:
         """Commit what is whole in the spool by now."""
@@ -232,6 +256,10 @@ class _Engine:
     def _refresh_entities(self) -> None:
         every_s = self._options.entities_reload_s
         is_due = bool(every_s) and self._looked_s - self._entities_s >= every_s
+        if self._is_asked and not self._entities.is_reading:
+            self._is_asked = False
+            self._entities.forget_stamps()
+            is_due = True
         if not is_due and not self._entities.is_reading:
             return
         self._entities_s = self._looked_s

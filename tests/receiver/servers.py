@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from recording import Server, Start, free_port
+from serving import Serve, Serving
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator
 def server(start: Start) -> Server:
     """A server that does not wait for the disk, and counts."""
     return start(FRAMEWALK_SPOOL_FSYNC="never", SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()))
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers with an engine, over one spool and one store."""
+    servers: list[Serving] = []
+
+    def start_one(*arguments: str | Path, **environment: str) -> Serving:
+        known = {"FRAMEWALK_SQL": "-"}
+        servers.append(Serving(tmp_path, *arguments, **known | environment))
+        return servers[-1]
+
+    yield start_one
+    for server in servers:
+        server.stop(signal.SIGKILL)

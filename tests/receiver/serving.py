@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class Serving(Server):
     def wait_until_stored(self, messages: int) -> None:
         """Wait until the engine that runs now has committed this many messages in all."""
         wait_until(lambda: self.metrics().get("framewalk_engine_messages") == messages, 60)
+
+
+Serve = Callable[..., Serving]
 
 
 def _children(process: int) -> list[int]:

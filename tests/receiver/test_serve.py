@@ -9,14 +9,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from comparison import Values, differences, read_views
 from crashing import crash
 from recording import FRAMEWALK, Server, collect, recorded, stream, wait_until
-from serving import BOOKINFO, Serving, is_alive, send
+from serving import BOOKINFO, Serve, Serving, is_alive, send
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.captures.format import captures_in
@@ -26,21 +25,7 @@ from framewalk.engine.oal.plan import Plan
 MESSAGES = 12_328
 DUMP = BOOKINFO / "kubectl.yaml"
 
-Serve = Callable[..., Serving]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    servers: list[Serving] = []
-
-    def start(*arguments: str | Path, **environment: str) -> Serving:
-        known = {"FRAMEWALK_SQL": "-"}
-        servers.append(Serving(tmp_path, *arguments, **known | environment))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop(signal.SIGKILL)
+pytest_plugins = ["servers"]
 
 
 @pytest.fixture(scope="session")
