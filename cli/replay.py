@@ -21,6 +21,7 @@ from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.oal import SCOPES, read_apdex_thresholds
+from framewalk.engine.paths import keep_files_private
 from framewalk.engine.runs import COMMIT_LOGS, ReplayProgress, ReplaySummary
 from framewalk.engine.runs import replay as replay_captures
 from framewalk.engine.store import IN_MEMORY
@@ -121,6 +122,7 @@ def replay(
     paths = find_captures(captures)
     if str(store) == IN_MEMORY:
         raise StoreError(store, "would be gone when the command ends", "name a file")
+    keep_files_private()
     with Store(store, plan) as opened, byte_progress() as progress:
         show = _Bars(progress, paths)
         started_s = time.monotonic()

@@ -22,6 +22,7 @@ from framewalk.cli.sources import (
     open_store,
 )
 from framewalk.engine.errors import InputError, StoreError, StoreLockedError
+from framewalk.engine.paths import keep_files_private
 from framewalk.engine.store import connect
 from framewalk.queries.reading import copy_database, remove_copy
 
@@ -51,6 +52,7 @@ def snapshot(
     _check_target(file, store, force=force)
     asked = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
     running = asked.find_server()
+    keep_files_private()
     partial = file.with_name(f"{file.name}.partial")
     remove_copy(partial)
     try:

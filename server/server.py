@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 
 from framewalk.engine.captures import captures_in, segments_in
 from framewalk.engine.errors import InputError
+from framewalk.engine.paths import keep_files_private
 from framewalk.engine.telling import tell
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
@@ -28,6 +29,7 @@ from framewalk.server.logs import flush_logging, start_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from framewalk.receiver.transports import GrpcServer, Transport
     from framewalk.server.config import Config
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _ENGINE_END_S: Final = 1
 # What the disk has for the last streams, when the time of a stop is used up.
 _LAST_WRITE_S: Final = 1
+_OTHERS: Final = 0o007
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -53,6 +56,8 @@ def serve(
         OSError: the spool's folder cannot be written.
     """
     start_logging(config.logging.format, config.logging.level)
+    keep_files_private()
+    _tell_open_to_others(spool_options.folder, config.storage.path)
     with _signals() as signals:
         _allow_many_files()
         if config.ebpf is None:
@@ -150,6 +155,15 @@ def _tell_recovered(spool: Spool) -> None:
         read_streams=recovered.streams,
         read_messages=recovered.messages,
     )
+
+
+def _tell_open_to_others(*paths: Path) -> None:
+    """Tell what an earlier version, or somebody else, has left for every user to read."""
+    for path in paths:
+        with suppress(OSError):
+            if path.stat().st_mode & _OTHERS:
+                remedy = "chmod o-rwx"
+                tell(logging.WARNING, "every user can read this", path=path, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Segment:
         self._is_name_synced = True
         self._streams = 0
         self._new_path = path.with_name(path.name + NEW_SUFFIX)
-        self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._pending = bytearray()
         options = pa.ipc.IpcWriteOptions(compression=compression)
         sink = pa.PythonFile(_Sink(self._pending), "w")
