@@ -24,6 +24,11 @@ Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
 _MORE_MEMORY: Final = "give it more memory, or ask fewer or smaller queries at a time"
 
+_WITHOUT_LOG: Final = (
+    "move the log aside (and keep it): its commits, the latest ones, are lost to the store, and "
+    "computed again from what the spool still has of them, or by another replay"
+)
+
 # What DuckDB raises when a file cannot be read or written, whatever is asked of it.
 FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
 
@@ -65,6 +70,9 @@ def _wrong_path(path: Path) -> tuple[str, str] | None:
 
 
 def _wrong_content(path: Path, text: str) -> tuple[str, str]:
+    if "replaying WAL" in text:
+        log = path.with_name(f"{path.name}.wal")
+        return f"its write-ahead log {log} is damaged", _WITHOUT_LOG
     if "Could not write" in text:
         reason = text.rpartition(": ")[2].lower()
         return f"cannot be written ({reason})", "make room and run this again, nothing is lost"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.errors import FramewalkError
-from framewalk.engine.telling import tell
+from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine.link import FINISH, READ_ENTITIES, EngineStatus
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class EngineChild:
         self._longest_silence_s = longest_silence_s + options.flush_interval_s
         self._process: Process | None = None
         self._finishing = False
-        self._has_worked = False
+        # Once the configuration was seen to be of use, the engine is started again and again.
+        self._goes_on = False
+        self._trouble = Trouble("store cannot be opened, what comes is kept only", "store is open")
 
     @property
     def lag_s(self) -> float:
@@ -67,8 +69,8 @@ class EngineChild:
     async def run(self) -> None:
         """Keep an engine running until `finish`.
 
-        Raises EngineError where the first one says that it cannot work: its store is in use, a
-        definition is wrong. Whatever else ends an engine, receiving goes on.
+        Raises EngineError where the first one says that it cannot work: a definition is wrong, a
+        port is in use. Whatever else ends an engine, receiving goes on; also without a store.
         """
         delay_s = _FIRST_DELAY_S
         while True:
@@ -80,12 +82,14 @@ class EngineChild:
                 exit_code = str(error)
             if self._finishing:
                 return
-            if self.status.error and not self._has_worked:
+            is_closed = self._is_store_closed()
+            if self.status.error and not self._goes_on:
                 raise EngineError(self.status.error)
             if time.monotonic() - started_s >= _HEALTHY_S:
                 delay_s = _FIRST_DELAY_S
-            facts = {"exit_code": exit_code, "error": self.status.error, "delay_s": delay_s}
-            tell(logging.ERROR, "engine died, it is started again", **facts)
+            if not is_closed:
+                facts = {"exit_code": exit_code, "error": self.status.error, "delay_s": delay_s}
+                tell(logging.ERROR, "engine died, it is started again", **facts)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
             self.restarts += 1
@@ -114,6 +118,14 @@ class EngineChild:
         except TimeoutError:
             tell(logging.WARNING, "engine did not finish in time", timeout_s=timeout_s)
             await _kill(process)
+
+    def _is_store_closed(self) -> bool:
+        """Tell whether the engine ended because it cannot open its store, and say so."""
+        is_closed = bool(self.status.error) and self.status.is_opening_store
+        if is_closed:
+            self._goes_on = True
+            self._trouble.goes_on(self.status.error)
+        return is_closed
 
     async def _run_once(self) -> int:
         process = await asyncio.create_subprocess_exec(
@@ -161,7 +173,9 @@ class EngineChild:
             tell(logging.WARNING, "engine said something else than its status")
             return
         self.is_up = not self.status.error
-        self._has_worked |= self.is_up
+        self._goes_on |= self.is_up
+        if self.is_up:
+            self._trouble.is_over()
         # A new engine knows none yet, and what the one before has stored stays stored.
         self.watermark_s = self.status.watermark_s or self.watermark_s
 

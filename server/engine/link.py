@@ -70,7 +70,8 @@ class EngineStatus:
     """What an engine process has done since it started.
 
     Times are in seconds since 1970. What was received before `watermark_s` is in the store.
-    `error` is why the engine cannot work, said as its last line.
+    `error` is why the engine cannot work, said as its last line; it is about the store if
+    `is_opening_store`.
     """
 
     pid: int = 0
@@ -90,6 +91,7 @@ class EngineStatus:
     memory_bytes: int = 0
     cpu_s: float = 0
     sql_port: int = 0
+    is_opening_store: bool = False
     error: str = ""
 
     def as_line(self) -> bytes:

@@ -148,7 +148,10 @@ def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
 def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
     with ExitStack() as stack:
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
-        store = stack.enter_context(_open_store(options, _plan(options)))
+        plan = _plan(options)
+        report.set(is_opening_store=True)
+        store = stack.enter_context(_open_store(options, plan))
+        report.set(is_opening_store=False)
         store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
         make_room: Callable[[], None] = _do_nothing
         if options.sql is not None:

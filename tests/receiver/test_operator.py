@@ -9,11 +9,15 @@ import stat
 import subprocess
 from pathlib import Path
 
-from recording import FRAMEWALK, Start, collect, stream
+from recording import FRAMEWALK, Start, collect, recorded, stream, wait_until
 from serving import BOOKINFO, Serve, send
+
+from framewalk.engine import Store
+from framewalk.engine.oal.plan import Plan
 
 pytest_plugins = ["servers"]
 
+MESSAGES = 12_328
 DUMP = BOOKINFO / "kubectl.yaml"
 
 
@@ -64,7 +68,7 @@ def test_files_and_folders_are_for_their_user_only(serve: Serve, tmp_path: Path)
     try:
         server = serve("--entities", DUMP, FRAMEWALK_SQL="default")
         send(server, BOOKINFO)
-        server.wait_until_stored(12_328)
+        server.wait_until_stored(MESSAGES)
         made = modes(tmp_path)
         replayed, copy = tmp_path / "replayed.duckdb", tmp_path / "copy.duckdb"
         framewalk("replay", BOOKINFO, "--entities", DUMP, "--store", replayed)
@@ -95,3 +99,55 @@ def modes(folder: Path) -> dict[Path, int]:
 
 def framewalk(*arguments: str | Path) -> None:
     subprocess.run([FRAMEWALK, *arguments], check=True, capture_output=True)
+
+
+# Stores that cannot be opened
+
+CLOSED = "store cannot be opened, what comes is kept only"
+
+
+def test_a_store_in_use_stops_computing_and_not_receiving(
+    serve: Serve, tmp_path: Path, plan: Plan
+) -> None:
+    with Store(tmp_path / "metrics.duckdb", plan):
+        server = serve("--entities", DUMP)
+        send(server, BOOKINFO)
+        assert "another process has it open" in server.wait_for(CLOSED)["error"]
+        assert server.metrics()["k8s_als_in_count"] == MESSAGES
+        assert server.metrics()["framewalk_engine_up"] == 0
+    server.wait_until_stored(MESSAGES)
+    assert server.find("engine died, it is started again") == {}
+    assert server.stop() == 0
+
+
+def test_a_server_without_a_store_stops_in_time(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "metrics.duckdb").write_text("this is no store")
+    server = serve()
+    assert "this is not a DuckDB file" in server.wait_for(CLOSED)["error"]
+    assert collect(server.address, stream("a")) == b""
+    assert server.stop() == 0
+    assert recorded(server.spool) == [stream("a")]
+
+
+def test_a_damaged_log_is_named_and_costs_nothing_that_the_spool_has(
+    serve: Serve, plan: Plan
+) -> None:
+    server = serve("--entities", DUMP)
+    send(server, BOOKINFO)
+    server.wait_until_stored(MESSAGES)
+    server.stop(signal.SIGKILL)
+    log = server.store.with_name("metrics.duckdb.wal")
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    log.write_bytes(content)
+    server = serve("--entities", DUMP)
+    error = server.wait_for(CLOSED)["error"]
+    assert f"its write-ahead log {log} is damaged; move the log aside" in error
+    assert collect(server.address, stream("nonsense", messages=7)) == b""
+    log.rename(log.with_name("aside"))
+    wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 120)
+    assert server.stop() == 0
+    with Store(server.store, plan) as store:
+        query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"
+        (counted,) = store.query(query).fetchall()[0]
+    assert counted == MESSAGES + 7
