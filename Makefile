@@ -12,23 +12,42 @@ BOOKINFO := fixtures/captures/bookinfo
 DEMO := build/demo.duckdb
 TYPED := engine receiver server queries fixtures cli
 SIZE := large
+LOCKS := requirements
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LOCKED := $(PIP) install --progress-bar off --require-hashes
+# setuptools warns, a screen long, of editable installs in packages whose folders have other names.
+PROJECT := PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+PROGRESS := sed -n -e 's/^Collecting \([^ ;]*\).*/  \1/p' -e 's/^Installing.*/  installing/p'
+UV := uv==0.13.9
+# One file for every Python from 3.11 on. What is locked stays unless it must not, or UPGRADE says so.
+LOCK = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command "make lock" $(UPGRADE)
 PROTOS := common access_log process profiling
 
 .PHONY: help
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-$(READY): pyproject.toml
+# Everything is installed as it is locked, hash by hash, and then the project without dependencies.
+$(READY): pyproject.toml $(LOCKS)/build.txt $(LOCKS)/run.txt
 	@test -n "$(PYTHON)" || { echo "framewalk needs Python 3.11 or newer; name it: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (once, a minute or two)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@set -o pipefail; $(LOCKED) -r $(LOCKS)/build.txt -r $(LOCKS)/run.txt | $(PROGRESS)
+	@$(PROJECT)
 	@touch $@
 
-$(DEV): $(READY)
-	@$(BIN)/python -m pip install --quiet --group dev
+$(DEV): $(READY) $(LOCKS)/dev.txt
+	@echo "Adding the tools for tests, lint and benchmarks"
+	@set -o pipefail; $(LOCKED) -r $(LOCKS)/dev.txt | $(PROGRESS)
 	@touch $@
+
+.PHONY: lock
+lock: $(READY) ## Lock what is installed: after a change in pyproject.toml, or with UPGRADE=--upgrade
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target build/uv $(UV)
+	@$(LOCK) --group build --output-file $(LOCKS)/build.txt
+	@$(LOCK) pyproject.toml --output-file $(LOCKS)/run.txt
+	@$(LOCK) pyproject.toml --group dev --constraint $(LOCKS)/run.txt --output-file $(LOCKS)/dev.txt
 
 .PHONY: setup
 setup: $(DEV) ## Make the virtual environment .venv
@@ -130,9 +149,11 @@ crash: $(DEV) ## Kill both processes of a server 100 times while it receives
 .PHONY: package
 package: $(DEV) ## Build the wheel and try it in an environment of its own
 	@rm -rf build/dist build/lib build/installed
-	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/dist .
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
 	@$(PYTHON) -m venv build/installed
-	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check build/dist/*.whl
+	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes -r $(LOCKS)/run.txt
+	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check --no-deps build/dist/*.whl
 	@cd build/installed && bin/framewalk generate bookinfo --duration 20 --output try \
 	  && bin/framewalk replay try --entities try/kubectl.yaml --store try/store.duckdb >/dev/null \
 	  && bin/framewalk sql service_map --store try/store.duckdb >/dev/null && echo "the wheel works"
