@@ -146,6 +146,10 @@ idle: $(DEV) ## Measure a server that has nothing to do, twice ten minutes
 crash: $(DEV) ## Kill both processes of a server 100 times while it receives
 	@$(BIN)/python tests/receiver/crashing.py --kills 100
 
+.PHONY: mutants
+mutants: $(DEV) ## Change 100 places of four rooms and list what no test notices (90 minutes at most)
+	@nice $(BIN)/python tests/mutation/run.py
+
 .PHONY: package
 package: $(DEV) ## Build the wheel and try it in an environment of its own
 	@rm -rf build/dist build/lib build/installed
