@@ -108,6 +108,25 @@ def test_streams_that_wait_together_are_written_together(tmp_path: Path) -> None
     assert len(kept(tmp_path)) == 51
 
 
+def test_large_streams_that_wait_are_not_written_all_at_once(tmp_path: Path) -> None:
+    flushes: list[float] = []
+    go_on = threading.Event()
+
+    def hold(duration_s: float) -> None:
+        flushes.append(duration_s)
+        go_on.wait(DEADLINE_S)
+
+    spool = Spool(SpoolOptions(tmp_path), hold)
+    first = spool.append(stream("first"), [1, 2, 3])
+    wait_until(lambda: bool(flushes))
+    half_a_group = bytes(33 * 2**20)
+    others = [spool.append([half_a_group, b"%d" % number], [1, 2]) for number in range(3)]
+    go_on.set()
+    assert all(future.result(DEADLINE_S) for future in [first, *others])
+    spool.close()
+    assert len(flushes) == 3
+
+
 def test_a_stream_that_is_given_up_in_time_is_not_kept(tmp_path: Path) -> None:
     is_held, go_on = threading.Event(), threading.Event()
 
@@ -211,6 +230,18 @@ def test_names_of_segments_are_forced_to_disk_in_time(
             keep(spool, stream(name))
     assert len(segments(tmp_path)) == 4
     assert {path.name for path in segments(tmp_path)} <= named
+
+
+def test_what_comes_after_data_was_forced_to_disk_is_forced_in_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", calls.append)
+    with opened(tmp_path, fsync=Fsync.INTERVAL, fsync_interval_s=0.2) as spool:
+        for name in "ab":
+            before = len(calls)
+            keep(spool, stream(name))
+            wait_until(lambda: len(calls) > before)  # noqa: B023 - it is over when the next begins
 
 
 def test_over_the_budget_a_stream_is_refused_until_there_is_room(tmp_path: Path) -> None:
@@ -359,8 +390,8 @@ def test_a_folder_that_somebody_else_has_taken_is_left_alone(tmp_path: Path) -> 
     assert kept(folder) == [stream("a"), stream("b")]
 
 
-def test_whatever_fails_while_nothing_comes_the_next_stream_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_whatever_fails_while_nothing_comes_is_told_and_the_next_stream_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     has_failed = threading.Event()
 
@@ -375,6 +406,7 @@ def test_whatever_fails_while_nothing_comes_the_next_stream_is_kept(
             assert has_failed.wait(DEADLINE_S)
         assert keep(spool, stream("b"))
     assert kept(tmp_path) == [stream("a"), stream("b")]
+    assert "open segment cannot be looked after" in caplog.messages
 
 
 def test_without_a_writer_streams_are_refused_and_do_not_wait(
@@ -393,6 +425,33 @@ def test_without_a_writer_streams_are_refused_and_do_not_wait(
         with pytest.raises(SpoolFullError, match="closed"):
             keep(spool, stream("e"))
     assert kept(tmp_path) == [stream("a")]
+
+
+def test_streams_that_wait_when_the_writer_ends_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def hold(_duration_s: float) -> None:
+        is_held.set()
+        go_on.wait(DEADLINE_S)
+
+    def fail() -> float:
+        raise RuntimeError
+
+    spool = Spool(SpoolOptions(tmp_path), hold)
+    first = spool.append(stream("first"), [1, 2, 3])
+    assert is_held.wait(DEADLINE_S)
+    others = [spool.append(stream(name), [1, 2, 3]) for name in "ab"]
+    monkeypatch.setattr(time, "monotonic", fail)
+    go_on.set()
+    for waiting in others:
+        with pytest.raises(SpoolFullError, match="closed"):
+            waiting.result(DEADLINE_S)
+    monkeypatch.undo()
+    assert first.result(DEADLINE_S)
+    spool.close()
+    assert kept(tmp_path) == [stream("first")]
 
 
 def test_a_disk_that_hangs_does_not_hold_up_the_end(
