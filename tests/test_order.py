@@ -27,7 +27,7 @@ from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.runs.replayer import replay
-from framewalk.engine.stages.pipeline import partial, step
+from framewalk.engine.stages.pipeline import BATCH_MESSAGES, partial, step
 from framewalk.engine.stages.streams import Carried
 from framewalk.engine.states.merging import KEY, MINUTE, States, merge
 from framewalk.engine.store.store import Store
@@ -216,15 +216,24 @@ def test_a_sum_by_label_stops_at_the_end_of_the_range_however_it_was_committed(
     assert committed(twice, tmp_path / "twice.duckdb", plan) == want
 
 
-def test_the_last_moment_resolves_the_same_alone_and_among_others(world: World) -> None:
+@pytest.mark.parametrize("moments_ns", [(BASE * NS, 2**63 - 1), (0, 2**63 - 1)])
+def test_the_ends_of_time_resolve_the_same_alone_and_among_others(
+    moments_ns: Sequence[int], world: World
+) -> None:
     """The batch of both has a moment at which addresses change, so it resolves by epochs."""
     rows: list[Row] = [
-        (stream, 0, BASE * NS, write_to_pod(boot_ns))
-        for stream, boot_ns in enumerate((BASE * NS, 2**63 - 1))
+        (stream, 0, BASE * NS, write_to_pod(boot_ns)) for stream, boot_ns in enumerate(moments_ns)
     ]
     whole = partial([as_batch(rows)], world.entities, world.few_metrics)
     parts = [partial([as_batch([row])], world.entities, world.few_metrics) for row in rows]
     assert_same(world.few_metrics, merge(world.few_metrics, *parts), whole)
+    assert whole.counters.dropped == {}
+
+
+def test_no_message_of_a_long_batch_is_left_out(world: World) -> None:
+    rows: list[Row] = [(0, number, BASE * NS, b"") for number in range(5 * BATCH_MESSAGES)]
+    whole = partial([as_batch(rows)], world.entities, world.few_metrics)
+    assert whole.counters.messages == len(rows)
 
 
 def write_to_pod(boot_ns: int) -> bytes:

@@ -125,6 +125,17 @@ def test_a_copy_of_a_store_is_a_store(tmp_path: Path, half: Path, entities: Enti
         assert rows(store, "reads") == before
 
 
+def test_metrics_of_one_scope_are_all_values_that_there_are(
+    tmp_path: Path, half: Path, entities: Entities
+) -> None:
+    plan = plan_of(tmp_path, "calls = from(K8SEndpoint.*).cpm();")
+    with Store(tmp_path / "store.duckdb", plan) as store:
+        replay([half], entities, store)
+        calls = store.query("SELECT calls FROM endpoint_minute ORDER BY ALL").fetchall()
+        long_form = "SELECT value FROM metric_values WHERE resolution = 'minute' ORDER BY ALL"
+        assert store.query(long_form).fetchall() == calls != []
+
+
 COUNT = 'w_count = from(K8SService.*).filter(type == "write").count();'
 SUM = 'w_sum = from(K8SService.write.duration).filter(type == "write").sum();'
 AVERAGE = 'w_avg = from(K8SService.write.duration).filter(type == "write").longAvg();'
