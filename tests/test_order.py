@@ -27,7 +27,7 @@ from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.runs.replayer import replay
-from framewalk.engine.stages.pipeline import BATCH_MESSAGES, partial, step
+from framewalk.engine.stages.pipeline import BATCH_MESSAGES, partial, regroup, step
 from framewalk.engine.stages.streams import Carried
 from framewalk.engine.states.merging import KEY, MINUTE, States, merge
 from framewalk.engine.store.store import Store
@@ -234,6 +234,12 @@ def test_no_message_of_a_long_batch_is_left_out(world: World) -> None:
     rows: list[Row] = [(0, number, BASE * NS, b"") for number in range(5 * BATCH_MESSAGES)]
     whole = partial([as_batch(rows)], world.entities, world.few_metrics)
     assert whole.counters.messages == len(rows)
+
+
+def test_what_is_worked_on_at_once_is_bounded_by_messages_too() -> None:
+    batches = [as_batch([(0, 0, BASE * NS, b"")] * 10_000)] * 12
+    groups = regroup(batches, lambda batch: batch)
+    assert [sum(batch.num_rows for batch in group) for group in groups] == [50_000, 50_000, 20_000]
 
 
 def write_to_pod(boot_ns: int) -> bytes:
