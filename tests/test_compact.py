@@ -177,6 +177,18 @@ def test_minutes_are_looked_at_when_they_are_over_and_have_got_rows(
     assert_one_row_each(store)
 
 
+def test_rows_that_are_alone_are_not_written_again(
+    store: Store, flushes: Sequence[States]
+) -> None:
+    commit_all(store, flushes[:2])
+    each = "SELECT rowid FROM internal.service_states"
+    alone = store.query(f"{each} QUALIFY count(*) OVER (PARTITION BY time_bucket, service) = 1")
+    before = set(alone.fetchall())
+    assert 0 < len(before) < rows_of(store)["service"][0]
+    store.compact(END_OF_TIME)
+    assert before <= set(store.query(each).fetchall())
+
+
 def test_late_logs_of_a_compacted_minute_are_merged_with_it(
     store: Store, flushes: Sequence[States], world: World, tmp_path: Path
 ) -> None:
