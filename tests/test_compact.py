@@ -177,9 +177,7 @@ def test_minutes_are_looked_at_when_they_are_over_and_have_got_rows(
     assert_one_row_each(store)
 
 
-def test_rows_that_are_alone_are_not_written_again(
-    store: Store, flushes: Sequence[States]
-) -> None:
+def test_rows_that_are_alone_are_not_written_again(store: Store, flushes: Sequence[States]) -> None:
     commit_all(store, flushes[:2])
     each = "SELECT rowid FROM internal.service_states"
     alone = store.query(f"{each} QUALIFY count(*) OVER (PARTITION BY time_bucket, service) = 1")

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from batches import Row, as_batch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
@@ -29,7 +29,14 @@ from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.runs.replayer import replay
 from framewalk.engine.stages.pipeline import BATCH_MESSAGES, partial, regroup, step
 from framewalk.engine.stages.streams import Carried
-from framewalk.engine.states.merging import KEY, MINUTE, States, merge
+from framewalk.engine.states.merging import (
+    KEY,
+    MINUTE,
+    States,
+    merge,
+    sum_expression,
+    sum_fits,
+)
 from framewalk.engine.store.store import Store
 from framewalk.engine.store.views import RESOLUTIONS
 from framewalk.engine.wire import access_log_pb2 as pb
@@ -214,6 +221,21 @@ def test_a_sum_by_label_stops_at_the_end_of_the_range_however_it_was_committed(
     twice = [partial([as_batch([row])], world.entities, plan) for row in rows]
     want = committed(once, tmp_path / "once.duckdb", plan)
     assert committed(twice, tmp_path / "twice.duckdb", plan) == want
+
+
+@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-5, 5)), max_size=6))
+@example([2**62, 2**61])
+@example([-(2**62), -(2**61)])
+@example([2**62, 2**62 - 1])
+@example([2**62, 2**62])
+@example([-(2**62), -(2**62)])
+@example([-(2**62), -(2**62) - 1])
+def test_a_sum_is_exact_within_the_range_and_stops_at_its_ends(values: list[int]) -> None:
+    frame = pl.DataFrame({"value": pl.Series(values, dtype=pl.Int64)})
+    fits = sum_fits(frame["value"], frame.height)
+    found = frame.select(sum_expression(pl.col("value"), exact=fits)).item()
+    assert found == min(max(sum(values), -(2**63)), 2**63 - 1)
+    assert not fits or found == sum(values)
 
 
 @pytest.mark.parametrize("moments_ns", [(BASE * NS, 2**63 - 1), (0, 2**63 - 1)])
