@@ -77,7 +77,7 @@ class Mutant:
 
 
 def mutants_of(path: str, source: bytes) -> list[Mutant]:
-    """Return all mutants of a module, in the order of their places."""
+    """Return all mutants of a module."""
     lines = source.splitlines(keepends=True)
     starts = [0]
     for line in lines:

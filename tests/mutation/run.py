@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="when to stop in any case")
     parser.add_argument("--only", default="", help="try those whose place or change has this text")
     options = parser.parse_args()
-    console = Console()
+    console = Console(soft_wrap=True)
     mutants = {room: all_mutants(room) for room in ROOMS}
     chosen = [
         one for one in sample(mutants, options.count, options.seed) if options.only in str(one)
