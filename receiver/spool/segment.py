@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import time
+from array import array
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # A file has its real name only when its first record batch is in it.
 NEW_SUFFIX: Final = ".new"
+_JOINED_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,15 @@ class Segment:
         self.opened_at_s = time.monotonic()
         self.size_bytes = 0
         self.path = path
-        self._unsynced = b""
+        self._unsynced: list[memoryview] = []
         self._is_content_synced = True
         self._is_name_synced = True
         self._streams = 0
         self._new_path = path.with_name(path.name + NEW_SUFFIX)
         self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._pending = bytearray()
+        self._sink = _Sink()
         options = pa.ipc.IpcWriteOptions(compression=compression)
-        sink = pa.PythonFile(_Sink(self._pending), "w")
+        sink = pa.PythonFile(self._sink, "w")
         self._writer = pa.ipc.new_stream(sink, CAPTURE_SCHEMA, options=options)
 
     @property
@@ -93,7 +96,7 @@ class Segment:
                 self._sync_content()
             self._new_path.rename(self.path)
             self._is_name_synced = False
-        self.size_bytes += len(content)
+        self.size_bytes += sum(map(len, content))
         self._streams += len(streams)
         if not sync:
             return
@@ -118,14 +121,15 @@ class Segment:
         """
         if not self._unsynced:
             return
-        start_bytes = self.size_bytes - len(self._unsynced)
-        written = 0
-        while written < len(self._unsynced):
-            rest = memoryview(self._unsynced)[written:]
-            written += os.pwrite(self._descriptor, rest, start_bytes + written)
+        place_bytes = self.size_bytes - sum(map(len, self._unsynced))
+        for part in self._unsynced:
+            written = 0
+            while written < len(part):
+                written += os.pwrite(self._descriptor, part[written:], place_bytes + written)
+            place_bytes += written
         self._is_content_synced = False
         self.sync()
-        self._unsynced = b""
+        self._unsynced = []
 
     def is_deleted(self) -> bool:
         """Tell whether the file has no name any more: what is in it is lost."""
@@ -150,7 +154,7 @@ class Segment:
         """Write the end marker. Without it, on a full disk, the segment is as good."""
         try:
             self._writer.close()
-            self.size_bytes += len(self._flush())
+            self.size_bytes += sum(map(len, self._flush()))
             if sync:
                 self.sync()
         except OSError:
@@ -166,28 +170,37 @@ class Segment:
             os.fdatasync(self._descriptor)
             self._is_content_synced = True
 
-    def _flush(self) -> bytes:
-        content = bytes(self._pending)
-        self._pending.clear()
+    def _flush(self) -> list[memoryview]:
+        """Write what the Arrow writer has made, and return it."""
+        content = self._sink.take()
         self._is_content_synced = False
-        written = 0
-        while written < len(content):
-            written += os.write(self._descriptor, memoryview(content)[written:])
+        for part in content:
+            written = 0
+            while written < len(part):
+                written += os.write(self._descriptor, part[written:])
         return content
 
 
 class _Sink(io.RawIOBase):
-    """Where the Arrow writer puts its bytes until they are written in one go."""
+    """Where the Arrow writer puts its bytes until they are written; large ones are not copied."""
 
-    def __init__(self, pending: bytearray) -> None:
-        self._pending = pending
+    def __init__(self) -> None:
+        self._parts: list[memoryview] = []
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Buffer) -> int:
-        self._pending += content
-        return len(memoryview(content))
+        part = memoryview(content).cast("B")
+        self._parts.append(part)
+        return len(part)
+
+    def take(self) -> list[memoryview]:
+        """Return what was put here; what is small is one part, and written at once."""
+        parts, self._parts = self._parts, []
+        if sum(map(len, parts)) < _JOINED_BYTES:
+            return [memoryview(b"".join(parts))]
+        return parts
 
 
 def _as_batch(streams: Sequence[WaitingStream], first_number: int) -> pa.RecordBatch:
@@ -201,11 +214,17 @@ def _as_batch(streams: Sequence[WaitingStream], first_number: int) -> pa.RecordB
         seqs += range(count)
         received_at_ns += stream.received_at_ns
         messages += stream.messages
-    columns = (numbers, seqs, received_at_ns, messages)
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, CAPTURE_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA)
+    types = [field.type for field in CAPTURE_SCHEMA]
+    columns = (numbers, seqs, received_at_ns)
+    arrays = [pa.array(column, type_) for column, type_ in zip(columns, types[:3], strict=True)]
+    return pa.RecordBatch.from_arrays([*arrays, _as_column(messages)], schema=CAPTURE_SCHEMA)
+
+
+def _as_column(messages: list[bytes]) -> pa.Array:
+    """Return messages as a column of bytes: copied once, into a buffer of their size."""
+    offsets = array("i", accumulate(map(len, messages), initial=0))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(messages))]
+    return pa.Array.from_buffers(pa.binary(), len(messages), buffers)
 
 
 def sync_folder(folder: Path) -> None:

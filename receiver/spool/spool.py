@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_GROUP_BYTES: Final = 64 * 2**20
+# What is written and forced to disk at once, unless a stream is larger: meanwhile it is in memory
+# three times.
+_GROUP_BYTES: Final = 8 * 2**20
 _HASHED_AT_ONCE: Final = 1024
+_HASHED_AT_ONCE_BYTES: Final = 2**20
 # How often a batch is written again because somebody deletes the segments it is in.
 _MOST_DELETED: Final = 3
 # How long what could not be forced to disk waits for the next try, where no stream asks for it.
@@ -219,20 +222,28 @@ class Spool:
                 _fail(_taken_up([waiting]), closed)
 
     def _write_forever(self) -> None:
-        is_last = False
-        while not is_last:
-            try:
-                first = self._queue.get(timeout=self._idle_s())
-            except Empty:
-                self._look_after_segment()
-                continue
-            waiting, is_last = self._group(first)
-            group = _taken_up(waiting)
-            try:
-                self._write_group(group)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next stream must not wait for ever
-                _fail(group, error)
+        while not self._write_next():
+            pass
         self._end_segment()
+
+    def _write_next(self) -> bool:
+        """Write what waits next, and tell whether it is the last; nothing of it is kept after."""
+        try:
+            first = self._queue.get(timeout=self._idle_s())
+        except Empty:
+            self._look_after_segment()
+            return False
+        waiting, is_last = self._group(first)
+        group = _taken_up(waiting)
+        try:
+            self._write_group(group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next stream must not wait for ever
+            _fail(group, error)
+        finally:
+            # Not when the collector of garbage comes by: futures and callbacks lead to each other.
+            for one in waiting:
+                one.messages.clear()
+        return is_last
 
     def _group(self, first: WaitingStream | None) -> tuple[list[WaitingStream], bool]:
         """Take the streams that wait now, and tell whether they are the last."""
@@ -429,7 +440,10 @@ def stream_digest(messages: Sequence[bytes]) -> bytes:
     digest.update(len(messages).to_bytes(8))
     digest.update(array("Q", map(len, messages)).tobytes())
     for start in range(0, len(messages), _HASHED_AT_ONCE):
-        digest.update(b"".join(messages[start : start + _HASHED_AT_ONCE]))
+        some = messages[start : start + _HASHED_AT_ONCE]
+        is_small = sum(map(len, some)) <= _HASHED_AT_ONCE_BYTES
+        for content in [b"".join(some)] if is_small else some:
+            digest.update(content)
     return digest.digest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import resource
 import shutil
@@ -79,6 +81,43 @@ def test_an_answer_means_that_the_stream_is_in_the_folder(tmp_path: Path) -> Non
             assert keep(spool, stream(name))
             assert kept(spool.options.folder)[-1] == stream(name)
     assert kept(tmp_path / "new" / "spool") == [stream(name) for name in "abc"]
+
+
+def test_large_streams_are_kept_as_they_are_and_are_no_more_in_memory(tmp_path: Path) -> None:
+    sizes = (0, 1, 2**20, 3 * 2**20, 17)
+    sent = [[os.urandom(size) for size in sizes] for _ in range(10)]
+    largest = [one[3] for one in sent]
+    before = [sys.getrefcount(message) for message in largest]
+    gc.disable()
+    try:
+        with opened(tmp_path) as spool:
+            waiting = [spool.append(list(one), range(len(one))) for one in sent]
+            assert all(future.result(60) for future in waiting)
+            wait_until(lambda: [sys.getrefcount(message) for message in largest] == before)
+    finally:
+        gc.enable()
+    assert kept(tmp_path) == sent
+
+
+def test_a_large_stream_that_could_not_be_forced_to_disk_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, fdatasync = [os.urandom(2**22), b"small"], os.fdatasync
+
+    def fail(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > 2**20:
+            raise OSError(errno.EIO, "no")
+        fdatasync(descriptor)
+
+    with opened(tmp_path) as spool:
+        assert keep(spool, stream("before"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            with pytest.raises(SpoolDiskError):
+                keep(spool, large)
+        assert keep(spool, stream("after"))
+        assert keep(spool, large)
+    assert kept(tmp_path) == [stream("before"), large, stream("after")]
 
 
 def test_times_are_those_of_the_messages(tmp_path: Path) -> None:
