@@ -144,7 +144,7 @@ async def _serve_transport(kind: str, folder: Path, counted: _Counted) -> tuple[
 class _Counting(Collector):
     counted: _Counted
 
-    async def collect(self, received: AsyncIterator[Received]) -> None:
+    async def collect(self, received: AsyncIterator[Received], _peer: str = "") -> None:
         async for messages, _ in received:
             self.counted.messages += len(messages)
             self.counted.size_bytes += sum(map(len, messages))

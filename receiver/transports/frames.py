@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
+from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from framewalk.engine.errors import FramewalkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Whether the message is compressed, and its length.
 _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = 5
 _COMPRESSED: Final = 1
+# How much is inflated, and read for it, at a time.
+_STEP_BYTES: Final = 2**18
+_READ_BYTES: Final = 2**14
+# Access logs are compressed to a tenth. What is denser than this was made to be, beyond some bytes.
+_DENSEST: Final = 100
+_ALWAYS_INFLATED_BYTES: Final = 2**20
 # zlib's window sizes; 32 less is raw data, 16 more a gzip header.
 _WINDOWS: Final = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 ENCODINGS: Final = b"identity,gzip,deflate"
@@ -53,17 +64,29 @@ class FrameSplitter:
         self._encoding = encoding
         self._pending = bytearray()
         self._wanted_bytes = _PREFIX_BYTES
+        self._packed: list[int] = []
+        self._density = _Density()
 
     @property
     def pending_bytes(self) -> int:
         """What is held of a message whose end has not come."""
         return len(self._pending)
 
+    def inflation(self, messages: list[bytes]) -> Inflation | None:
+        """Return what inflates the messages that `feed` has just returned, if there is a need."""
+        if not self._packed:
+            return None
+        packed, self._packed = self._packed, []
+        self._density.packed_bytes += sum(len(messages[one]) for one in packed)
+        window = _WINDOWS[self._encoding]
+        return Inflation(messages, packed, window, self._max_message_bytes, self._density)
+
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the messages that this chunk completes.
+        """Return the messages that this chunk completes; compressed ones are so still.
 
         Raises:
-            CallError: a message is too large, by what its prefix says, or cannot be decompressed.
+            CallError: a message is too large, by what its prefix says, or compressed in a way that
+                is not known.
         """
         if self._pending:
             self._pending += chunk
@@ -95,7 +118,9 @@ class FrameSplitter:
             if end > size_bytes:
                 self._wanted_bytes = end - start
                 return messages, start
-            take(self._decompress(chunk[begin:end]) if flag else chunk[begin:end])
+            if flag:
+                self._packed.append(len(messages))
+            take(chunk[begin:end])
             start = end
         self._wanted_bytes = _PREFIX_BYTES
         return messages, start
@@ -110,17 +135,112 @@ class FrameSplitter:
             message = f"messages compressed as {encoding!r} are not taken; use gzip or none"
             raise CallError(Status.UNIMPLEMENTED, message)
 
-    def _decompress(self, message: bytes) -> bytes:
-        decompressor = zlib.decompressobj(_WINDOWS[self._encoding])
+
+@dataclass(slots=True)
+class _Density:
+    """What came compressed in a body, and what was made of it."""
+
+    packed_bytes: int = 0
+    made_bytes: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        return _ALWAYS_INFLATED_BYTES + _DENSEST * self.packed_bytes - self.made_bytes
+
+
+class Inflation:
+    """Inflates the compressed ones of some messages, in place, and in steps.
+
+    Each step makes at most `next_bytes`, so that they can be accounted for before they are there.
+    `size_bytes` is what is held: inflated so far, and still compressed.
+    """
+
+    def __init__(
+        self,
+        messages: list[bytes],
+        packed: Sequence[int],
+        window: int,
+        max_message_bytes: int,
+        density: _Density,
+    ) -> None:
+        self._messages = messages
+        self._packed = deque(packed)
+        self._window = window
+        self._max_message_bytes = max_message_bytes
+        self._density = density
+        self._message = _Inflating(window)
+        self.size_bytes = sum(map(len, messages))
+
+    @property
+    def next_bytes(self) -> int:
+        """What the next step makes, at most."""
+        return min(_STEP_BYTES, self._density.room_bytes)
+
+    def step(self) -> bool:
+        """Inflate some more, and tell whether that was all; a thread may do it.
+
+        Raises:
+            CallError: a message is no compressed one, too large when it is inflated, or absurdly
+            dense.
+        """
+        room_bytes = self.next_bytes
+        if self._packed and not room_bytes:
+            message = f"messages are compressed to less than 1/{_DENSEST} of their size"
+            raise CallError(Status.RESOURCE_EXHAUSTED, message)
+        while self._packed and room_bytes:
+            index = self._packed[0]
+            made_bytes = self._message.inflate(self._messages[index], room_bytes)
+            room_bytes -= made_bytes
+            self._density.made_bytes += made_bytes
+            self.size_bytes += made_bytes
+            if self._message.size_bytes > self._max_message_bytes:
+                raise _too_large(self._message.size_bytes, self._max_message_bytes)
+            if self._message.is_done:
+                self._end_message(index)
+        return not self._packed
+
+    def _end_message(self, index: int) -> None:
+        self.size_bytes -= len(self._messages[index])
+        self._messages[index] = self._message.content()
+        self._packed.popleft()
+        self._message = _Inflating(self._window)
+
+
+class _Inflating:
+    """One message while it is inflated."""
+
+    def __init__(self, window: int) -> None:
+        self.size_bytes = 0
+        self._parts: list[bytes] = []
+        self._decompressor = zlib.decompressobj(window)
+        self._read_bytes = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its end was found."""
+        return self._decompressor.eof
+
+    def inflate(self, packed: bytes, most_bytes: int) -> int:
+        """Inflate some more of a message, and return how much was made of it.
+
+        Raises CallError where it is cut short, or no compressed one.
+        """
+        # Not all at once: what is not used of it is copied.
+        piece = packed[self._read_bytes : self._read_bytes + _READ_BYTES]
         try:
-            content = decompressor.decompress(message, self._max_message_bytes + 1)
+            part = self._decompressor.decompress(piece, most_bytes)
         except zlib.error as error:
             raise CallError(Status.INTERNAL, "a message cannot be decompressed") from error
-        if len(content) > self._max_message_bytes:
-            raise _too_large(len(content), self._max_message_bytes)
-        if not decompressor.eof:
+        self._read_bytes += len(piece) - len(self._decompressor.unconsumed_tail)
+        self._parts.append(part)
+        self.size_bytes += len(part)
+        if not (part or piece or self.is_done):
             raise CallError(Status.INTERNAL, "a compressed message is cut short")
-        return content
+        return len(part)
+
+    def content(self) -> bytes:
+        """Return the message."""
+        return b"".join(self._parts)
 
 
 def framed(message: bytes) -> bytes:

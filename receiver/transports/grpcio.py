@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -14,7 +15,7 @@ from grpc_health.v1.health import aio as health
 
 from framewalk.engine.errors import InputError
 from framewalk.engine.telling import Tally
-from framewalk.receiver.intake import LimitError, Received
+from framewalk.receiver.intake import LimitError, Peers, Received
 from framewalk.receiver.spool import SpoolFullError
 from framewalk.receiver.transports.services import (
     COLLECT,
@@ -49,6 +50,7 @@ class GrpcTransport:
 
     def __init__(self, options: GrpcServer, collector: Collector, token: str | None) -> None:
         self._collector = collector
+        self._peers = Peers(options.trusted_proxies)
         self._health = health.HealthServicer()
         self._tally = Tally(_later)
         self._server = grpc.aio.server(
@@ -95,7 +97,8 @@ class GrpcTransport:
 
     async def _collect(self, messages: AsyncIterator[bytes], context: _Context) -> bytes:
         try:
-            await self._collector.collect(_until_end(messages, context))
+            peer = _peer_of(self._peers, context.peer())
+            await self._collector.collect(_until_end(messages, context), peer)
         except (LimitError, SpoolFullError) as error:
             self._tally.add(REFUSED, _peer(context), error.reason)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
@@ -115,6 +118,12 @@ def _peer(context: _Context) -> str:
     """Return the address of the other side, which grpcio writes as ipv4:1.2.3.4:5, without port."""
     kind, _, rest = str(context.peer()).partition(":")
     return rest.rpartition(":")[0] if kind in {"ipv4", "ipv6"} else str(context.peer())
+
+
+def _peer_of(peers: Peers, address: str) -> str:
+    """Return a peer's name from what grpcio calls it: `ipv4:127.0.0.1:4711`, `ipv6:[::1]:4711`."""
+    host, _, port = unquote(address).partition(":")[2].rpartition(":")
+    return peers.name(host.strip("[]"), int(port)) if port.isdigit() else address
 
 
 async def _until_end(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Received]:

@@ -5,7 +5,7 @@ their unit (`flush_interval_s`). There are no defaults here: they are in default
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -25,6 +25,7 @@ from framewalk.server.config.value_types import (
     Host,
     MessageBytes,
     MessageBytesOrZero,
+    Networks,
     OptionalPath,
     Port,
     PortOrZero,
@@ -113,6 +114,18 @@ class Ebpf(GrpcBlock):
 
     max_concurrent_streams: Count = Field(alias="maxConcurrentStreams")
     max_bytes_in_flight: Bytes = Field(alias="maxBytesInFlight")
+    max_connections: Count = Field(alias="maxConnections")
+    max_connections_per_peer: Count = Field(alias="maxConnectionsPerPeer")
+    trusted_proxies: Networks = Field(alias="trustedProxies")
+
+    def bounded(self, server: GrpcServer) -> GrpcServer:
+        """Return a server that takes connections as this receiver does."""
+        return replace(
+            server,
+            max_connections=self.max_connections,
+            max_connections_per_peer=self.max_connections_per_peer,
+            trusted_proxies=self.trusted_proxies,
+        )
 
 
 class Spool(Block):
@@ -187,7 +200,8 @@ class Config(BaseModel):
         else the core's.
         """
         own = [one for one in (self.ebpf, self.sharing_server) if one is not None and one.port]
-        return [*own, self.core][0].server(self.core.max_message_bytes)
+        server = [*own, self.core][0].server(self.core.max_message_bytes)
+        return server if self.ebpf is None else self.ebpf.bounded(server)
 
     @property
     def authentication(self) -> SecretStr | None:

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _TOKEN: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 _YEAR_S: Final = 366 * 86_400
@@ -80,6 +82,19 @@ def _check_token(token: SecretStr | None) -> SecretStr | None:
     if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
         _refuse("cannot be sent as a token")
     return token
+
+
+def _networks(texts: object) -> object:
+    parts = _split(texts)
+    if not isinstance(parts, list | tuple):
+        return parts
+    networks = []
+    for text in parts:
+        try:
+            networks.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            _refuse(f"names '{text}', which is no address or network ({error})")
+    return tuple(networks)
 
 
 def _check_file(path: Path | None) -> Path | None:
@@ -158,6 +173,11 @@ ExistingPaths = Annotated[
     BeforeValidator(_split),
     AfterValidator(_check_paths),
     "paths of files or folders that are there, separated by commas",
+]
+Networks = Annotated[
+    tuple[Network, ...],
+    BeforeValidator(_networks),
+    "addresses or networks, separated by commas",
 ]
 FolderToBe = Annotated[
     Path, BeforeValidator(_some), AfterValidator(_check_folder_to_be), "the path of a folder"

@@ -34,11 +34,16 @@ class Answer:
 
 
 class Http2Client:
-    """One connection. `gone` is set when the server says GOAWAY or closes it."""
+    """One connection. `gone` is set when the server says GOAWAY or closes it.
 
-    def __init__(self, address: str, context: ssl.SSLContext | None = None) -> None:
+    `source` is the address that it comes from; Linux has all of 127.0.0.0/8.
+    """
+
+    def __init__(
+        self, address: str, context: ssl.SSLContext | None = None, source: str = "127.0.0.1"
+    ) -> None:
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+        self.socket = socket.create_connection((host, int(port)), DEADLINE_S, (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname=host)

@@ -483,6 +483,8 @@ def other_value(key: Key, new: Path, existing: Path) -> str:
         return str(new)
     if key.key in {"authentication", "directory", "path"}:
         return str(new)
+    if key.key == "trustedProxies":
+        return "10.1.0.0/16,::1"
     return OTHER.get(key.default) or str(int(key.default) + 1000)
 
 

@@ -44,6 +44,7 @@ from framewalk.engine.captures.growing import segments_in as segments
 from framewalk.engine.wire.process_pb2 import EBPFProcessReportList, EBPFReportProcessDownstream
 from framewalk.receiver.intake.collect import Collector, Received
 from framewalk.receiver.intake.limits import InFlight, LimitError
+from framewalk.receiver.intake.pace import Pace
 from framewalk.receiver.intake.telemetry import Telemetry
 from framewalk.receiver.spool.spool import Spool, SpoolOptions
 
@@ -226,7 +227,7 @@ def test_a_stream_that_takes_too_long_is_refused(tmp_path: Path) -> None:
 
     spool = Spool(SpoolOptions(tmp_path))
     in_flight = InFlight(10, 10_000)
-    collector = Collector(spool, in_flight, Telemetry(), longest_stream_s=0.02)
+    collector = Collector(spool, in_flight, Telemetry(), pace=Pace(longest_s=0.02))
     with pytest.raises(LimitError, match=r"the stream took longer than 0\.02 s"):
         asyncio.run(collector.collect(one_byte_and_no_more()))
     spool.close()

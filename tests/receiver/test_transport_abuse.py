@@ -212,6 +212,7 @@ def test_a_message_of_a_hundred_megabytes(start: Start) -> None:
     server = start(
         FRAMEWALK_SPOOL_FSYNC="never",
         SW_CORE_GRPC_MAX_MESSAGE_SIZE=str(128 * MIB),
+        FRAMEWALK_MAX_BYTES_IN_FLIGHT=str(256 * MIB),
         SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
     )
     large = bytes(100 * MIB)
@@ -227,10 +228,10 @@ class Slow(Collector):
 
     may_read: asyncio.Event
 
-    async def collect(self, received: AsyncIterator[Received]) -> None:
+    async def collect(self, received: AsyncIterator[Received], peer: str = "") -> None:
         await self.may_read.wait()
         # By its name: a class with slots has no `super()` of its own.
-        await Collector.collect(self, received)
+        await Collector.collect(self, received, peer)
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "grpcio"])

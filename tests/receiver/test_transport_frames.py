@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 from itertools import pairwise
@@ -57,9 +58,8 @@ def test_a_message_too_large_is_known_by_its_prefix() -> None:
     ("encoding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)]
 )
 def test_compressed_messages(encoding: bytes, compress: Callable[[bytes], bytes]) -> None:
-    frames = FrameSplitter(MOST_BYTES, encoding)
     body = framed(compress(b"a" * MOST_BYTES), 1) + framed(b"plain") + framed(compress(b""), 1)
-    assert frames.feed(body) == [b"a" * MOST_BYTES, b"plain", b""]
+    assert inflated(FrameSplitter(MOST_BYTES, encoding), body) == [b"a" * MOST_BYTES, b"plain", b""]
     bomb = framed(compress(b"a" * 100_000), 1)
     assert len(bomb) < MOST_BYTES
     for wrong, status in (
@@ -69,12 +69,59 @@ def test_compressed_messages(encoding: bytes, compress: Callable[[bytes], bytes]
         (framed(b"", 7), Status.INTERNAL),
     ):
         with pytest.raises(CallError) as caught:
-            FrameSplitter(MOST_BYTES, encoding).feed(wrong)
+            inflated(FrameSplitter(MOST_BYTES, encoding), wrong)
         assert caught.value.status is status
     for unknown in (b"br", b"identity", b"", b"\xff"):
         with pytest.raises(CallError, match="use gzip or none") as caught:
             FrameSplitter(MOST_BYTES, unknown).feed(framed(compress(b"a"), 1))
         assert caught.value.status is Status.UNIMPLEMENTED
+
+
+def inflated(frames: FrameSplitter, body: bytes) -> list[bytes]:
+    """The messages of a body, and a check that no step makes more than it said."""
+    messages = frames.feed(body)
+    inflation = frames.inflation(messages)
+    is_done = inflation is None
+    while inflation is not None and not is_done:
+        most_bytes = inflation.size_bytes + inflation.next_bytes
+        is_done = inflation.step()
+        assert inflation.size_bytes <= most_bytes
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)]
+)
+@given(
+    contents=st.lists(
+        st.tuples(st.binary(max_size=40), st.sampled_from([1, 50, 9_000, 300_000]), st.booleans()),
+        max_size=4,
+    )
+)
+def test_messages_are_inflated_in_steps(
+    encoding: bytes, compress: Callable[[bytes], bytes], contents: list[tuple[bytes, int, bool]]
+) -> None:
+    # Noise of a fixed kind keeps large ones from being denser than is taken.
+    noise = random.Random(1).randbytes(2**15)  # noqa: S311 - of a test
+    messages = [part + (noise * 10)[:size] for part, size, _ in contents]
+    body = b"".join(
+        framed(compress(message), 1) if is_packed else framed(message)
+        for message, (_, _, is_packed) in zip(messages, contents, strict=True)
+    )
+    assert inflated(FrameSplitter(2**20, encoding), body) == messages
+
+
+def test_what_is_absurdly_dense_is_refused_and_never_held() -> None:
+    one, many = [gzip.compress(bytes(size), 9) for size in (50 * 2**20, 60_000)]
+    for body in (framed(one, 1), framed(many, 1) * 900):
+        frames = FrameSplitter(50 * 2**20, b"gzip")
+        messages = frames.feed(body)
+        inflation = frames.inflation(messages)
+        assert inflation is not None
+        with pytest.raises(CallError, match="compressed to less than 1/100") as caught:
+            any(inflation.step() for _ in range(1_000))
+        assert caught.value.status is Status.RESOURCE_EXHAUSTED
+        assert sum(map(len, messages)) <= inflation.size_bytes < 101 * len(body) + 2**20
 
 
 def test_a_status_message_is_percent_encoded() -> None:

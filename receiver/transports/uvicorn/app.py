@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from framewalk.receiver.intake import LimitError, Received
+from framewalk.receiver.intake import Kind, LimitError, Received
 from framewalk.receiver.spool import SpoolFullError
 from framewalk.receiver.transports.frames import (
     ENCODINGS,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from framewalk.engine.telling import Tally
-    from framewalk.receiver.intake import Collector
+    from framewalk.receiver.intake import Collector, Share
+    from framewalk.receiver.transports.frames import Inflation
 
     Scope = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -49,11 +51,21 @@ _LOG: Final = logging.getLogger(__name__)
 _GRPC: Final = b"application/grpc"
 _PLAIN_TEXT: Final[Headers] = [(b"content-type", b"text/plain; charset=utf-8")]
 _GRPC_HEADERS: Final[Headers] = [(b"content-type", _GRPC), (b"grpc-accept-encoding", ENCODINGS)]
+# One for all: more threads would take from the loop what it needs.
+_INFLATING: Final = ThreadPoolExecutor(1, "inflating")
 _CHECK: Final = "/grpc.health.v1.Health/Check"
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
 _METHODS: Final = frozenset((COLLECT, *IGNORED_STREAMS, *UNARY_METHODS, _CHECK, _WATCH))
 _STREAMS: Final = frozenset((COLLECT, *IGNORED_STREAMS))
 _HEALTH: Final = frozenset((_CHECK, _WATCH))
+
+
+class _Request(NamedTuple):
+    """Who asks for what."""
+
+    method: str
+    headers: dict[bytes, bytes]
+    peer: str
 
 
 class _BrokenOffError(Exception):
@@ -89,35 +101,41 @@ class GrpcApp:
         else:
             frames = FrameSplitter(self._max_message_bytes, headers.get(b"grpc-encoding", b""))
             answer = _Answer(send, has_trailers=headers.get(b"te", b"").lower() == b"trailers")
-            await self._call(scope, headers, _Body(receive, frames), answer)
+            request = _Request(scope["path"], headers, scope["state"]["peer"])
+            await self._call(request, _Body(receive, frames), answer)
 
-    async def _call(
-        self, scope: Scope, headers: dict[bytes, bytes], body: _Body, answer: _Answer
-    ) -> None:
-        method = scope["path"]
+    async def _call(self, request: _Request, body: _Body, answer: _Answer) -> None:
+        refusal = await self._refusal(request, body, answer)
+        # By now nothing is held of the call, and the caller may be slow to read.
+        if refusal is not None:
+            await answer.refuse(*refusal)
+
+    async def _refusal(
+        self, request: _Request, body: _Body, answer: _Answer
+    ) -> tuple[Status, str] | None:
+        """Answer a call, or return what it is to be refused with."""
         try:
-            self._check(method, headers)
-            if method == _WATCH:
-                await self._watch(body, answer)
+            self._check(request.method, request.headers)
+            if request.method == COLLECT:
+                await self._collector.collect(body.received(), request.peer)
+                await answer.end(NOTHING)
             else:
-                await answer.end(await self._handle(method, body))
+                await self._handle(request, body, answer)
         except _BrokenOffError:
-            return
-        except (LimitError, SpoolFullError) as error:
-            self._tally.add(REFUSED, _peer(scope), error.reason)
-            await answer.refuse(Status.RESOURCE_EXHAUSTED, str(error))
-        except _UnauthenticatedError as error:
-            self._tally.add(REFUSED, _peer(scope), AUTHENTICATION)
-            await answer.refuse(error.status, str(error))
-        except CallError as error:
-            await answer.refuse(error.status, str(error))
-        except BadRequestError as error:
-            await answer.refuse(Status.INVALID_ARGUMENT, str(error))
-        except TimeoutError:
-            await answer.refuse(Status.DEADLINE_EXCEEDED, "the request took too long")
+            return None
+        except (CallError, LimitError, SpoolFullError, BadRequestError, TimeoutError) as error:
+            self._count(error, request.peer)
+            return _said(error)
         except Exception:  # noqa: BLE001 - whatever it is, the caller must not wait for ever
-            _LOG.exception("call failed", extra={"facts": {"method": method}})
-            await answer.refuse(Status.INTERNAL, "the server failed; its log says why")
+            _LOG.exception("call failed", extra={"facts": {"method": request.method}})
+            return Status.INTERNAL, "the server failed; its log says why"
+        return None
+
+    def _count(self, error: Exception, peer: str) -> None:
+        if isinstance(error, LimitError | SpoolFullError):
+            self._tally.add(REFUSED, peer, error.reason)
+        elif isinstance(error, _UnauthenticatedError):
+            self._tally.add(REFUSED, peer, AUTHENTICATION)
 
     def _check(self, method: str, headers: Mapping[bytes, bytes]) -> None:
         if method not in _METHODS:
@@ -129,34 +147,36 @@ class GrpcApp:
                 self._collector.telemetry.refused(AUTHENTICATION)
             raise _UnauthenticatedError(Status.UNAUTHENTICATED, WRONG_TOKEN)
 
-    async def _handle(self, method: str, body: _Body) -> bytes:
-        if method == COLLECT:
-            await self._collector.collect(body.received())
-            return NOTHING
-        async with asyncio.timeout(self._collector.longest_stream_s):
-            if method in _STREAMS:
-                await self._ignore(body)
-                return NOTHING
-            request = await self._only_message(body)
-        return self._health(request) if method == _CHECK else UNARY_METHODS[method](request)
-
-    async def _ignore(self, body: _Body) -> None:
-        share = self._collector.in_flight.open_request()
+    async def _handle(self, request: _Request, body: _Body, answer: _Answer) -> None:
+        """Answer what is no access log stream, within the peer's share of such calls."""
+        share = await self._collector.in_flight.open(request.peer, Kind.REQUEST)
         try:
-            async for received in body.received():
-                share.add(0, 0, received.partial_bytes)
+            if request.method in _STREAMS:
+                async with share.within(self._collector.pace.longest_s):
+                    await self._ignore(body, share)
+                await answer.end(NOTHING)
+                return
+            async with share.within(self._collector.pace.whole_within_s):
+                content = await self._only_message(body, share)
+            if request.method == _WATCH:
+                async with share.within(None):
+                    await self._watch(content, body, answer)
+            elif request.method == _CHECK:
+                await answer.end(self._health(content))
+            else:
+                await answer.end(UNARY_METHODS[request.method](content))
         finally:
             share.close()
 
-    async def _only_message(self, body: _Body) -> bytes:
+    async def _ignore(self, body: _Body, share: Share) -> None:
+        async for received in body.received():
+            await share.add(0, 0, received.partial_bytes)
+
+    async def _only_message(self, body: _Body, share: Share) -> bytes:
         messages: list[bytes] = []
-        share = self._collector.in_flight.open_request()
-        try:
-            async for more, partial_bytes in body.received():
-                share.add(len(more), sum(map(len, more)), partial_bytes)
-                messages += more
-        finally:
-            share.close()
+        async for more, partial_bytes in body.received():
+            await share.add(len(more), sum(map(len, more)), partial_bytes)
+            messages += more
         if len(messages) != 1:
             message = f"the method takes one message, and {len(messages)} came"
             raise CallError(Status.UNIMPLEMENTED, message)
@@ -168,9 +188,8 @@ class GrpcApp:
         status = HealthCheckResponse.NOT_SERVING if self.stopping.is_set() else _SERVING
         return bytes(HealthCheckResponse(status=status).SerializeToString())
 
-    async def _watch(self, body: _Body, answer: _Answer) -> None:
+    async def _watch(self, request: bytes, body: _Body, answer: _Answer) -> None:
         """Tell the health, and what it changes to, until the caller is gone or the server stops."""
-        request = await self._only_message(body)
         if _service_of(request):
             unknown = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
             await answer.add(unknown.SerializeToString())
@@ -189,17 +208,23 @@ class GrpcApp:
 _SERVING: Final = HealthCheckResponse.SERVING
 
 
+def _said(error: Exception) -> tuple[Status, str]:
+    match error:
+        case CallError():
+            return error.status, str(error)
+        case BadRequestError():
+            return Status.INVALID_ARGUMENT, str(error)
+        case TimeoutError():
+            return Status.DEADLINE_EXCEEDED, "the request took too long"
+    return Status.RESOURCE_EXHAUSTED, str(error)
+
+
 def _service_of(request: bytes) -> str:
     try:
         return str(HealthCheckRequest.FromString(request).service)
     except DecodeError as error:
         message = "the request is not a HealthCheckRequest"
         raise CallError(Status.INVALID_ARGUMENT, message) from error
-
-
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else "unknown"
 
 
 def _is_grpc(content_type: bytes) -> bool:
@@ -229,6 +254,10 @@ class _Body:
                 raise _BrokenOffError
             has_more = event["more_body"]
             messages = frames.feed(event["body"])
+            inflation = frames.inflation(messages)
+            if inflation is not None:
+                async for held_bytes in _inflate(inflation):
+                    yield Received((), frames.pending_bytes + held_bytes)
             yield Received(messages, frames.pending_bytes)
         frames.end()
 
@@ -236,6 +265,15 @@ class _Body:
         """Return when the caller is gone."""
         while (await self._receive())["type"] == "http.request":
             pass
+
+
+async def _inflate(inflation: Inflation) -> AsyncIterator[int]:
+    """Inflate messages in a thread; yields before each step what is held after it."""
+    loop = asyncio.get_running_loop()
+    is_done = False
+    while not is_done:
+        yield inflation.size_bytes + inflation.next_bytes
+        is_done = await loop.run_in_executor(_INFLATING, inflation.step)
 
 
 class _Answer:

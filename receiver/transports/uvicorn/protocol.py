@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from framewalk.engine.telling import Tally
+    from framewalk.receiver.intake import Peers
 
 _LOG: Final = logging.getLogger(__name__)
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -62,6 +63,7 @@ class Shared:
 
     max_calls: int | None
     tally: Tally
+    peers: Peers
     on_lost: Callable[[], None]
 
 
@@ -81,9 +83,10 @@ class GrpcConnection(ZttpH2Protocol):
         loop: asyncio.AbstractEventLoop,
         shared: Shared,
     ) -> None:
-        super().__init__(config, server_state, {}, loop)
+        super().__init__(config, server_state, {"peer": ""}, loop)
         self._max_calls = min(shared.max_calls or _MOST_CALLS, _MOST_CALLS)
         self._tally = shared.tally
+        self._peers = shared.peers
         self._on_lost = shared.on_lost
         self._preface: bytes | None = b""
         self._is_ending = False
@@ -93,6 +96,7 @@ class GrpcConnection(ZttpH2Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the caller to speak HTTP/2; one that says nothing is given up soon."""
         self.transport = transport
+        self.app_state["peer"] = self._peers.name(*transport.get_extra_info("peername")[:2])
         self.connections.add(self)
         self.timeout_keep_alive_task = self.loop.call_later(_PREFACE_TIMEOUT_S, transport.close)
 

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from framewalk.engine.errors import InputError
 from framewalk.engine.telling import Tally, tell_exhausted
+from framewalk.receiver.intake import Peers
 from framewalk.receiver.transports.tls import server_ssl_context
 from framewalk.receiver.transports.uvicorn.app import GrpcApp
 from framewalk.receiver.transports.uvicorn.handshake import with_tls
@@ -45,6 +46,7 @@ class Http2Transport:
         self._app = GrpcApp(collector, token, options.max_message_bytes, self._tally)
         self._config = _uvicorn_config(self._app)
         self._state = ServerState()
+        self._peers = Peers(options.trusted_proxies)
         self._max_calls = options.max_calls_per_connection
         self._lost = asyncio.Event()
         self._servers: list[asyncio.Server] = []
@@ -55,7 +57,7 @@ class Http2Transport:
         """Accept calls; health says SERVING from now on."""
         loop = asyncio.get_running_loop()
         tell_exhausted(loop, self._tally)
-        shared = Shared(self._max_calls, self._tally, self._lost.set)
+        shared = Shared(self._max_calls, self._tally, self._peers, self._lost.set)
         connection: Callable[[], asyncio.BaseProtocol]
         connection = partial(GrpcConnection, self._config, self._state, loop, shared)
         if self._tls is not None:
