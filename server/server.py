@@ -228,10 +228,11 @@ async def _end(
     ends_s = loop.time() + timeout_s
     await transport.stop(timeout_s)
     left_s = max(ends_s - loop.time(), 0) + _LAST_WRITE_S
-    if not await asyncio.to_thread(spool.finish, left_s):
+    all_written = await asyncio.to_thread(spool.finish, left_s)
+    if not all_written:
         tell(logging.WARNING, "disk did not take all streams in time", timeout_s=timeout_s)
     if engine is not None:
-        await engine.finish(timeout_s)
+        await engine.finish(timeout_s, all_written=all_written)
 
 
 async def _ended(computing: asyncio.Task[None]) -> None:

@@ -274,6 +274,78 @@ def test_what_was_cut_off_after_it_was_counted_is_not_counted_again(
         assert run(SpoolFollower(tmp_path, store, 0, "~"), entities) == 0
 
 
+def torn_after(path: Path, size_bytes: int) -> bytes:
+    """Cut a file in the middle of what comes after; return what was cut off."""
+    content = path.read_bytes()
+    half_bytes = (size_bytes + len(content)) // 2
+    os.truncate(path, half_bytes)
+    return content[half_bytes:]
+
+
+LATER_S = 10**10
+
+
+def test_a_write_that_stalls_in_its_middle_is_waited_for_however_long(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    segments = Segments(tmp_path)
+    segments.write(streams[0])
+    (path,) = captures_in(tmp_path)
+    size_bytes = path.stat().st_size
+    segments.write(streams[1])
+    rest = torn_after(path, size_bytes)
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        assert run(follower, entities) == streams[0].num_rows
+        # Whatever the file says of its age, and whoever looks.
+        os.utime(path, (0, 0))
+        for _ in range(2):
+            assert run(follower, entities, now_s=LATER_S) == 0
+            assert not follower.has_all
+            assert follower.unread_bytes() == path.stat().st_size - size_bytes
+            assert follower.remove(LATER_S, 0, 0) == []
+            follower = SpoolFollower(tmp_path, store, LATER_S)
+        with path.open("ab") as file:
+            file.write(rest)
+        (flushed,) = follower.follow(entities, LATER_S)
+        assert flushed.damages == ()
+        assert flushed.counters.messages == streams[1].num_rows
+        assert follower.has_all
+
+
+@pytest.mark.parametrize("word", ["later segment", "later start"])
+def test_a_torn_tail_is_damage_once_its_writer_has_ended(
+    tmp_path: Path,
+    plan: Plan,
+    entities: Entities,
+    streams: Sequence[pa.RecordBatch],
+    word: str,
+) -> None:
+    segments = Segments(tmp_path)
+    segments.write(streams[0])
+    (path,) = captures_in(tmp_path)
+    size_bytes = path.stat().st_size
+    segments.write(streams[1])
+    torn_after(path, size_bytes)
+    with Store(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0)
+        run(follower, entities)
+        assert not follower.has_all
+        if word == "later segment":
+            segments.turn(is_torn=False)
+            torn_after(path, size_bytes)
+            segments.write(streams[2])
+        else:
+            follower = SpoolFollower(tmp_path, store, 0, complete_through=path.name)
+        (flushed,) = follower.follow(entities, 0)
+        (damage,) = flushed.damages
+        assert (damage.path, damage.offset_bytes) == (path, size_bytes)
+        assert flushed.counters.quality["damaged_bytes"] == damage.size_bytes
+        assert follower.has_all
+        assert follower.unread_bytes() == 0
+        assert follower.remove(LATER_S, 0, 0) == [path]
+
+
 def test_damage_in_the_newest_segment_is_passed_once_nothing_is_written(
     tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
 ) -> None:
@@ -286,12 +358,12 @@ def test_damage_in_the_newest_segment_is_passed_once_nothing_is_written(
     with path.open("r+b") as file:
         file.seek(ends[0] + 200)
         file.write(b"\0" * 64)
-    written_s = path.stat().st_mtime
     with Store(":memory:", plan) as store:
         follower = SpoolFollower(tmp_path, store, 0)
-        assert run(follower, entities, now_s=written_s + 1) == streams[0].num_rows
+        assert run(follower, entities) == streams[0].num_rows
         assert not follower.has_all
-        assert run(follower, entities, now_s=written_s + 61) == streams[2].num_rows
+        segments.turn(is_torn=False)
+        assert run(follower, entities) == streams[2].num_rows
         assert follower.has_all
 
 

@@ -269,11 +269,6 @@ class DigestingFile(io.RawIOBase):
         """How much is left of the file as it is now."""
         return max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
 
-    @property
-    def modified_s(self) -> float:
-        """When the file was written to last, in seconds since 1970."""
-        return os.fstat(self._file.fileno()).st_mtime
-
     def tell(self) -> int:
         """Return how far the file was read."""
         return self.offset_bytes

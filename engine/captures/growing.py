@@ -99,11 +99,6 @@ class GrowingCapture(Closing):
         """The size of what is in the file and was not read."""
         return self._file.unread_bytes
 
-    @property
-    def modified_s(self) -> float:
-        """When the file was written to last, in seconds since 1970."""
-        return self._file.modified_s
-
     def read(self, *, is_complete: bool) -> Iterator[CaptureBatch | Damage]:
         """Yield the record batches that have become whole since the last call, and damage.
 

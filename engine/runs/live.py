@@ -51,8 +51,6 @@ COMMIT_LOGS: Final = 500_000
 _MOST_ENDED: Final = 64
 # Where a spool keeps the messages that stop an engine.
 QUARANTINE: Final = "quarantine"
-# What has not become whole for so long is damage: a writer needs milliseconds for a batch.
-_SETTLED_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +92,16 @@ class SpoolFollower(Closing):
     """Commits what becomes whole in the segments of a folder.
 
     Segments are written one after the other, in the order of their names: where there is a later
-    one, or the name is not after `complete_through`, nothing more is written. `has_all` tells
+    one, or the name is not after `complete_through`, nothing more is written. Until then what is
+    not whole may still become so, however long a disk takes, and is waited for. `has_all` tells
     whether the last look left nothing behind that was there when it began. `unreadable` has the
     segments that could not be opened at the last look, `undeletable` those that could not be
     deleted, and why; both are tried again. Where the store has no memory, `make_room` is called
     and the same is tried once more. After an exception the follower may be ahead of its store:
     make a new one. What is set aside in `quarantine` is left out and counted; segments are
     committed a record batch at a time up to where `careful_to_bytes` says.
+
+    Times are those of a clock that is never set: it only tells how long segments are stored.
     """
 
     def __init__(
@@ -137,8 +138,8 @@ class SpoolFollower(Closing):
     ) -> Iterator[Flushed]:
         """Commit all that is whole now, and yield after each commit.
 
-        `now_s` is the time since 1970, to tell how old segments are. Segments may be removed
-        between two commits. Raises OSError where the folder cannot be listed.
+        Segments may be removed between two commits. Raises OSError where the folder cannot be
+        listed.
         """
         paths = self._listed()
         self._leave_out_those_gone(paths)
@@ -148,8 +149,7 @@ class SpoolFollower(Closing):
         for path in self._opened(paths):
             is_complete = path != paths[-1] or path.name <= self.complete_through
             segment = self._open[path]
-            is_settled = is_complete or now_s - segment.content.modified_s > _SETTLED_S
-            read = segment.content.read(is_complete=is_settled)
+            read = segment.content.read(is_complete=is_complete)
             for group, is_alone in self._grouped(read, segment):
                 self._work(group, segment, entities, pending)
                 if is_alone or pending.logs >= commit_logs:

@@ -32,6 +32,7 @@ from framewalk.engine.telling import tell
 from framewalk.receiver.transports import server_ssl_context
 from framewalk.server.engine.link import (
     FINISH,
+    FINISH_WRITING,
     READ_ENTITIES,
     EngineOptions,
     EngineStatus,
@@ -128,16 +129,18 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 class _Asked:
-    """What the parent has asked for."""
+    """What the parent has asked for; `all_written` if nobody writes segments any more."""
 
     def __init__(self) -> None:
         self.finish = threading.Event()
+        self.all_written = False
         self.read_entities = threading.Event()
 
 
 def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
     for line in lines:
-        if line == FINISH:
+        if line in {FINISH, FINISH_WRITING}:
+            asked.all_written = line == FINISH
             asked.finish.set()
         elif line == READ_ENTITIES:
             asked.read_entities.set()
@@ -160,7 +163,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
             make_room = partial(_cancel_queries, server)
         spool, complete_through = options.spool_folder, options.complete_through
         follower = stack.enter_context(
-            SpoolFollower(spool, store, time.time(), complete_through, make_room)
+            SpoolFollower(spool, store, time.monotonic(), complete_through, make_room)
         )
         upkeep = Upkeep(options, store, follower, time.monotonic())
         engine = _Engine(options, follower, entities, upkeep, report)
@@ -175,7 +178,8 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
                 asked.read_entities.clear()
                 engine.read_entities_again()
             engine.look()
-        follower.complete_through = _EVERY_SEGMENT
+        if asked.all_written:
+            follower.complete_through = _EVERY_SEGMENT
         engine.look()
     tell(logging.INFO, "engine stopped")
 
@@ -226,11 +230,11 @@ class _Engine:
         self._refresh_entities()
         now_s = time.time()
         started_s = time.monotonic()
-        for flushed in self._follower.follow(self._entities.entities, now_s):
+        for flushed in self._follower.follow(self._entities.entities, started_s):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
             # A look that catches up takes long, and streams wait for room.
-            self._upkeep.remove_segments(time.time())
+            self._upkeep.remove_segments(time.monotonic())
             self.tell()
             started_s = time.monotonic()
         if self._follower.has_all:

@@ -50,7 +50,7 @@ class Upkeep:
 
         `now_s` is the time since 1970, `elapsed_s` that of a clock that is never set.
         """
-        self.remove_segments(now_s)
+        self.remove_segments(elapsed_s)
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
             self._attempt(self._compact, now_s)
@@ -58,11 +58,11 @@ class Upkeep:
             self._expired_s = elapsed_s
             self._attempt(self._expire, now_s)
 
-    def remove_segments(self, now_s: float) -> None:
+    def remove_segments(self, elapsed_s: float) -> None:
         """Delete the segments that are no longer needed; a look may be under way."""
         options = self._options
         budget_bytes = int(options.budget_bytes * _BUDGET_SHARE)
-        for path in self._follower.remove(now_s, options.retention_s, budget_bytes):
+        for path in self._follower.remove(elapsed_s, options.retention_s, budget_bytes):
             self.removed_segments += 1
             tell(logging.DEBUG, "segment deleted", path=path)
         for path in self._follower.undeletable.keys() - self._told:

@@ -1,4 +1,4 @@
-"""A disk that hangs or fails when told, for a receiver in a process of its own."""
+"""A disk that hangs, stalls or fails when told, for a receiver in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ import os
 import sys
 
 _fdatasync = os.fdatasync
+_write = os.write
+
+
+def write(descriptor, content):
+    with open({control!r}, encoding="ascii") as control:
+        if control.read() != "half":
+            return _write(descriptor, content)
+        if ".arrows" not in os.readlink(f"/proc/self/fd/{{descriptor}}"):
+            return _write(descriptor, content)
+        written = _write(descriptor, memoryview(content)[: len(content) // 2])
+        fcntl.flock(control, fcntl.LOCK_SH)
+    return written
 
 
 def fdatasync(descriptor):
@@ -27,6 +39,7 @@ def fdatasync(descriptor):
 
 if "framewalk.server.engine.process" not in sys.orig_argv:
     os.fdatasync = fdatasync
+    os.write = write
 """
 
 
@@ -51,6 +64,11 @@ class FaultyDisk:
     def hang(self) -> None:
         """Let whatever is to be forced to disk wait."""
         fcntl.flock(self._control, fcntl.LOCK_EX)
+
+    def stall(self) -> None:
+        """Let the next write to a capture wait when its first half is done."""
+        fcntl.flock(self._control, fcntl.LOCK_EX)
+        os.pwrite(self._control, b"half", 0)
 
     def fail(self, error_number: int) -> None:
         """Let it fail, and what waits now as well."""

@@ -9,9 +9,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from recording import wait_until
+import pytest
+from recording import stream, wait_until
 from serving import Serving
 
+from framewalk.engine import Store
+from framewalk.engine.captures.format import captures_in
+from framewalk.engine.oal.plan import Plan
+from framewalk.receiver.spool import Spool, SpoolOptions
 from framewalk.server.engine.child import EngineChild
 from framewalk.server.engine.link import EngineOptions
 
@@ -72,3 +77,29 @@ def test_a_server_whose_metrics_cannot_be_served_ends_in_words(tmp_path: Path) -
         finally:
             server.stop(signal.SIGKILL)
     assert server.lines[-1].startswith(f"error: 127.0.0.1:{port}: metrics: address already in use;")
+
+
+@pytest.mark.parametrize("all_written", [False, True])
+def test_a_stop_passes_over_a_torn_tail_only_if_nobody_writes_any_more(
+    tmp_path: Path, plan: Plan, *, all_written: bool
+) -> None:
+    given = options(tmp_path)
+    spool = Spool(SpoolOptions(given.spool_folder))
+    spool.append(stream("whole"), range(5)).result(LONG_S)
+    (path,) = captures_in(given.spool_folder)
+    size_bytes = path.stat().st_size
+    spool.append(stream("torn"), range(5)).result(LONG_S)
+    os.truncate(path, (size_bytes + path.stat().st_size) // 2)
+    engine = EngineChild(given)
+
+    async def run() -> None:
+        running = asyncio.create_task(engine.run())
+        await asyncio.to_thread(wait_until, lambda: engine.status.messages, LONG_S)
+        await engine.finish(LONG_S, all_written=all_written)
+        await running
+
+    asyncio.run(run())
+    spool.close()
+    with Store(given.store_path, plan) as store:
+        sql = "SELECT name FROM internal.counters WHERE name = 'damaged_bytes'"
+        assert len(store.query(sql).fetchall()) == all_written

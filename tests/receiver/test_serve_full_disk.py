@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from recording import Messages, call_of, recorded, stream, wait_until
 from serving import BOOKINFO, Serving
 
 from framewalk.engine import Store, read_entities, replay
+from framewalk.engine.captures.format import captures_in
 from framewalk.engine.oal.plan import Plan
 
 DISK_BYTES = 32 * 2**20
@@ -129,3 +131,34 @@ def test_a_stream_that_is_computed_and_refused_is_counted_once(tmp_path: Path) -
         assert server.stop() == 0
         kept = [one for one in recorded(server.spool) if not one[0].startswith(b"more")]
         assert kept == [stream("first"), stream("last"), stream("refused")]
+
+
+def test_a_write_that_stalls_in_its_middle_for_long_is_counted_when_it_is_done(
+    tmp_path: Path,
+) -> None:
+    with (
+        FaultyDisk(tmp_path / "disk") as disk,
+        started(tmp_path, FRAMEWALK_SQL="-", **disk.environment) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        assert outcome(server, stream("first")) is grpc.StatusCode.OK
+        server.wait_until_stored(5)
+        (path,) = captures_in(server.spool)
+        size_bytes = path.stat().st_size
+        disk.stall()
+        sending = threads.submit(outcome, server, stream("second"))
+        wait_until(lambda: path.stat().st_size > size_bytes, 120)
+        # To whoever looks at the file, it was written to long ago.
+        os.utime(path, (0, 0))
+        looked_s = time.time()
+        before = server.metrics()["framewalk_engine_watermark_seconds"]
+        wait_until(lambda: server.metrics()["framewalk_engine_lag_seconds"] > 2, 120)
+        after = server.metrics()
+        assert after["framewalk_engine_unread_bytes"] == path.stat().st_size - size_bytes
+        # What is not known to be stored is not said to be.
+        assert before <= after["framewalk_engine_watermark_seconds"] < looked_s
+        disk.heal()
+        assert sending.result() is grpc.StatusCode.OK
+        server.wait_until_stored(10)
+        wait_until(lambda: server.metrics()["framewalk_engine_watermark_seconds"] > looked_s, 120)
+        assert not server.find("spool segment is damaged")
