@@ -88,12 +88,16 @@ class Compactor:
         """Remember minutes that have got rows."""
         self._touched.update(minutes)
 
-    def compact(self, before_minute: int) -> Compacted:
-        """Merge the rows of all touched minutes before this one; see Store.compact."""
+    def compact(self, before_minute: int, after_minute: int | None = None) -> Compacted:
+        """Merge the rows of touched minutes before the one or after the other; see Store."""
         if not self._tables:
             self._tables = states_tables(self._connection, self._plan)
             self._touched |= _minutes_with_duplicates(self._connection, self._tables)
-        due = [minute for minute in self._touched if minute < before_minute]
+        due = [
+            minute
+            for minute in self._touched
+            if minute < before_minute or (after_minute is not None and minute > after_minute)
+        ]
         total = Compacted()
         for chunk in _chunks(_rows_by_minute(self._connection, self._tables, due)):
             total += self._compact_at_once(chunk)

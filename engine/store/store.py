@@ -260,15 +260,30 @@ class Store(Closing):
             self._run(f"DELETE FROM internal.captures WHERE {_CHOSEN_ID}", chosen)
             self._run("INSERT INTO internal.captures VALUES (?, ?)", [FORGOTTEN, _FORGOTTEN_PATH])
 
-    def compact(self, before_minute: int) -> Compacted:
-        """Merge the rows of one entity and minute into one, for minutes before the given one.
+    def compact(self, before_minute: int, after_minute: int | None = None) -> Compacted:
+        """Merge the rows of one entity and minute into one, but for minutes that are open.
 
-        `before_minute` is in minutes since the epoch. Looks at minutes that got rows since they
-        were last compacted; the first call finds those of before the store was opened. No value
-        in any view changes. Each transaction covers a bounded number of rows.
+        Closed are those before the one and, if it is given, after the other, both in minutes since
+        the epoch. Looks at minutes that got rows since they were last compacted; the first call
+        finds those of before the store was opened. No value in any view changes. Each transaction
+        covers a bounded number of rows.
         """
         with self._explaining():
-            return self._compactor.compact(before_minute)
+            return self._compactor.compact(before_minute, after_minute)
+
+    def newest_minute_s(self, until_s: float) -> float | None:
+        """Return the newest minute with states that is not after a time, both since 1970 in s.
+
+        None where there is none.
+        """
+        buckets = " UNION ALL ".join(
+            f"SELECT max({BUCKET}) AS newest FROM {states_table(scope.scope)} "
+            f"WHERE {BUCKET} <= make_timestamp($until_us)"
+            for scope in self.plan.scopes
+        )
+        sql = f"SELECT epoch(max(newest)) FROM ({buckets})"
+        newest_s: float | None = self._run(sql, {"until_us": int(until_s * 10**6)})[0][0]
+        return newest_s
 
     def expire(self, before: dt.datetime) -> int:
         """Delete the states of minutes before a time (UTC); returns how many rows that were.

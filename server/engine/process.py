@@ -165,7 +165,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
         follower = stack.enter_context(
             SpoolFollower(spool, store, time.monotonic(), complete_through, make_room)
         )
-        upkeep = Upkeep(options, store, follower, time.monotonic())
+        upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
         engine = _Engine(options, follower, entities, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.

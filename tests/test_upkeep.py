@@ -1,0 +1,253 @@
+"""What an engine does beside its commits, at times that are passed in: nobody waits here."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from batches import as_batch
+
+from framewalk.engine import Entities, Store, read_entities
+from framewalk.engine.captures.format import CapturePosition
+from framewalk.engine.oal.plan import Plan
+from framewalk.engine.runs.live import SpoolFollower
+from framewalk.engine.stages.pipeline import partial
+from framewalk.engine.wire import access_log_pb2 as pb
+from framewalk.server.engine.link import EngineOptions
+from framewalk.server.engine.upkeep import Upkeep
+
+NS = 10**9
+HOUR_S = 3_600
+DAY_S = 86_400
+YEAR_S = 365 * DAY_S
+TTL_DAYS = 7
+NOW_S = 1_714_564_800
+"""2024-05-01T12:00:00Z."""
+BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
+
+
+@pytest.fixture(scope="module")
+def entities() -> Entities:
+    return read_entities(BOOKINFO / "kubectl.yaml")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    from framewalk.engine import load_plan  # noqa: PLC0415
+
+    path = tmp_path_factory.mktemp("plan") / "few.oal"
+    path.write_text("calls = from(K8SService.*).cpm();\n", encoding="utf-8")
+    return load_plan(path)
+
+
+class Engine:
+    """A store with an upkeep, both at times that a test says; the clock is right unless it lies."""
+
+    def __init__(self, folder: Path, plan: Plan, entities: Entities) -> None:
+        self.store = Store(folder / "metrics.duckdb", plan)
+        self._entities = entities
+        self._numbers = itertools.count()
+        self._folder = folder
+        self.elapsed_s = 0.0
+        self.lie_s = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew, as a process that was started again."""
+        spool = self._folder / "spool"
+        spool.mkdir(exist_ok=True)
+        follower = SpoolFollower(spool, self.store, self.elapsed_s)
+        self._upkeep = Upkeep(
+            options(self._folder), self.store, follower, self.now_s + self.lie_s, self.elapsed_s
+        )
+
+    @property
+    def now_s(self) -> float:
+        """The true time."""
+        return NOW_S + self.elapsed_s
+
+    def store_logs(self, minute_s: float, commits: int = 1) -> None:
+        """Commit logs of a minute."""
+        for _ in range(commits):
+            number = next(self._numbers)
+            rows = [(0, 0, int(minute_s) * NS, message(int(minute_s)))]
+            states = partial([as_batch(rows)], self._entities, self.store.plan)
+            position = CapturePosition(number, number, str(number))
+            self.store.commit(None, Path(str(number)), [position], states)
+
+    def run_after(self, seconds: float) -> None:
+        self.elapsed_s += seconds
+        self._upkeep.run(self.now_s + self.lie_s, self.elapsed_s)
+
+    def minutes(self) -> dict[float, int]:
+        """Return the minutes in the store, and how many rows each has."""
+        sql = "SELECT epoch(time_bucket), count(*) FROM internal.service_states GROUP BY 1"
+        return dict(self.store.query(sql).fetchall())
+
+
+def options(folder: Path) -> EngineOptions:
+    return EngineOptions(
+        spool_folder=folder / "spool",
+        complete_through="",
+        retention_s=HOUR_S,
+        budget_bytes=2**30,
+        store_path=folder / "metrics.duckdb",
+        metrics_ttl_days=TTL_DAYS,
+        flush_interval_s=5,
+        entities_paths=(),
+        entities_reload_s=0,
+        oal_paths=(),
+        apdex_path=None,
+        sql=None,
+        log_format="text",
+        log_level="error",
+    )
+
+
+def message(event_s: int) -> bytes:
+    """Return a message with a log of one service."""
+    made = pb.EBPFAccessLogMessage()
+    made.node.name = "node-1"
+    made.node.bootTime.seconds = event_s
+    made.connection.local.kubernetes.serviceName = "local"
+    made.connection.remote.kubernetes.serviceName = "remote"
+    made.kernelLogs.add().write.startTime.offset.offset = 1
+    return made.SerializeToString()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, plan: Plan, entities: Entities) -> Iterator[Engine]:
+    made = Engine(tmp_path, plan, entities)
+    yield made
+    made.store.close()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+OLD_S = NOW_S - (TTL_DAYS + 2) * DAY_S
+
+
+def test_metrics_expire_by_a_clock_that_is_right(engine: Engine) -> None:
+    engine.store_logs(OLD_S)
+    engine.store_logs(NOW_S)
+    engine.run_after(HOUR_S)
+    assert list(engine.minutes()) == [NOW_S]
+
+
+@pytest.mark.parametrize("jump_s", [2 * DAY_S, 10 * YEAR_S, 200 * YEAR_S])
+def test_a_clock_that_jumps_ahead_deletes_nothing(
+    engine: Engine, jump_s: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine.store_logs(NOW_S - TTL_DAYS * DAY_S + HOUR_S)
+    engine.store_logs(NOW_S)
+    engine.run_after(HOUR_S)
+    before = engine.minutes()
+    assert len(before) == 2
+    engine.lie_s = jump_s
+    engine.run_after(HOUR_S)
+    engine.run_after(HOUR_S)
+    assert engine.minutes() == before
+    assert told(caplog) == ["metrics do not expire"]
+    # A start within the jump does not make it true.
+    engine.start()
+    engine.run_after(HOUR_S)
+    assert engine.minutes() == before
+    engine.lie_s = 0
+    engine.run_after(HOUR_S)
+    assert engine.minutes() == before
+    engine.run_after(2 * DAY_S)
+    assert list(engine.minutes()) == [NOW_S]
+
+
+def test_a_clock_that_was_wrong_at_the_start_is_believed_once_it_is_right(engine: Engine) -> None:
+    engine.store_logs(OLD_S)
+    engine.store_logs(NOW_S)
+    engine.lie_s = 10 * YEAR_S
+    engine.start()
+    engine.run_after(HOUR_S)
+    assert len(engine.minutes()) == 2
+    engine.lie_s = 0
+    engine.run_after(HOUR_S)
+    assert list(engine.minutes()) == [NOW_S]
+    # What the clock said at the start is no excuse for saying it again.
+    engine.lie_s = 10 * YEAR_S
+    engine.run_after(HOUR_S)
+    assert list(engine.minutes()) == [NOW_S]
+
+
+def test_after_a_long_rest_metrics_expire_when_logs_come_again(engine: Engine) -> None:
+    engine.store_logs(NOW_S)
+    engine.elapsed_s += 30 * DAY_S
+    engine.start()
+    engine.run_after(HOUR_S)
+    assert list(engine.minutes()) == [NOW_S]
+    engine.store_logs(engine.now_s)
+    engine.run_after(HOUR_S)
+    assert NOW_S not in engine.minutes()
+    # Once confirmed, an engine without logs goes by the clock that is never set.
+    engine.run_after(30 * DAY_S)
+    assert engine.minutes() == {}
+
+
+def test_a_minute_of_the_year_2200_confirms_no_clock(engine: Engine) -> None:
+    engine.store_logs(NOW_S)
+    engine.store_logs(NOW_S + 176 * YEAR_S)
+    engine.lie_s = 10 * YEAR_S
+    engine.start()
+    engine.run_after(HOUR_S)
+    assert len(engine.minutes()) == 2
+
+
+def test_a_store_without_minutes_is_left_alone(engine: Engine) -> None:
+    engine.run_after(HOUR_S)
+    assert engine.minutes() == {}
+
+
+@pytest.mark.parametrize("away_s", [-30 * DAY_S, -HOUR_S, HOUR_S, DAY_S, 176 * YEAR_S])
+def test_every_closed_minute_is_compacted_whatever_its_age(engine: Engine, away_s: int) -> None:
+    minute_s = NOW_S + away_s
+    engine.store_logs(minute_s, commits=3)
+    engine.store_logs(NOW_S, commits=3)
+    assert engine.minutes() == {minute_s: 3, NOW_S: 3}
+    engine.run_after(300)
+    # That of five minutes ago is closed, one that is an hour ahead has no more logs to come.
+    assert engine.minutes() == {minute_s: 1, NOW_S: 1}
+    engine.store_logs(minute_s)
+    engine.run_after(299)
+    assert engine.minutes() == {minute_s: 2, NOW_S: 1}
+    engine.run_after(1)
+    assert engine.minutes() == {minute_s: 1, NOW_S: 1}
+
+
+@pytest.mark.parametrize("ahead_s", [-120, 0, 240])
+def test_a_minute_that_is_open_is_left_alone(engine: Engine, ahead_s: int) -> None:
+    engine.store_logs(NOW_S + 300 + ahead_s, commits=3)
+    engine.run_after(300)
+    assert set(engine.minutes().values()) == {3}
+
+
+def test_views_are_as_before_when_later_minutes_are_compacted(engine: Engine) -> None:
+    for minute_s in (NOW_S, NOW_S + DAY_S):
+        engine.store_logs(minute_s, commits=3)
+    wanted = engine.store.query("FROM service_minute ORDER BY ALL").pl()
+    engine.run_after(300)
+    assert engine.store.query("FROM service_minute ORDER BY ALL").pl().equals(wanted)
+    assert wanted.select(pl.len()).item() == 2
+
+
+def test_the_newest_minute_is_told_up_to_a_time(engine: Engine) -> None:
+    assert engine.store.newest_minute_s(NOW_S) is None
+    for minute_s in (NOW_S, NOW_S + DAY_S):
+        engine.store_logs(minute_s)
+    until = dt.datetime.fromtimestamp(NOW_S + 59, dt.UTC).timestamp()
+    assert engine.store.newest_minute_s(until) == NOW_S
+    assert engine.store.newest_minute_s(NOW_S - 1) is None
+    assert engine.store.newest_minute_s(NOW_S + DAY_S) == NOW_S + DAY_S
