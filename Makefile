@@ -43,8 +43,9 @@ $(DEV): $(READY) $(LOCKS)/dev.txt
 	@touch $@
 
 .PHONY: lock
-lock: $(READY) ## Lock what is installed: after a change in pyproject.toml, or with UPGRADE=--upgrade
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target build/uv $(UV)
+lock: ## Lock what is installed: after a change in pyproject.toml, or with UPGRADE=--upgrade
+	@$(PYTHON) -m venv build/uv
+	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	@$(LOCK) --group build --output-file $(LOCKS)/build.txt
 	@$(LOCK) pyproject.toml --output-file $(LOCKS)/run.txt
 	@$(LOCK) pyproject.toml --group dev --constraint $(LOCKS)/run.txt --output-file $(LOCKS)/dev.txt
