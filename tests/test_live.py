@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -564,3 +565,27 @@ def holds_steadily(store: Store) -> bool:
     """Tell whether the query has all the memory that it is going to have."""
     seen = {used_bytes(store) for _ in range(200)}
     return len(seen) == 1 and seen.pop() > 60_000_000
+
+
+def test_what_was_read_and_not_committed_is_unread(
+    tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
+) -> None:
+    unread: list[int] = []
+
+    class Watched(Store):
+        """A store that looks at its follower just before each commit."""
+
+        def commit_many(self, *arguments: Any, **options: Any) -> tuple[int, ...]:  # noqa: ANN401 - handed on
+            unread.append(follower.unread_bytes())
+            return super().commit_many(*arguments, **options)
+
+    segments = Segments(tmp_path)
+    for stream in streams[:3]:
+        segments.write(stream)
+    segments.close()
+    (path,) = captures_in(tmp_path)
+    with Watched(":memory:", plan) as store:
+        follower = SpoolFollower(tmp_path, store, 0, "~")
+        run(follower, entities)
+        assert unread == [path.stat().st_size]
+        assert follower.unread_bytes() == 0

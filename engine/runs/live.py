@@ -70,7 +70,6 @@ class _Segment:
     content: GrowingCapture
     capture: int | None = None
     carried: Carried = field(default_factory=Carried)
-    stored_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -230,8 +229,9 @@ class SpoolFollower(Closing):
 
     def _opened_one(self, path: Path) -> _Segment:
         capture, position = self._known(path) or (None, None)
-        stored_bytes = position.offset_bytes if position is not None else 0
-        return _Segment(GrowingCapture(path, position), capture, stored_bytes=stored_bytes)
+        if position is not None:
+            self._known_bytes[path] = position.offset_bytes
+        return _Segment(GrowingCapture(path, position), capture)
 
     def _known(self, path: Path) -> tuple[int, CapturePosition] | None:
         """Find the capture that a segment is, and how far the store has it.
@@ -260,9 +260,7 @@ class SpoolFollower(Closing):
         return known_bytes is not None and known_bytes >= size_bytes - len(END_MARKER)
 
     def _unread_bytes(self, path: Path) -> int:
-        segment = self._open.get(path)
-        if segment is not None:
-            return segment.content.unread_bytes
+        # What was read and is not committed is read again, should this process end.
         return max(_size_bytes(path) - self._known_bytes.get(path, 0), 0)
 
     def _work(
@@ -299,7 +297,7 @@ class SpoolFollower(Closing):
     def _write_down(self, pending: _Pending) -> None:
         """Note what is about to be worked on, beside what is not committed yet."""
         spans = [
-            Span(path, self._open[path].stored_bytes, positions[-1].offset_bytes)
+            Span(path, self._known_bytes.get(path, 0), positions[-1].offset_bytes)
             for path, positions in pending.reached.items()
         ]
         # Without a note a death is harder to explain, but a full disk must not stop the commit.
@@ -330,7 +328,8 @@ class SpoolFollower(Closing):
         captures = self._with_room(lambda: self._store.commit_many(reached, states, ends_only=True))
         for segment, capture in zip(segments, captures, strict=True):
             segment.capture = capture
-            segment.stored_bytes = segment.content.position.offset_bytes
+        for path, positions in pending.reached.items():
+            self._known_bytes[path] = positions[-1].offset_bytes
         self._note.clear()
         return _flushed(states, pending.damages)
 
