@@ -223,16 +223,19 @@ def _read_again(engine: EngineChild | None) -> None:
 async def _end(
     transport: Transport, spool: Spool, engine: EngineChild | None, timeout_s: float
 ) -> None:
-    """Take in what is under way, then have it computed; each may take this long."""
+    """End the engine, then take in what is under way; each may take this long.
+
+    An engine may need long for its commit, and a sender that is refused has lost its stream: so
+    streams are taken until it has ended.
+    """
+    if engine is not None:
+        await engine.finish(timeout_s)
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + timeout_s
     await transport.stop(timeout_s)
     left_s = max(ends_s - loop.time(), 0) + _LAST_WRITE_S
-    all_written = await asyncio.to_thread(spool.finish, left_s)
-    if not all_written:
+    if not await asyncio.to_thread(spool.finish, left_s):
         tell(logging.WARNING, "disk did not take all streams in time", timeout_s=timeout_s)
-    if engine is not None:
-        await engine.finish(timeout_s, all_written=all_written)
 
 
 async def _ended(computing: asyncio.Task[None]) -> None:

@@ -14,7 +14,6 @@ from framewalk.engine.errors import FramewalkError
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine.link import (
     FINISH,
-    FINISH_WRITING,
     READ_ENTITIES,
     EngineStatus,
 )
@@ -106,18 +105,17 @@ class EngineChild:
             with suppress(ConnectionError):
                 process.stdin.write(READ_ENTITIES)
 
-    async def finish(self, timeout_s: float, *, all_written: bool = True) -> None:
-        """Let the engine commit what is in the spool, and end; kill it after this long.
+    async def finish(self, timeout_s: float) -> None:
+        """Let the engine end after the commit that is under way; kill it after this long.
 
-        Unless `all_written`, the newest segment may still become whole. What is not committed
-        then, the next engine reads.
+        What is not committed then, the next engine reads.
         """
         self._finishing = True
         process = self._process
         if process is None or process.stdin is None:
             return
         with suppress(ConnectionError):
-            process.stdin.write(FINISH if all_written else FINISH_WRITING)
+            process.stdin.write(FINISH)
             await process.stdin.drain()
         try:
             await asyncio.wait_for(process.wait(), timeout_s)

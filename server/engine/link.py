@@ -2,8 +2,7 @@
 
 The receiver writes EngineOptions to the engine's standard input and keeps it open: its end tells
 the engine that the receiver is gone. More lines ask the engine to read the entities again, and to
-finish: FINISH, or where a segment may still be written FINISH_WRITING. The engine writes an
-EngineStatus to its standard output after each look at the spool.
+finish. The engine writes an EngineStatus to its standard output after each look at the spool.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from framewalk.receiver.transports import Tls  # noqa: TC001 - pydantic reads th
 
 FINISH: Final = b"finish\n"
 READ_ENTITIES: Final = b"read entities\n"
-FINISH_WRITING: Final = b"finish, a segment is still written\n"
 
 
 @dataclass(frozen=True, slots=True)

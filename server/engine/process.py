@@ -32,7 +32,6 @@ from framewalk.engine.telling import tell
 from framewalk.receiver.transports import server_ssl_context
 from framewalk.server.engine.link import (
     FINISH,
-    FINISH_WRITING,
     READ_ENTITIES,
     EngineOptions,
     EngineStatus,
@@ -60,8 +59,6 @@ _MINUTE_S: Final = 60
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
 _CHECK_PATH: Final = "check that it is there, and its permissions"
-# Sorts after the name of every segment.
-_EVERY_SEGMENT: Final = "~"
 
 
 def main() -> None:
@@ -129,18 +126,16 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 class _Asked:
-    """What the parent has asked for; `all_written` if nobody writes segments any more."""
+    """What the parent has asked for."""
 
     def __init__(self) -> None:
         self.finish = threading.Event()
-        self.all_written = False
         self.read_entities = threading.Event()
 
 
 def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
     for line in lines:
-        if line in {FINISH, FINISH_WRITING}:
-            asked.all_written = line == FINISH
+        if line == FINISH:
             asked.finish.set()
         elif line == READ_ENTITIES:
             asked.read_entities.set()
@@ -177,10 +172,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
             if asked.read_entities.is_set():
                 asked.read_entities.clear()
                 engine.read_entities_again()
-            engine.look()
-        if asked.all_written:
-            follower.complete_through = _EVERY_SEGMENT
-        engine.look()
+            engine.look(asked.finish)
     tell(logging.INFO, "engine stopped")
 
 
@@ -224,8 +216,8 @@ class _Engine:
         """Have the next looks read the dumps, changed or not."""
         self._is_asked = True
 
-    def look(self) -> None:
-        """Commit what is whole in the spool by now."""
+    def look(self, finish: threading.Event) -> None:
+        """Commit what is whole in the spool by now; after `finish` the commit under way only."""
         self._looked_s = time.monotonic()
         self._refresh_entities()
         now_s = time.time()
@@ -237,6 +229,8 @@ class _Engine:
             self._upkeep.remove_segments(time.monotonic())
             self.tell()
             started_s = time.monotonic()
+            if finish.is_set():
+                return
         if self._follower.has_all:
             self._report.set(watermark_s=now_s)
         self._tell_unreadable()

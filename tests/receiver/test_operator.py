@@ -9,7 +9,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from recording import FRAMEWALK, Start, collect, recorded, stream, wait_until
+from grpc_health.v1 import health_pb2
+from recording import FRAMEWALK, Start, collect, health, recorded, stream, wait_until
 from serving import BOOKINFO, Serve, send
 
 from framewalk.engine import Store
@@ -17,6 +18,7 @@ from framewalk.engine.oal.plan import Plan
 
 pytest_plugins = ["servers"]
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
 MESSAGES = 12_328
 DUMP = BOOKINFO / "kubectl.yaml"
 
@@ -151,3 +153,29 @@ def test_a_damaged_log_is_named_and_costs_nothing_that_the_spool_has(
         query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"
         (counted,) = store.query(query).fetchall()[0]
     assert counted == MESSAGES + 7
+
+
+# Stopping
+
+
+def test_streams_are_acknowledged_until_the_engine_has_ended(serve: Serve, plan: Plan) -> None:
+    server = serve("--entities", DUMP, FRAMEWALK_DRAIN_TIMEOUT_SECONDS="120")
+    server.wait_for("engine ready")
+    engine = server.engine()
+    # As one that is in a long commit.
+    os.kill(engine, signal.SIGSTOP)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("draining")
+    send(server, BOOKINFO)
+    assert health(server.address) == SERVING
+    assert server.process.poll() is None
+    os.kill(engine, signal.SIGCONT)
+    assert server.wait() == 0
+    assert server.find("engine did not finish in time") == {}
+    # What the one did not read, the next does.
+    server = serve("--entities", DUMP)
+    wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 120)
+    assert server.stop() == 0
+    with Store(server.store, plan) as store:
+        query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"
+        assert store.query(query).fetchall() == [(MESSAGES,)]
