@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from framewalk.cli.console import complain, stdout, warn
-from framewalk.server.config import ConfigError, effective_settings
+from framewalk.server.config import ConfigError, effective_settings, unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,8 @@ config = typer.Typer(
 def check(file: File = None) -> None:
     """Tell everything that is wrong with a configuration in this environment."""
     settings = _settings(file)
+    for variable, hint in unknown_variables(file, os.environ):
+        complain(f"{variable}: this variable means nothing; {hint}")
     off = sum(setting.text == "-" for setting in settings if not setting.provider)
     modules = len({setting.module for setting in settings})
     name = file or "the default configuration"

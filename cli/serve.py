@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from framewalk.cli.console import complain, say, warn
-from framewalk.server.config import Config, ConfigError, load_config
+from framewalk.server.config import Config, ConfigError, load_config, unknown_variables
 
 _ConfigFile = Annotated[
     Path | None,
@@ -54,7 +54,7 @@ def record(config: _ConfigFile = None, port: _Port = None, spool: _Spool = None)
     It takes the place of the OAP server in Rover's configuration. Stop it with Ctrl-C or SIGTERM;
     what it has acknowledged is on disk. Then: [bold]framewalk replay FOLDER[/bold].
     """
-    _run(_settings(config), port, spool, computes=False)
+    _run(_settings(config), config, port, spool, computes=False)
 
 
 def serve(
@@ -104,10 +104,12 @@ def serve(
     if entities and settings.engine is not None:
         engine = settings.engine.model_copy(update={"entities_paths": tuple(entities)})
         settings = settings.model_copy(update={"engine": engine})
-    _run(settings, port, spool, computes=True)
+    _run(settings, config, port, spool, computes=True)
 
 
-def _run(settings: Config, port: int | None, spool: Path | None, *, computes: bool) -> None:
+def _run(
+    settings: Config, file: Path | None, port: int | None, spool: Path | None, *, computes: bool
+) -> None:
     # Here, so that no other command waits until a server is loaded.
     from framewalk.server import server  # noqa: PLC0415
     from framewalk.server.engine import EngineError  # noqa: PLC0415
@@ -116,7 +118,8 @@ def _run(settings: Config, port: int | None, spool: Path | None, *, computes: bo
     listening = listening if port is None else replace(listening, port=port)
     options = options if spool is None else replace(options, folder=spool)
     try:
-        server.serve(settings, listening, options, computes=computes)
+        unknown = unknown_variables(file, os.environ)
+        server.serve(settings, listening, options, computes=computes, unknown=unknown)
     except EngineError as error:
         if "\n" not in str(error):
             raise

@@ -28,11 +28,11 @@ from framewalk.server.engine import EngineChild, EngineOptions, EngineTelemetry,
 from framewalk.server.logs import flush_logging, start_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from framewalk.receiver.transports import GrpcServer, Transport
-    from framewalk.server.config import Config
+    from framewalk.server.config import Config, UnknownVariable
     from framewalk.server.config import Telemetry as TelemetryBlock
 
 # How long an engine that was asked to end may take to be seen to have ended.
@@ -44,9 +44,14 @@ _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
-    config: Config, server: GrpcServer, spool_options: SpoolOptions, *, computes: bool
+    config: Config,
+    server: GrpcServer,
+    spool_options: SpoolOptions,
+    *,
+    computes: bool,
+    unknown: Sequence[UnknownVariable] = (),
 ) -> None:
-    """Receive what Rover sends and keep it, until SIGTERM or SIGINT.
+    """Receive what Rover sends and keep it, until SIGTERM or SIGINT; tell of `unknown` variables.
 
     If it `computes`, and the engine is not turned off, an engine process turns it into metrics.
 
@@ -56,6 +61,8 @@ def serve(
         OSError: the spool's folder cannot be written.
     """
     start_logging(config.logging.format, config.logging.level)
+    for variable, hint in unknown:
+        tell(logging.WARNING, "this variable means nothing", variable=variable, hint=hint)
     keep_files_private()
     _tell_open_to_others(spool_options.folder, config.storage.path)
     with _signals() as signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -179,3 +180,39 @@ def test_streams_are_acknowledged_until_the_engine_has_ended(serve: Serve, plan:
     with Store(server.store, plan) as store:
         query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"
         assert store.query(query).fetchall() == [(MESSAGES,)]
+
+
+# Variables
+
+
+def test_variables_that_mean_nothing_are_named(start: Start, tmp_path: Path) -> None:
+    unknown = {
+        "FRAMEWALK_SPOOL_BUDGET_BYTE": "did you mean FRAMEWALK_SPOOL_BUDGET_BYTES?",
+        "SW_AUTHENTIFICATION": "did you mean SW_AUTHENTICATION?",
+        "SW_STORAGE_ES_CLUSTER_NODES": "framewalk has no such setting",
+    }
+    # What Kubernetes sets for a Service that is called framewalk.
+    service = {
+        "FRAMEWALK_SERVICE_HOST": "10.96.0.7",
+        "FRAMEWALK_SERVICE_PORT": "11800",
+        "FRAMEWALK_SERVICE_PORT_GRPC": "11800",
+        "FRAMEWALK_PORT": "tcp://10.96.0.7:11800",
+        "FRAMEWALK_PORT_11800_TCP": "tcp://10.96.0.7:11800",
+        "FRAMEWALK_PORT_11800_TCP_ADDR": "10.96.0.7",
+    }
+    server = start(**dict.fromkeys(unknown, "1"), **service, FRAMEWALK_LOG_LEVEL="info")
+    server.wait_for("ready")
+    assert server.stop() == 0
+    told = [json.loads(line) for line in server.lines if "this variable means nothing" in line]
+    assert {one["variable"]: one["hint"] for one in told} == unknown
+    file = tmp_path / "own.yml"
+    file.write_text("core: {default: {gRPCPort: '${SW_OWN_PORT:1}'}}")
+    done = subprocess.run(
+        [FRAMEWALK, "config", "check", file],
+        env=os.environ | dict.fromkeys(unknown, "1") | {"SW_OWN_PORT": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "SW_AUTHENTIFICATION: this variable means nothing; did you mean" in done.stderr
+    assert "SW_OWN_PORT" not in done.stderr
