@@ -24,6 +24,7 @@ from framewalk.engine.oal import SCOPES, read_apdex_thresholds
 from framewalk.engine.paths import keep_files_private
 from framewalk.engine.runs import COMMIT_LOGS, ReplayProgress, ReplaySummary
 from framewalk.engine.runs import replay as replay_captures
+from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def replay(
             "work when cut off, more are a little faster and take more memory.",
         ),
     ] = COMMIT_LOGS,
+    max_ahead: Annotated[
+        float,
+        typer.Option(
+            "--max-ahead",
+            min=0,
+            max=31_536_000,
+            metavar="SECONDS",
+            help="Drop logs that are further ahead of their arrival, unless most nodes are ahead.",
+        ),
+    ] = DEFAULT_MOST_AHEAD_S,
     *,
     skip_unknown_scopes: Annotated[
         bool,
@@ -127,12 +138,18 @@ def replay(
         show = _Bars(progress, paths)
         started_s = time.monotonic()
         summary = replay_captures(
-            paths, known_entities, opened, on_progress=show, commit_logs=commit_logs
+            paths,
+            known_entities,
+            opened,
+            on_progress=show,
+            commit_logs=commit_logs,
+            most_ahead_s=max_ahead,
         )
         rows = _summary_rows(summary, opened, time.monotonic() - started_s)
     for capture in summary.captures:
         if capture.warning:
-            warn(capture.warning)
+            for line in capture.warning.splitlines():
+                warn(line)
         elif not capture.counters.messages + capture.known_messages:
             warn(f"{capture.path}: this capture holds no messages; nothing was added")
     print_summary(rows)

@@ -16,8 +16,12 @@ UNKNOWN: Final = "Unknown"
 SERVICE_LENGTH: Final = 70
 INSTANCE_LENGTH: Final = 70
 ENDPOINT_LENGTH: Final = 150
+# As long as Kubernetes lets the name of a node be.
+NODE_NAME_LENGTH: Final = 253
 
 DEFAULT_APDEX_THRESHOLD_MS: Final = 500
+# How far an event may be ahead of its arrival.
+DEFAULT_MOST_AHEAD_S: Final = 300
 
 KERNEL_OPERATIONS: Final = ("connect", "accept", "close", "read", "write")
 OPERATIONS: Final = (*KERNEL_OPERATIONS, "http")
@@ -132,6 +136,7 @@ LOG_COLUMNS: Final = {
 NODE_LEAVES: Final = _leaves(
     boot_seconds="bootTime.seconds",
     boot_nanos="bootTime.nanos",
+    node_name="name",
     cluster_name="clusterName",
     exclude_namespaces="policy.excludeNamespaces",
     net_interfaces="netInterfaces",
@@ -174,6 +179,7 @@ DROP_REASONS: Final = (
     "excluded_namespace",
     "same_service",
 )
+AHEAD_REASON: Final = "time_out_of_range"
 QUALITY_COUNTERS: Final = (
     "undecodable_message",
     "negative_duration",
@@ -198,5 +204,18 @@ PEER_SCHEMA: Final = pl.Schema(
         "role": pl.String,
         "tls_mode": pl.String,
         "components": pl.Int64,
+    }
+)
+
+# What messages say of the clocks of nodes, each once: `node` is its name.
+# `ahead_messages` have at least one of the `ahead_logs`; `offset_ns` is how far those are ahead of
+# their arrival, null without any.
+CLOCKS_SCHEMA: Final = pl.Schema(
+    {
+        "node": pl.String,
+        "messages": pl.Int64,
+        "ahead_messages": pl.Int64,
+        "ahead_logs": pl.Int64,
+        "offset_ns": pl.Int64,
     }
 )

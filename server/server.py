@@ -105,6 +105,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         store_path=config.storage.path,
         metrics_ttl_days=config.core.metrics_ttl_days,
         flush_interval_s=config.engine.flush_interval_s,
+        max_ahead_s=config.engine.max_ahead_s,
         entities_paths=config.engine.entities_paths,
         entities_reload_s=config.engine.entities_reload_s,
         oal_paths=config.engine.oal_paths,

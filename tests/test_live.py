@@ -402,7 +402,7 @@ def large_messages(streams: int, messages: int, logs: int) -> list[pa.RecordBatc
     columns = [
         pa.array([0] * messages, pa.uint64()),
         pa.array(range(messages), pa.uint32()),
-        pa.array([10**18] * messages, pa.timestamp("ns", tz="UTC")),
+        pa.array([2 * 10**18] * messages, pa.timestamp("ns", tz="UTC")),
         pa.array([content] * messages, pa.binary()),
     ]
     return [pa.RecordBatch.from_arrays(columns, schema=CAPTURE_SCHEMA)] * streams

@@ -38,6 +38,9 @@ DEFINITIONS = read_definitions()
 DUMP = load_dump(HOSTILE_DUMP)
 EMPTY = load_dump("")
 
+LATE_NS = 2**63 - 1
+"""A message that came after everything: nothing in it is ahead."""
+
 SHOP_READ = "kubernetes_service_read_"
 
 
@@ -112,7 +115,7 @@ def run(
     definitions: Sequence[Definition] = DEFINITIONS,
     **more: Anything,
 ) -> Result:
-    rows = [(1, seq, 0, one) for seq, one in enumerate(messages)]
+    rows = [(1, seq, LATE_NS, one) for seq, one in enumerate(messages)]
     return analyse(rows, dump, definitions, **more)
 
 
@@ -214,7 +217,7 @@ def test_one_call_seen_at_both_ends() -> None:
     callee = link(pod("b", "b-1"), pod("a", "a-1"), SERVER)
     called = [first(protocol=http(10, 200, "/details/0", 1), connection=callee)]
     result = analyse(
-        [(1, 0, 0, caller[0]), (2, 0, 0, called[0])],
+        [(1, 0, LATE_NS, caller[0]), (2, 0, LATE_NS, called[0])],
         EMPTY,
         DEFINITIONS,
     )
@@ -422,7 +425,8 @@ def test_bad_messages_are_bad(bad: bytes) -> None:
 
 
 def test_streams_do_not_share_their_state() -> None:
-    rows = [(1, 0, 0, first()), (2, 0, 0, message(read())), (1, 1, 0, message(read()))]
+    rows = [(1, 0, LATE_NS, first()), (2, 0, LATE_NS, message(read()))]
+    rows.append((1, 1, LATE_NS, message(read())))
     result = analyse(rows, EMPTY, DEFINITIONS)
     assert result.dropped == {"no_node": 1}
     assert names(result, "service") == {("a",)}

@@ -99,6 +99,7 @@ def options(folder: Path) -> EngineOptions:
         store_path=folder / "metrics.duckdb",
         metrics_ttl_days=TTL_DAYS,
         flush_interval_s=5,
+        max_ahead_s=300,
         entities_paths=(),
         entities_reload_s=0,
         oal_paths=(),

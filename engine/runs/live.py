@@ -25,8 +25,10 @@ from framewalk.engine.captures import (
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import CaptureError, StoreMemoryError
+from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.quarantine import Quarantine, without
 from framewalk.engine.runs.reading import Reading, ReadingNote, Span
+from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import Carried, first_phase, pieces, regroup, roll_up
 from framewalk.engine.states import MINUTE
 from framewalk.engine.store import Reached
@@ -100,7 +102,8 @@ class SpoolFollower(Closing):
     make a new one. What is set aside in `quarantine` is left out and counted; segments are
     committed a record batch at a time up to where `careful_to_bytes` says.
 
-    Times are those of a clock that is never set: it only tells how long segments are stored.
+    Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless the receiver's
+    clock is behind. Times are those of a clock that is never set, not those of logs.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class SpoolFollower(Closing):
         make_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.complete_through = complete_through
+        self.most_ahead_s: float = DEFAULT_MOST_AHEAD_S
         self.has_all = False
         self.unreadable: dict[Path, str] = {}
         self.undeletable: dict[Path, str] = {}
@@ -121,6 +125,7 @@ class SpoolFollower(Closing):
         self._folder = folder
         self._store = store
         self._make_room = make_room
+        self._clocks = NodeClocks()
         self._open: dict[Path, _Segment] = {}
         paths = segments_in(folder)
         known = self._with_room(lambda: store.ends_at(paths))
@@ -276,7 +281,11 @@ class SpoolFollower(Closing):
         batches = [item for item in group if isinstance(item, CaptureBatch)]
         for messages in pieces([self._allowed(one, segment, pending) for one in batches]):
             found, segment.carried = first_phase(
-                messages, segment.carried, entities, self._store.plan
+                messages,
+                segment.carried,
+                entities,
+                self._store.plan,
+                most_ahead_s=self.most_ahead_s,
             )
             pending.found.append(found)
         pending.damages += [item for item in group if isinstance(item, Damage)]
@@ -311,16 +320,17 @@ class SpoolFollower(Closing):
 
     def _settle(self, pending: _Pending, now_s: float) -> Iterator[Flushed]:
         """Commit what was read, and close what has ended: all of it is in the store then."""
-        flushed = [self._commit(pending)] if pending.reached else []
+        flushed = [self._commit(pending, now_s)] if pending.reached else []
         self._close(pending.ended, now_s)
         yield from flushed
 
-    def _commit(self, pending: _Pending) -> Flushed:
+    def _commit(self, pending: _Pending, now_s: float) -> Flushed:
         segments = [self._open[path] for path in pending.reached]
         for segment in segments:
             # What is counted must not be lost: the sender would send it again.
             segment.content.sync()
-        states = _with_lost(roll_up(pending.found, self._store.plan), pending)
+        found = self._clocks.chosen(pending.found, now_s)
+        states = _with_lost(roll_up(found, self._store.plan), pending)
         reached = [
             Reached(segment.capture, path, positions)
             for segment, (path, positions) in zip(segments, pending.reached.items(), strict=True)
@@ -331,6 +341,7 @@ class SpoolFollower(Closing):
         for path, positions in pending.reached.items():
             self._known_bytes[path] = positions[-1].offset_bytes
         self._note.clear()
+        self._clocks.tell(now_s)
         return _flushed(states, pending.damages)
 
     def _close(self, ended: Sequence[Path], now_s: float) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.captures import CaptureReader, digests_at, find_captures
 from framewalk.engine.counters import Counters
+from framewalk.engine.runs.clocks import NodeClocks
+from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import (
     Carried,
     decode,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
 COMMIT_LOGS: Final = 500_000
+_NS_PER_S: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,10 @@ class ReplayProgress:
 
 @dataclass(frozen=True, slots=True)
 class CaptureSummary:
-    """What became of one capture. `known_messages` were in the store before."""
+    """What became of one capture. `known_messages` were in the store before.
+
+    `warning` has a line for each thing that is odd about it, None for nothing.
+    """
 
     path: Path
     counters: Counters
@@ -71,15 +77,19 @@ class ReplaySummary:
         return sum((capture.counters for capture in self.captures), Counters())
 
 
-def replay(
+def replay(  # noqa: PLR0913 - options, each with a default
     captures: Paths,
     entities: Entities,
     store: Store,
     *,
     on_progress: Callable[[ReplayProgress], None] | None = None,
     commit_logs: int = COMMIT_LOGS,
+    most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
+
+    Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless most nodes
+    that a capture has heard of up to a commit are ahead: then the receiver's clock was behind.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -92,29 +102,32 @@ def replay(
     minutes: set[int] = set()
     summaries = []
     for path in paths:
-        job = _CaptureReplay(path, entities, store, commit_logs, on_progress)
+        options = _Options(on_progress, commit_logs, most_ahead_s)
+        job = _CaptureReplay(path, entities, store, options)
         summaries.append(job.run())
         minutes |= job.minutes
     return ReplaySummary(tuple(summaries), frozenset(minutes))
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    on_progress: Callable[[ReplayProgress], None] | None
+    commit_logs: int
+    most_ahead_s: float
+
+
 class _CaptureReplay:
     """The replay of one capture."""
 
-    def __init__(
-        self,
-        path: Path,
-        entities: Entities,
-        store: Store,
-        commit_logs: int,
-        on_progress: Callable[[ReplayProgress], None] | None,
-    ) -> None:
+    def __init__(self, path: Path, entities: Entities, store: Store, options: _Options) -> None:
         self.minutes: set[int] = set()
         self._path = path
         self._entities = entities
         self._store = store
-        self._commit_logs = commit_logs
-        self._on_progress = on_progress
+        self._options = options
+        self._clocks = NodeClocks()
+        self._clock_s: float = 0
+        self._logs = 0
         self._counters = Counters()
         self._pending: list[PeerStates] = []
         self._reached: list[CapturePosition] = []
@@ -132,23 +145,32 @@ class _CaptureReplay:
             for group in regroup(reader, attrgetter("messages")):
                 carried = self._work(group, carried)
                 self._tell(reader)
-                if sum(found.counters.logs for found in self._pending) >= self._commit_logs:
+                if sum(found.counters.logs for found in self._pending) >= self._options.commit_logs:
                     capture = self._commit(capture)
             if self._reached:
                 self._commit(capture)
             known_messages = known.position.messages if known else 0
-            return CaptureSummary(self._path, self._counters, known_messages, reader.warning)
+            return CaptureSummary(self._path, self._counters, known_messages, self._warning(reader))
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         for messages in pieces([batch.messages for batch in group]):
-            found, carried = first_phase(messages, carried, self._entities, self._store.plan)
+            found, carried = first_phase(
+                messages,
+                carried,
+                self._entities,
+                self._store.plan,
+                most_ahead_s=self._options.most_ahead_s,
+            )
             self._pending.append(found)
-            self._counters += found.counters
+            self._logs += found.counters.logs
+        self._clock_s = carried.clock_ns / _NS_PER_S
         self._reached.extend(batch.position for batch in group)
         return carried
 
     def _commit(self, capture: int | None) -> int:
-        states = roll_up(self._pending, self._store.plan)
+        chosen = self._clocks.chosen(self._pending, self._clock_s)
+        states = roll_up(chosen, self._store.plan)
+        self._counters += states.counters
         for scope in states.scopes.values():
             self.minutes.update(scope.scalars[MINUTE].unique().to_list())
         committed = self._store.commit(capture, self._path, self._reached, states)
@@ -156,10 +178,15 @@ class _CaptureReplay:
         return committed
 
     def _tell(self, reader: CaptureReader) -> None:
-        if self._on_progress is not None:
+        if self._options.on_progress is not None:
             offset_bytes = reader.position.offset_bytes
-            logs = self._counters.logs
-            self._on_progress(ReplayProgress(self._path, offset_bytes, reader.size_bytes, logs))
+            progress = ReplayProgress(self._path, offset_bytes, reader.size_bytes, self._logs)
+            self._options.on_progress(progress)
+
+    def _warning(self, reader: CaptureReader) -> str | None:
+        clocks = self._clocks.warning()
+        said = [reader.warning, f"{self._path}: {clocks}" if clocks else None]
+        return "\n".join(filter(None, said)) or None
 
 
 def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:

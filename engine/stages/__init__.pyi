@@ -1,6 +1,8 @@
+from .clocks import add_clocks as add_clocks
 from .decoding import decode as decode
 from .entity_states import roll_up as roll_up
 from .peer_states import PeerStates as PeerStates
+from .peer_states import with_ahead as with_ahead
 from .pipeline import first_phase as first_phase
 from .pipeline import partial as partial
 from .pipeline import pieces as pieces

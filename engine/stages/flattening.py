@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from framewalk.engine.counters import Counters
 from framewalk.engine.schemas import (
+    AHEAD_REASON,
+    DEFAULT_MOST_AHEAD_S,
     GUARDED_DURATIONS,
     KERNEL_OPERATIONS,
     LOG_COLUMNS,
@@ -25,6 +27,7 @@ from framewalk.engine.schemas import (
     ROLES,
     TIME_LEAVES,
 )
+from framewalk.engine.stages.clocks import add_clocks, ahead_of, clocks_of
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
@@ -53,17 +56,28 @@ class LogFrames:
     `operations` maps each of OPERATIONS to a frame of LOG_COLUMNS and its own columns
     (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection and
     node columns that the logs' `connection` points into.
+
+    `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
+    as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.
     """
 
     connections: pl.DataFrame
     operations: Mapping[str, pl.DataFrame]
     counters: Counters
+    clocks: pl.DataFrame
+    ahead: LogFrames | None = None
 
 
-def flatten(context: StreamContext, *, device_names: bool = False) -> LogFrames:
+def flatten(
+    context: StreamContext,
+    *,
+    device_names: bool = False,
+    most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+) -> LogFrames:
     """Flatten messages whose node and connection are known.
 
-    With `device_names` the frames of read and write have `l2_device_name` (String) beside.
+    With `device_names` the frames of read and write have `l2_device_name` (String) beside. Logs
+    whose event is more than `most_ahead_s` ahead of their message's arrival are apart.
     """
     kernel_logs = context.nested["kernelLogs"]
     entries = pc.list_flatten(kernel_logs)
@@ -73,6 +87,7 @@ def flatten(context: StreamContext, *, device_names: bool = False) -> LogFrames:
 
     messages, connections = _message_frame(context)
     frames: dict[str, pl.DataFrame] = {}
+    ahead: dict[str, pl.DataFrame] = {}
     dropped: Counter[str] = Counter()
     quality: Counter[str] = Counter()
     logs = 0
@@ -85,12 +100,27 @@ def flatten(context: StreamContext, *, device_names: bool = False) -> LogFrames:
         clean = _clean_values(raw, operation, quality)
         if device_names and "l2_ifindex" in clean.columns:
             clean = _with_device_names(clean, context)
-        frames[operation] = _place(clean, messages, dropped)
+        placed = _place(clean, messages, dropped)
+        is_ahead = ahead_of(placed, context.received_ns, int(most_ahead_s * _NS_PER_S))
+        if is_ahead is not None:
+            ahead[operation] = placed.filter(is_ahead)
+            placed = placed.filter(~is_ahead)
+        frames[operation] = _log_frame(placed)
 
     unknown = len(entries) + pc.sum(protocol_log.is_valid(), min_count=0).as_py() - logs
     dropped["unknown_operation"] += unknown
+    dropped[AHEAD_REASON] += sum(frame.height for frame in ahead.values())
     counters = Counters(context.nested.num_rows, logs + unknown, +dropped, +quality)
-    return LogFrames(connections, frames, counters)
+    times = [frame.select("message", "time_ns") for frame in ahead.values()]
+    clocks = clocks_of(context, times)
+    if not ahead:
+        return LogFrames(connections, frames, counters, clocks)
+    apart = {
+        operation: _log_frame(ahead[operation]) if operation in ahead else frame.clear()
+        for operation, frame in frames.items()
+    }
+    without = LogFrames(connections, apart, Counters(), clocks.clear())
+    return LogFrames(connections, frames, counters, clocks, without)
 
 
 def concat_logs(parts: list[LogFrames]) -> LogFrames:
@@ -107,10 +137,13 @@ def concat_logs(parts: list[LogFrames]) -> LogFrames:
         )
         for operation in OPERATIONS
     }
+    ahead = [part.ahead for part in parts if part.ahead is not None]
     return LogFrames(
         pl.concat([part.connections for part in parts]),
         operations,
         sum((part.counters for part in parts), Counters()),
+        add_clocks([part.clocks for part in parts]),
+        concat_logs(ahead) if ahead else None,
     )
 
 
@@ -245,6 +278,10 @@ def _place(frame: pl.DataFrame, messages: pl.DataFrame, dropped: Counter[str]) -
     if frame["time_ns"].null_count():
         dropped["time_out_of_range"] += frame["time_ns"].null_count()
         frame = frame.drop_nulls("time_ns")
+    return frame
+
+
+def _log_frame(frame: pl.DataFrame) -> pl.DataFrame:
     derived = {"latency_ms": pl.col("duration_ns") // _NS_PER_MS} if "path" in frame.columns else {}
     own = set(LOG_COLUMNS) | {"message", "reason", "boot_seconds", "boot_nanos", "start_offset_ns"}
     return frame.select(*LOG_COLUMNS, pl.exclude(own), **derived)

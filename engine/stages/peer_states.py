@@ -6,7 +6,8 @@ HTTP logs are also split by method and path, from which the endpoint's name is m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -20,6 +21,7 @@ from framewalk.engine.oal import (
     threshold_column,
     value_expression,
 )
+from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
 from framewalk.engine.stages.columns import with_derived, with_sides
 from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
 
@@ -49,12 +51,16 @@ class OperationStates:
 class PeerStates:
     """The states of some logs per (peers, minute), all operations; what phase 2 starts from.
 
-    `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it.
+    `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it. `ahead` are those
+    of logs that are too far ahead of their arrival, which `counters` has as dropped; `clocks` has
+    CLOCKS_SCHEMA.
     """
 
     peers: pl.DataFrame
     operations: Mapping[str, OperationStates]
     counters: Counters
+    clocks: pl.DataFrame
+    ahead: PeerStates | None = None
 
 
 def operation_keys(operation: str) -> list[str]:
@@ -70,7 +76,16 @@ def log_states(logs: ResolvedLogs, plan: Plan) -> PeerStates:
         operation: _operation_states(operation, frame, peers, plan, columns)
         for operation, frame in logs.operations.items()
     }
-    return PeerStates(logs.peers, operations, logs.counters)
+    return PeerStates(logs.peers, operations, logs.counters, pl.DataFrame(schema=CLOCKS_SCHEMA))
+
+
+def with_ahead(part: PeerStates) -> list[PeerStates]:
+    """Return the states of all logs: those that are ahead are not dropped then."""
+    if part.ahead is None:
+        return [part]
+    kept = Counter({AHEAD_REASON: int(part.clocks["ahead_logs"].sum())})
+    counters = replace(part.counters, dropped=part.counters.dropped - kept)
+    return [replace(part, counters=counters), part.ahead]
 
 
 def _operation_states(

@@ -16,7 +16,7 @@ from framewalk.engine.captures import CAPTURE_SCHEMA, as_capture_schema
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal import log_columns
-from framewalk.engine.schemas import PEER_SCHEMA
+from framewalk.engine.schemas import CLOCKS_SCHEMA, DEFAULT_MOST_AHEAD_S, PEER_SCHEMA
 from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.stages.flattening import DEVICE_NAME, concat_logs, flatten
@@ -45,11 +45,18 @@ _ROLL_UP_AT: Final = 16
 Item = TypeVar("Item")
 
 
-def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -> States:
+def partial(
+    batches: Iterable[pa.RecordBatch],
+    entities: Entities,
+    plan: Plan,
+    *,
+    most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+) -> States:
     """Compute the states of one capture's messages.
 
     `batches` have the columns of CAPTURE_SCHEMA, or such that can be cast to them, and follow each
     other as in the capture. The result does not depend on how the messages are split into batches.
+    Logs whose event is more than `most_ahead_s` ahead of their arrival are dropped.
     Raises InputError for a batch that has other columns.
     """
     carried = Carried()
@@ -57,7 +64,9 @@ def partial(batches: Iterable[pa.RecordBatch], entities: Entities, plan: Plan) -
     waiting: list[PeerStates] = []
     for group in regroup(map(_captured, batches), lambda batch: batch):
         for messages in pieces(group):
-            found, carried = first_phase(messages, carried, entities, plan)
+            found, carried = first_phase(
+                messages, carried, entities, plan, most_ahead_s=most_ahead_s
+            )
             waiting.append(found)
         if len(waiting) >= _ROLL_UP_AT:
             states = merge(plan, states, roll_up(waiting, plan))
@@ -84,9 +93,18 @@ def step(
 
 
 def first_phase(
-    messages: pa.Table, carried: Carried, entities: Entities, plan: Plan
+    messages: pa.Table,
+    carried: Carried,
+    entities: Entities,
+    plan: Plan,
+    *,
+    most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
 ) -> tuple[PeerStates, Carried]:
-    """Do all that must look at each log; roll_up adds up the results of many such calls."""
+    """Do all that must look at each log; roll_up adds up the results of many such calls.
+
+    Logs whose event is more than `most_ahead_s` ahead of their arrival are apart, and dropped
+    unless the results go through `with_ahead`.
+    """
     decoded = decode(messages)
     skipped = Counters(messages=decoded.undecodable)
     skipped.quality["undecodable_message"] += decoded.undecodable
@@ -94,11 +112,15 @@ def first_phase(
     parts = []
     for context in follow_streams(decoded.captured, decoded.nested, carried):
         carried = context.carried
-        parts.append(flatten(context, device_names=device_names))
+        parts.append(flatten(context, device_names=device_names, most_ahead_s=most_ahead_s))
     if not parts:
-        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, skipped), carried
-    found = log_states(resolve(concat_logs(parts), entities), plan)
-    return replace(found, counters=found.counters + skipped), carried
+        none = pl.DataFrame(schema=CLOCKS_SCHEMA)
+        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, skipped, none), carried
+    logs = concat_logs(parts)
+    found = log_states(resolve(logs, entities), plan)
+    ahead = log_states(resolve(logs.ahead, entities), plan) if logs.ahead is not None else None
+    counters = found.counters + skipped
+    return replace(found, counters=counters, clocks=logs.clocks, ahead=ahead), carried
 
 
 def regroup(

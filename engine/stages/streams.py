@@ -42,10 +42,11 @@ class StreamContext:
     """Which row of `nodes` and of `connections` each message belongs to.
 
     `messages` has one row per message: `node` and `connection`, UInt32, null where the stream
-    has not said any. `nested` is the batch the rows stand for.
+    has not said any. `nested` is the batch the rows stand for, `received_ns` when each came.
     """
 
     nested: pa.Table
+    received_ns: pl.Series
     messages: pl.DataFrame
     nodes: pl.DataFrame
     connections: pl.DataFrame
@@ -68,16 +69,16 @@ def follow_streams(
         length = stop - start
         stream = pl.Series("stream", captured["stream"].slice(start, length))
         piece = nested.slice(start, length)
-        context = _follow(stream, clock_ns.slice(start, length), piece, carried)
+        rows = pl.DataFrame({"stream": stream, "clock_ns": clock_ns.slice(start, length)})
+        context = _follow(rows, received_ns.slice(start, length), piece, carried)
         yield context
         carried = context.carried
         start = stop
 
 
 def _follow(
-    stream: pl.Series, clock_ns: pl.Series, nested: pa.Table, carried: Carried
+    rows: pl.DataFrame, received_ns: pl.Series, nested: pa.Table, carried: Carried
 ) -> StreamContext:
-    rows = pl.DataFrame({"stream": stream, "clock_ns": clock_ns})
     node, nodes, carried_nodes = _follow_one(
         rows, nested["node"].is_valid(), _node_frame(nested["node"]), carried.nodes
     )
@@ -89,10 +90,11 @@ def _follow(
     )
     return StreamContext(
         nested,
+        received_ns,
         pl.DataFrame({"node": node, "connection": connection}),
         nodes,
         connections,
-        Carried(carried_nodes, carried_connections, int(clock_ns[-1])),
+        Carried(carried_nodes, carried_connections, int(rows["clock_ns"][-1])),
     )
 
 

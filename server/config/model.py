@@ -154,6 +154,7 @@ class Engine(Block):
     oal_paths: ExistingPaths = Field(alias="oalPaths")
     apdex_path: ExistingFile = Field(alias="apdexPath")
     flush_interval_s: Seconds = Field(alias="flushIntervalSeconds")
+    max_ahead_s: SecondsOrZero = Field(alias="maxAheadSeconds")
 
 
 class Sql(Listening):

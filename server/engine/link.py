@@ -47,6 +47,7 @@ class EngineOptions:
     store_path: Path
     metrics_ttl_days: int
     flush_interval_s: float
+    max_ahead_s: float
     entities_paths: tuple[Path, ...]
     entities_reload_s: float
     oal_paths: tuple[Path, ...]

@@ -187,7 +187,7 @@ CASES: dict[str, list[bytes]] = {
 
 
 def as_rows(messages: Sequence[bytes]) -> list[Row]:
-    return [(1, seq, BASE * 10**6 + seq, one) for seq, one in enumerate(messages)]
+    return [(1, seq, (BASE + 7_200) * 10**9 + seq, one) for seq, one in enumerate(messages)]
 
 
 def states_of(rows: Sequence[Row], entities: Entities, plan: Plan) -> States:

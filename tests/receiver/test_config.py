@@ -73,6 +73,7 @@ def test_the_default_file_needs_no_environment() -> None:
     assert config.engine.entities_paths == ()
     assert config.engine.apdex_path is None
     assert config.engine.flush_interval_s == 5
+    assert config.engine.max_ahead_s == 300
     assert config.sql is not None
     assert (config.sql.host, config.sql.port) == ("127.0.0.1", 11801)
     assert config.telemetry is not None

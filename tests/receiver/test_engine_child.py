@@ -33,6 +33,7 @@ def options(folder: Path) -> EngineOptions:
         store_path=folder / "metrics.duckdb",
         metrics_ttl_days=7,
         flush_interval_s=0.1,
+        max_ahead_s=300,
         entities_paths=(),
         entities_reload_s=0,
         oal_paths=(),

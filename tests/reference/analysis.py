@@ -150,7 +150,7 @@ def _entities(
         for position, log in enumerate(_logs_of(message)):
             result.logs += 1
             _count_bad_values(log, result.quality)
-            place = place_of(log.operation, stream, dump)
+            place = place_of(log.operation, stream, dump, row.received_at_ns)
             if isinstance(place, str):
                 result.dropped[place] += 1
                 result.dropped_logs.append(DroppedLog(row.stream, row.seq, position, place))

@@ -7,6 +7,7 @@ from reference.attributes import Operation, start_offset
 from reference.dump import Directory, Found
 
 LAST_NS = 2**63 - 1
+MOST_AHEAD_NS = 300 * 10**9
 NAME_LIMIT = 70
 ENDPOINT_LIMIT = 150
 UNKNOWN = "Unknown"
@@ -54,14 +55,16 @@ class Place:
 NOBODY = Side(resolved=False, service=UNKNOWN, instance=UNKNOWN)
 
 
-def place_of(operation: Operation, stream: Stream, directory: Directory) -> Place | str:
+def place_of(
+    operation: Operation, stream: Stream, directory: Directory, received_at_ns: int
+) -> Place | str:
     """Return the place of a log, or the first reason for which it is dropped."""
     reason = _missing(operation, stream)
     if reason is not None:
         return reason
     node, connection = stream.node, stream.connection
     event_ns = _boot_ns(node) + start_offset(operation)
-    if not 0 <= event_ns <= LAST_NS:
+    if not 0 <= event_ns <= LAST_NS or event_ns > received_at_ns + MOST_AHEAD_NS:
         return "time_out_of_range"
     local = _side(connection.local, connection.local.ip.host, event_ns, node, directory)
     remote = _side(connection.remote, _remote_host(connection), event_ns, node, directory)
