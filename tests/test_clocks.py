@@ -150,9 +150,9 @@ def test_one_node_of_several_is_dropped_and_told_with_its_offset(
         clocks.tell(now_s)
     (line,) = caplog.records
     assert line.message == AHEAD
-    assert line.facts["nodes"] == "node?9 by 86,400 s"  # type: ignore[attr-defined]
+    assert line.facts["nodes"] == "node?9 by 86,400 s (5 logs)"  # type: ignore[attr-defined]
     assert clocks.warning() == (
-        "clocks of nodes are ahead (node?9 by 86,400 s); 5 of their logs were dropped"
+        "clocks of nodes are ahead, 5 of their logs were dropped: node?9 by 86,400 s (5 logs)"
     )
 
 

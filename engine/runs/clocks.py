@@ -51,7 +51,8 @@ class _Node:
 
     def __str__(self) -> str:
         name = "".join(one if one.isprintable() else "?" for one in self.name[:_LONGEST_NAME])
-        return f"{name} by {self.offset_ns / _NS_PER_S:,.0f} s"
+        dropped = f" ({self.dropped_logs:,} logs)" if self.dropped_logs else ""
+        return f"{name} by {self.offset_ns / _NS_PER_S:,.0f} s{dropped}"
 
 
 class NodeClocks:
@@ -106,15 +107,15 @@ class NodeClocks:
         said = []
         if self._was_receiver_behind:
             said.append(
-                "the receiver's clock was behind those of most nodes "
-                f"({_listed(self._ahead())}); nothing was dropped for it then"
+                "the receiver's clock was behind those of most nodes, nothing was dropped for it: "
+                f"{_listed(self._ahead())}"
             )
         dropping = [one for one in self._nodes.values() if one.dropped_logs]
         if dropping:
             logs = sum(one.dropped_logs for one in dropping)
             said.append(
-                f"clocks of nodes are ahead ({_listed(dropping)}); "
-                f"{logs:,} of their logs were dropped"
+                f"clocks of nodes are ahead, {logs:,} of their logs were dropped: "
+                f"{_listed(dropping)}"
             )
         return "; ".join(said)
 
