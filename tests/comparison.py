@@ -1,10 +1,15 @@
-"""Views read back into the shape of the slow reference's result."""
+"""Views in the shape of the slow reference's result, and states, to be compared."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Any
 
+import polars as pl
+
+from framewalk.engine.oal.bound import Keep
+from framewalk.engine.oal.plan import Plan
+from framewalk.engine.states.merging import KEY, MINUTE, States
 from framewalk.engine.store.store import Store
 
 VIEWS = (
@@ -58,3 +63,26 @@ def differences(got: Values, want: Values) -> list[str]:
                 if got_values.get(name) != want_values.get(name)
             )
     return sorted(lines)
+
+
+def assert_same(plan: Plan, got: States, want: States) -> None:
+    assert got.counters == want.counters
+    got_frames, want_frames = in_order(plan, got), in_order(plan, want)
+    assert got_frames.keys() == want_frames.keys()
+    differing = [name for name in want_frames if not got_frames[name].equals(want_frames[name])]
+    assert differing == []
+
+
+def in_order(plan: Plan, states: States) -> dict[str, pl.DataFrame]:
+    """Return all frames, sorted; a count or sum that is missing is 0."""
+    frames = {}
+    for scope in plan.scopes:
+        found = states.scopes[scope.scope.view]
+        keys = [*scope.scope.keys, MINUTE]
+        added = [
+            state.name for state in scope.scalar_states if state.keep in {Keep.SUM, Keep.COUNT}
+        ]
+        frames[scope.scope.view] = found.scalars.sort(keys).with_columns(pl.col(added).fill_null(0))
+        for name, frame in found.keyed.items():
+            frames[f"{scope.scope.view} {name}"] = frame.sort([*keys, KEY])
+    return frames

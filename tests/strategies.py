@@ -314,6 +314,9 @@ MOMENTS = tuple(BASE + seconds for seconds in (0, 10, 30, 60, 75, 90, 120, 150, 
 
 FAR_MOMENTS_NS = (0, 1, 59 * NS, 2**63 - 1, 2**63, BASE * NS + 3_600 * NS, BASE * NS + 86_400 * NS)
 
+# 2^64 - 1: a reader that adds to it comes out at its own beginning.
+OVERFLOWING_LENGTH = b"\xff" * 9 + b"\x01"
+
 UNDECODABLE = (
     b"\xff",
     b"\x0a\x05ab",
@@ -327,6 +330,9 @@ UNDECODABLE = (
     b"\x12\x07\x32\x05\x0a\x03\x0a\x01\xfe",  # real_destination_ip
     b"\x22\x07\x0a\x05\x22\x03\x12\x01\xff",  # request path
     b"\x22\x08\x0a\x06\x22\x04\x32\x02\xc0\x80",  # request host, overlong
+    b"\x0a" + OVERFLOWING_LENGTH,
+    b"\x7a" + OVERFLOWING_LENGTH,  # an unknown field
+    b"\x1a\x0d\x22\x0b\x0a" + OVERFLOWING_LENGTH,  # startTime of a read
     b"\x22\x0d\x0a\x0b\x22\x09\x2a\x07\x12\x05abc\xe2\x82",  # traceId, cut inside a character
     b"\x1a\x09\x2a\x07\x22\x05\x22\x03\x0a\x01\xff",  # location of a lost package
     b"\x1a\x02\x0a",  # kernel logs, cut

@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pytest
 from batches import Row, as_batch
+from comparison import assert_same
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
@@ -23,15 +23,12 @@ import framewalk.queries
 from framewalk.engine.captures.format import CapturePosition, CaptureReader, CaptureWriter
 from framewalk.engine.counters import Counters
 from framewalk.engine.kubernetes.addresses import Entities, read_entities
-from framewalk.engine.oal.bound import Keep
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.runs.replayer import replay
 from framewalk.engine.stages.pipeline import BATCH_MESSAGES, partial, regroup, step
 from framewalk.engine.stages.streams import Carried
 from framewalk.engine.states.merging import (
-    KEY,
-    MINUTE,
     States,
     merge,
     sum_expression,
@@ -343,29 +340,6 @@ def merged_somehow(plan: Plan, parts: Sequence[States], data: st.DataObject) -> 
             left.append(left.pop(0))
             left[:2] = [merge(plan, *left[:2])]
     return left[0]
-
-
-def assert_same(plan: Plan, got: States, want: States) -> None:
-    assert got.counters == want.counters
-    got_frames, want_frames = in_order(plan, got), in_order(plan, want)
-    assert got_frames.keys() == want_frames.keys()
-    differing = [name for name in want_frames if not got_frames[name].equals(want_frames[name])]
-    assert differing == []
-
-
-def in_order(plan: Plan, states: States) -> dict[str, pl.DataFrame]:
-    """Return all frames, sorted; a count or sum that is missing is 0."""
-    frames = {}
-    for scope in plan.scopes:
-        found = states.scopes[scope.scope.view]
-        keys = [*scope.scope.keys, MINUTE]
-        added = [
-            state.name for state in scope.scalar_states if state.keep in {Keep.SUM, Keep.COUNT}
-        ]
-        frames[scope.scope.view] = found.scalars.sort(keys).with_columns(pl.col(added).fill_null(0))
-        for name, frame in found.keyed.items():
-            frames[f"{scope.scope.view} {name}"] = frame.sort([*keys, KEY])
-    return frames
 
 
 def copied(store: Path, path: Path) -> Path:

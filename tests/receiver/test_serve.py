@@ -256,6 +256,15 @@ def test_messages_that_cannot_be_decoded_cost_themselves(serve: Serve) -> None:
     assert server.metrics()['framewalk_engine_bad_input{kind="undecodable_message"}'] == 7
 
 
+def test_a_length_that_overflows_does_not_end_the_engine(serve: Serve) -> None:
+    server = serve()
+    collect(server.address, [b"\x0a" + b"\xff" * 9 + b"\x01"])
+    server.wait_until_stored(1)
+    metrics = server.metrics()
+    assert metrics['framewalk_engine_bad_input{kind="undecodable_message"}'] == 1
+    assert metrics["framewalk_engine_restarts"] == 0
+
+
 def test_a_store_that_was_deleted_is_told_as_such_and_made_again(serve: Serve) -> None:
     server = serve()
     server.wait_for("engine ready")
