@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from framewalk.cli.console import print_summary, stdout
+from framewalk.cli.sources import DEFAULT_STORE, StoreOption
 from framewalk.engine.errors import InputError
+from framewalk.queries.sql_endpoint import server_file
 
 _DEFAULT: Final = "http://127.0.0.1:1234"
 _TIMEOUT_S: Final = 10
 _REMEDY: Final = "start it with `framewalk serve`, or name its metrics address (--url)"
+_NO_METRICS: Final = "start it with SW_TELEMETRY=prometheus"
 # The samples of a metric with labels: its name, and the values of the label.
 _Samples = dict[str, dict[str, float]]
 
@@ -25,15 +29,18 @@ class _Format(StrEnum):
 
 
 def status(
+    store: StoreOption = DEFAULT_STORE,
     url: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--url",
             envvar="FRAMEWALK_METRICS_URL",
             metavar="URL",
-            help="Where the server's Prometheus metrics are.",
+            help="Where the server's Prometheus metrics are. Default: those of the server that has "
+            f"the store open and answers SQL, else {_DEFAULT}.",
+            show_default=False,
         ),
-    ] = _DEFAULT,
+    ] = None,
     output: Annotated[
         _Format,
         typer.Option(
@@ -45,6 +52,7 @@ def status(
 
     The exit code is 1 if nobody answers, and if the engine of a server is down.
     """
+    url = url or _url_beside(store)
     samples = _samples(_fetch(url), url)
     if output is _Format.JSON:
         plain = {name: values.get("", values) for name, values in samples.items()}
@@ -53,6 +61,20 @@ def status(
         print_summary(_rows(samples))
     if samples.get("framewalk_engine_up", {}).get("") == 0:
         raise typer.Exit(1)
+
+
+def _url_beside(store: Path) -> str:
+    """Return the metrics of the server that has a store open, as the file beside it has them."""
+    if not server_file(store).exists():
+        return _DEFAULT
+    from framewalk.queries.sql_endpoint import read_server_file  # noqa: PLC0415
+
+    found = read_server_file(store)
+    if found is None:
+        return _DEFAULT
+    if found.metrics_url is None:
+        raise InputError(found.url, "this server serves no metrics", _NO_METRICS)
+    return found.metrics_url
 
 
 def _fetch(url: str) -> str:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _ENGINE_END_S: Final = 1
 # What the disk has for the last streams, when the time of a stop is used up.
 _LAST_WRITE_S: Final = 1
+# What listens on every address is found on this one.
+_HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
 _OTHERS: Final = 0o007
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -127,7 +129,16 @@ def _sql_endpoint(config: Config) -> SqlEndpoint | None:
         tls=config.grpc.tls,
         max_rows=config.sql.max_rows,
         timeout_s=config.sql.timeout_s,
+        metrics_url=_metrics_url(config.telemetry),
     )
+
+
+def _metrics_url(block: TelemetryBlock | None) -> str | None:
+    """Return where this machine finds the metrics."""
+    if block is None:
+        return None
+    host = _HERE.get(block.host, block.host)
+    return f"http://[{host}]:{block.port}" if ":" in host else f"http://{host}:{block.port}"
 
 
 def _token(config: Config) -> str | None:

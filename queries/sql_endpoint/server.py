@@ -78,6 +78,7 @@ class SqlServer:
         self._thread.start()
         self._server.listens.wait()
         url = _url(self._options, self.port)
+        certificate = self._options.certificate
         write_server_file(
             self._store_path,
             ServerFile(
@@ -85,7 +86,9 @@ class SqlServer:
                 pid=os.getpid(),
                 instance=self._app.instance,
                 token=self._options.token is not None,
-                certificate=self._options.certificate,
+                # Whoever reads it works in another folder.
+                certificate=certificate.absolute() if certificate is not None else None,
+                metrics_url=self._options.metrics_url,
             ),
         )
 

@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 class ServerFile:
     """Where a server answers; `instance` is what it says at `/`, so that it is not mistaken.
 
-    `certificate` is the PEM file that it shows, if it speaks TLS. The token stands nowhere.
+    `certificate` is the PEM file that it shows, if it speaks TLS; its path is absolute. The token
+    stands nowhere. `metrics_url` is where its metrics are, if it serves any.
     """
 
     url: str
@@ -23,6 +24,7 @@ class ServerFile:
     instance: str
     token: bool
     certificate: Path | None
+    metrics_url: str | None = None
 
 
 _ADAPTER: Final = TypeAdapter(ServerFile)

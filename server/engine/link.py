@@ -22,7 +22,10 @@ READ_ENTITIES: Final = b"read entities\n"
 
 @dataclass(frozen=True, slots=True)
 class SqlEndpoint:
-    """The read-only SQL endpoint that the engine process serves."""
+    """The read-only SQL endpoint that the engine process serves.
+
+    `metrics_url` is where the receiving process serves metrics, if it does.
+    """
 
     host: str
     port: int
@@ -30,6 +33,7 @@ class SqlEndpoint:
     tls: Tls | None
     max_rows: int
     timeout_s: float
+    metrics_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,7 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
         max_rows=sql.max_rows,
         timeout_s=sql.timeout_s,
         certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
+        metrics_url=sql.metrics_url,
         memory_bytes=_QUERY_MEMORY_BYTES,
     )
     server = SqlServer(store.connection, store.path, options)
