@@ -12,6 +12,28 @@ from framewalk.engine.oal.plan import Plan
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have failures printed as they come; with several processes, by the one that has them all."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Failures(config))
+
+
+class _Failures:
+    """Prints each failure at once: a run that is cut off has told what it knew."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if not report.failed or terminal is None:
+            return
+        terminal.ensure_newline()
+        terminal.section(f"{report.nodeid} ({report.when})", sep="-", red=True)
+        terminal.write_line(report.longreprtext)
+
+
 @pytest.fixture(scope="session")
 def plan() -> Plan:
     """All shipped definitions."""
