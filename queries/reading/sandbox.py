@@ -2,7 +2,8 @@
 
 Four walls, each enough for most attempts: `secure` takes files, extensions and settings from the
 whole database instance; a query must be one statement that reads; the functions it names must not
-act on anything; and it runs in a read-only transaction.
+act on anything; and it runs in a read-only transaction. What it becomes when DuckDB writes out
+its names is bounded before, in `weighing`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ import duckdb
 from framewalk.engine.errors import InputError
 from framewalk.engine.store import literal
 from framewalk.queries.reading.query import QUERY_PLACE
+from framewalk.queries.reading.trees import read_tree
+from framewalk.queries.reading.weighing import (
+    MOST_TREE_CHARACTERS,
+    check_text,
+    check_tree,
+    table_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,25 +119,29 @@ class Sandbox:
             "WHERE function_type IN ('table', 'table_macro', 'pragma')"
         ).fetchall()
         self._refused = {name for (name,) in rows} - _COMPUTING - _TELLING | _ACTING_SCALARS
+        self._known = table_weights(connection)
 
     def statement(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
         """Return the one statement of a query.
 
         Raises:
-            InputError: it is none, or several, or may not run.
+            InputError: it is none, or several, may not run, or is too large.
             duckdb.Error: it is not SQL.
         """
+        check_text(text)
         statements = connection.extract_statements(text)
         if len(statements) != 1:
             raise _refusal(*_NUMBER_WANTED[bool(statements)])
         (statement,) = statements
         if statement.type not in _READING:
             raise _not_reading(statement.type)
-        self._check_functions(connection, _reading_part(connection, statement))
+        tree = _tree(connection, _reading_part(connection, statement))
+        self._check_functions(tree)
+        check_tree(read_tree(tree), self._known)
         return statement
 
-    def _check_functions(self, connection: duckdb.DuckDBPyConnection, text: str) -> None:
-        for name in _functions(connection, text):
+    def _check_functions(self, tree: str) -> None:
+        for name in _functions(tree):
             if name.casefold() in self._refused:
                 problem = f"the function {name} is not for queries"
                 remedy = "ask the views, or use a copy: framewalk snapshot"
@@ -155,14 +167,23 @@ def _reading_part(connection: duckdb.DuckDBPyConnection, statement: duckdb.State
     return inner[0].query
 
 
-def _functions(connection: duckdb.DuckDBPyConnection, text: str) -> Iterable[str]:
-    """Give the functions that a query names, wherever in it."""
-    # DuckDB's own tree. It is as deep as the query, too deep for a parser of JSON; a quotation
-    # mark inside a text has a backslash before it, so only the tree's own names are found.
-    (tree,) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0]
+def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> str:
+    """Return DuckDB's own tree of a query, as JSON."""
+    serialize = "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)"
+    (tree,) = connection.execute(serialize, [text]).fetchall()[0]
     if _NOT_WRITTEN_OUT.match(tree):
         problem = "this kind of query cannot be checked"
         raise _refusal(problem, "ask with SELECT or FROM")
+    if len(tree) > MOST_TREE_CHARACTERS:
+        problem = "this query is too large"
+        raise _refusal(problem, "ask a simpler one")
+    return str(tree)
+
+
+def _functions(tree: str) -> Iterable[str]:
+    """Give the functions that a query names, wherever in it."""
+    # A quotation mark inside a text has a backslash before it, so only the tree's own names are
+    # found.
     return {json.loads(name) for name in _FUNCTION_NAME.findall(tree)}
 
 
