@@ -24,7 +24,13 @@ from framewalk.engine.telling import tell
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
-from framewalk.server.engine import EngineChild, EngineOptions, EngineTelemetry, SqlEndpoint
+from framewalk.server.engine import (
+    EngineChild,
+    EngineOptions,
+    EngineTelemetry,
+    SqlEndpoint,
+    default_limit_bytes,
+)
 from framewalk.server.logs import flush_logging, start_logging
 
 if TYPE_CHECKING:
@@ -115,6 +121,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         sql=_sql_endpoint(config),
         log_format=config.logging.format,
         log_level=config.logging.level,
+        memory_bytes=config.engine.memory_bytes or default_limit_bytes(),
     )
     return EngineChild(options)
 

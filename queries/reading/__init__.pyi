@@ -4,6 +4,8 @@ from .answers import END as END
 from .answers import Answer as Answer
 from .answers import ArrowAnswer as ArrowAnswer
 from .answers import JsonAnswer as JsonAnswer
+from .endangering import Endangering as Endangering
+from .endangering import statement_digest as statement_digest
 from .json_values import as_json as as_json
 from .json_values import unique_names as unique_names
 from .query import QUERY_PLACE as QUERY_PLACE

@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 _INTERRUPT_EVERY_S: Final = 0.05
 # How long an answer waits for the work to notice that it is cancelled.
 _PATIENCE_S: Final = 1.0
+# How long work that was interrupted may go on; on a busy machine DuckDB needs seconds to notice.
+_OUTLIVES_S: Final = 5.0
 
 
 class BusyError(Exception):
@@ -140,12 +142,19 @@ class Work:
     """Calls of DuckDB on one cursor, one after the other, that can be cancelled between and in.
 
     It holds a slot, and gives it back when its last call has ended, which after a cancellation
-    may be later than the answer.
+    may be later than the answer. Work that outlives its interrupts by seconds is told by
+    `on_outlived`, once: nothing ends it but the end of the process.
     """
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, slots: Slots) -> None:
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        slots: Slots,
+        on_outlived: Callable[[], object] | None = None,
+    ) -> None:
         self.cursor = cursor
         self._slots = slots
+        self._on_outlived = on_outlived
         self._step: asyncio.Future[Any] | None = None
         self._endings: list[Callable[[], object]] = []
 
@@ -179,6 +188,9 @@ class Work:
     async def close(self) -> None:
         """Interrupt what is under way, wait for its end, roll back and close the cursor."""
         if self._step is not None:
+            await self._interrupt(self._step, _OUTLIVES_S)
+            if not self._step.done() and self._on_outlived is not None:
+                self._on_outlived()
             await self._interrupt(self._step, None)
         await in_thread(self._close)
         self._slots.release()

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import secrets
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -33,6 +34,7 @@ from framewalk.queries.reading import (
     ArrowAnswer,
     BusyError,
     Client,
+    Endangering,
     GoneError,
     JsonAnswer,
     LateError,
@@ -45,6 +47,7 @@ from framewalk.queries.reading import (
     one_line,
     remove_copy,
     snapshot_folder,
+    statement_digest,
 )
 from framewalk.queries.sql_endpoint.guard import Guard, Refusal
 from framewalk.queries.sql_endpoint.protocol import (
@@ -55,14 +58,14 @@ from framewalk.queries.sql_endpoint.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from framewalk.queries.reading import Answer
-    from framewalk.queries.sql_endpoint.options import SqlOptions
+    from framewalk.queries.sql_endpoint.options import SqlOptions, Watcher
 
 SNAPSHOT_TYPE: Final = "application/vnd.duckdb"
 
@@ -101,6 +104,7 @@ class SqlApp:
         self.copying = Slots(1, 0)
         self._connection = connection
         self._sandbox = Sandbox(connection)
+        self._endangering = Endangering(options.refused_s)
         path = database_path(connection)
         self._folder = None if path is None else snapshot_folder(path)
         self._works: set[Work] = set()
@@ -127,7 +131,9 @@ class SqlApp:
             await asyncio.wait(self._closing, timeout=patience_s)
 
     @contextlib.asynccontextmanager
-    async def work(self, client: Client, slots: Slots, busy: str) -> AsyncIterator[Work]:
+    async def work(
+        self, client: Client, slots: Slots, busy: str, statement: str | None = None
+    ) -> AsyncIterator[Work]:
         """Give a cursor in a slot of its own; both are given back in the background."""
         try:
             await client.wait_or_cancel(slots.acquire(), None)
@@ -136,7 +142,7 @@ class SqlApp:
         except LateError as error:
             problem = "other queries took all the time that this one had"
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN) from error
-        work = Work(self._connection.cursor(), slots)
+        work = Work(self._connection.cursor(), slots, self._watched(statement))
         self._works.add(work)
         try:
             yield work
@@ -144,6 +150,13 @@ class SqlApp:
             task = asyncio.create_task(self._end(work))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+    def _watched(self, statement: str | None) -> Callable[[], object] | None:
+        """Return what tells the watcher of a statement that outlives its interrupts."""
+        watcher = self.options.watcher
+        if watcher is None or statement is None:
+            return None
+        return partial(watcher.outlived, statement_digest(statement))
 
     async def _end(self, work: Work) -> None:
         await work.close()
@@ -153,6 +166,14 @@ class SqlApp:
         self, work: Work, question: _Question, answer: Answer
     ) -> Generator[bytes, None, None]:
         """Check a query, run it in a transaction that only reads, and yield the answer."""
+        digest = statement_digest(question.query)
+        self._endangering.check(digest)
+        with _told(self.options.watcher, digest):
+            yield from self._answered(work, question, answer)
+
+    def _answered(
+        self, work: Work, question: _Question, answer: Answer
+    ) -> Generator[bytes, None, None]:
         cursor, options = work.cursor, self.options
         cursor.execute(f"SET {MEMORY_SETTING} = '{options.memory_bytes} bytes'").fetchall()
         cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
@@ -173,6 +194,18 @@ class SqlApp:
             problem = "this store is in memory only"
             raise Refusal(HTTPStatus.NOT_FOUND, problem, "ask it in SQL")
         return _SnapshotResponse(self, self._folder)
+
+
+@contextlib.contextmanager
+def _told(watcher: Watcher | None, digest: str) -> Iterator[None]:
+    if watcher is None:
+        yield
+        return
+    watcher.began(digest)
+    try:
+        yield
+    finally:
+        watcher.ended(digest)
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
@@ -247,7 +280,8 @@ class _QueryResponse(Response):
         client = Client(receive, self._timeout_s)
         busy = "as many queries wait as this server lets"
         try:
-            async with self._app.work(client, self._app.slots, busy) as work:
+            slots, query = self._app.slots, self._question.query
+            async with self._app.work(client, slots, busy, query) as work:
                 await self._run(client, work, send)
         except GoneError:
             _LOG.debug("a client left before its answer")

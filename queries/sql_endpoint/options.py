@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
     from pathlib import Path
+
+
+class Watcher(Protocol):
+    """Whoever can end the process that queries run in; called from several threads."""
+
+    def began(self, digest: str) -> None:
+        """A statement is about to run."""
+        ...
+
+    def ended(self, digest: str) -> None:
+        """It has ended, in whatever way."""
+        ...
+
+    def outlived(self, digest: str) -> None:
+        """It goes on though it was interrupted seconds ago."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +33,8 @@ class SqlOptions:
 
     `ssl_context` turns TLS on; `certificate` is its PEM file, by which clients on this machine
     know the server; `metrics_url` is where the server says how it is. `memory_bytes` is what the
-    sorts and tables of one query may take before they go to disk.
+    sorts and tables of one query may take before they go to disk. `watcher` is told of statements
+    by their digests, and `refused_s` are those that are not run, for so many seconds.
     """
 
     host: str
@@ -31,3 +49,5 @@ class SqlOptions:
     waiting_queries: int = 16
     max_statement_bytes: int = 1 << 18
     memory_bytes: int = 1 << 29
+    watcher: Watcher | None = None
+    refused_s: Mapping[str, float] = field(default_factory=dict)

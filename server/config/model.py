@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from framewalk.receiver.transports import GrpcServer, Tls, TransportKind
 from framewalk.server.config.value_types import (
     Bytes,
+    BytesOrZero,
     Count,
     CountOrZero,
     Days,
@@ -147,7 +148,10 @@ class Storage(Block):
 
 
 class Engine(Block):
-    """What computes metrics. No `oal_paths` are the shipped ones; 0 s never reads dumps again."""
+    """What computes metrics. No `oal_paths` are the shipped ones; 0 s never reads dumps again.
+
+    No `memory_bytes` are half of what the machine or the container has.
+    """
 
     entities_paths: ExistingPaths = Field(alias="entitiesPaths")
     entities_reload_s: SecondsOrZero = Field(alias="entitiesReloadSeconds")
@@ -155,6 +159,7 @@ class Engine(Block):
     apdex_path: ExistingFile = Field(alias="apdexPath")
     flush_interval_s: Seconds = Field(alias="flushIntervalSeconds")
     max_ahead_s: SecondsOrZero = Field(alias="maxAheadSeconds")
+    memory_bytes: BytesOrZero = Field(alias="memoryBytes")
 
 
 class Sql(Listening):

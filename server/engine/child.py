@@ -8,18 +8,18 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.telling import Trouble, tell
-from framewalk.server.engine.link import (
-    FINISH,
-    READ_ENTITIES,
-    EngineStatus,
-)
+from framewalk.server.engine.link import FINISH, READ_ENTITIES, EngineStatus
+from framewalk.server.engine.memory import resident_bytes
+from framewalk.server.engine.queries import QueryWatch
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+    from collections.abc import Sequence
 
     from framewalk.server.engine.link import EngineOptions
 
@@ -35,6 +35,8 @@ _LONGEST_LINE_BYTES: Final = 1 << 20
 _LONGEST_SILENCE_S: Final = 600
 # How long the system may take to end a process.
 _EXIT_S: Final = 10
+# A query can take a gigabyte in a second.
+_MEMORY_EVERY_S: Final = 0.1
 
 
 class EngineError(FramewalkError):
@@ -46,7 +48,8 @@ class EngineChild:
 
     `status` is what it told last; `restarts` counts how often it had to be started again. One
     that has begun and then tells nothing for `longest_silence_s` and a flush interval hangs: it is
-    killed, and started again.
+    killed, and started again. So is one that grows too large while a query runs, or that ended
+    itself for a query; the next then starts without delay, and refuses that query for a while.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class EngineChild:
         # Once the configuration was seen to be of use, the engine is started again and again.
         self._goes_on = False
         self._trouble = Trouble("store cannot be opened, what comes is kept only", "store is open")
+        self._queries = QueryWatch(options.memory_bytes)
+        self._was_ended = False
 
     @property
     def lag_s(self) -> float:
@@ -89,6 +94,9 @@ class EngineChild:
             is_closed = self._is_store_closed()
             if self.status.error and not self._goes_on:
                 raise EngineError(self.status.error)
+            if self._was_ended:
+                self.restarts += 1
+                continue
             if time.monotonic() - started_s >= _HEALTHY_S:
                 delay_s = _FIRST_DELAY_S
             if not is_closed:
@@ -142,22 +150,27 @@ class EngineChild:
             process_group=0,
         )
         self._process = process
+        self._was_ended = False
+        watching = asyncio.create_task(self._watch_memory(process))
         try:
             return await self._attend(process)
         finally:
+            watching.cancel()
             self.is_up = False
             self._process = None
             await _kill(process)
+            self._queries.take((), 0, time.monotonic())
 
     async def _attend(self, process: Process) -> int:
         assert process.stdin is not None  # noqa: S101 - tells the type
         assert process.stdout is not None  # noqa: S101 - tells the type
         with suppress(ConnectionError):
-            process.stdin.write(self._options.as_line())
+            refused_s = self._queries.refused_s(time.monotonic())
+            process.stdin.write(replace(self._options, refused_s=refused_s).as_line())
             await process.stdin.drain()
         try:
             while line := await self._next_line(process.stdout):
-                self._take(line)
+                self._take(line, process.pid)
         except TimeoutError:
             silent_s = round(self._longest_silence_s)
             tell(logging.ERROR, "engine tells nothing, it is killed", silent_s=silent_s)
@@ -170,12 +183,33 @@ class EngineChild:
         async with asyncio.timeout(self._longest_silence_s if self.is_up else None):
             return await stdout.readline()
 
-    def _take(self, line: bytes) -> None:
+    async def _watch_memory(self, process: Process) -> None:
+        """End an engine that a query makes too large."""
+        while process.returncode is None:
+            await asyncio.sleep(_MEMORY_EVERY_S)
+            if not self._queries.runs:
+                continue
+            memory_bytes = resident_bytes(process.pid)
+            if self._queries.is_over(memory_bytes):
+                suspects = self._queries.suspects(time.monotonic())
+                self._end_for("took too much memory", suspects, memory_bytes=memory_bytes)
+                await _kill(process)
+
+    def _end_for(self, why: str, digests: Sequence[str], **facts: int) -> None:
+        self._was_ended = True
+        self._queries.refuse(digests, time.monotonic())
+        line = "a query ends the engine, it is started again at once"
+        tell(logging.WARNING, line, why=why, queries=len(digests), **facts)
+
+    def _take(self, line: bytes, process: int) -> None:
         try:
             self.status = EngineStatus.from_line(line)
         except ValueError:
             tell(logging.WARNING, "engine said something else than its status")
             return
+        self._queries.take(self.status.queries, resident_bytes(process), time.monotonic())
+        if self.status.outlived and not self._was_ended:
+            self._end_for("does not end", [self.status.outlived])
         self.is_up = not self.status.error
         self._goes_on |= self.is_up
         if self.is_up:

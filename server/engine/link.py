@@ -41,7 +41,8 @@ class EngineOptions:
     """What an engine process works on.
 
     Segments up to the name `complete_through` are not written any more. `sql` is None for no
-    endpoint.
+    endpoint. `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
+    the digests of statements that it does not run, and for how long.
     """
 
     spool_folder: Path
@@ -59,6 +60,8 @@ class EngineOptions:
     sql: SqlEndpoint | None
     log_format: str
     log_level: str
+    memory_bytes: int = 2**62
+    refused_s: dict[str, float] = field(default_factory=dict)
 
     def as_line(self) -> bytes:
         """Return the options as a line of JSON; it holds the token."""
@@ -76,7 +79,8 @@ class EngineStatus:
 
     Times are in seconds since 1970. What was received before `watermark_s` is in the store.
     `error` is why the engine cannot work, said as its last line; it is about the store if
-    `is_opening_store`.
+    `is_opening_store`. `queries` are the digests of the statements that run; one that does not end
+    is `outlived`, and the engine ends itself for it.
     """
 
     pid: int = 0
@@ -97,6 +101,8 @@ class EngineStatus:
     cpu_s: float = 0
     sql_port: int = 0
     is_opening_store: bool = False
+    queries: tuple[str, ...] = ()
+    outlived: str = ""
     error: str = ""
 
     def as_line(self) -> bytes:

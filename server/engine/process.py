@@ -20,7 +20,6 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from framewalk.engine.errors import FramewalkError, StoreLockedError
@@ -37,12 +36,14 @@ from framewalk.server.engine.link import (
     EngineStatus,
     SqlEndpoint,
 )
+from framewalk.server.engine.memory import resident_bytes
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from framewalk.engine.oal import Plan
     from framewalk.engine.runs import Flushed
@@ -153,7 +154,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
         store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
         make_room: Callable[[], None] = _do_nothing
         if options.sql is not None:
-            server = stack.enter_context(_sql_served(options.sql, store))
+            server = stack.enter_context(_sql_served(options, options.sql, store, report))
             report.set(sql_port=server.port)
             make_room = partial(_cancel_queries, server)
         spool, complete_through = options.spool_folder, options.complete_through
@@ -295,14 +296,16 @@ def _open_store(options: EngineOptions, plan: Plan) -> Store:
 
 
 @contextmanager
-def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
+def _sql_served(
+    options: EngineOptions, sql: SqlEndpoint, store: Store, report: _Report
+) -> Iterator[SqlServer]:
     # Here, so that an engine without it does not load a web server.
     from framewalk.queries.reading import secure  # noqa: PLC0415
     from framewalk.queries.sql_endpoint import SqlOptions, SqlServer  # noqa: PLC0415
 
     secure(store.connection)
     context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
-    options = SqlOptions(
+    sql_options = SqlOptions(
         host=sql.host,
         port=sql.port,
         token=sql.token,
@@ -312,8 +315,10 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
         certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
         metrics_url=sql.metrics_url,
         memory_bytes=_QUERY_MEMORY_BYTES,
+        watcher=_Queries(report),
+        refused_s=options.refused_s,
     )
-    server = SqlServer(store.connection, store.path, options)
+    server = SqlServer(store.connection, store.path, sql_options)
     server.start()
     tell(logging.INFO, "sql served", host=sql.host, port=server.port)
     try:
@@ -322,24 +327,60 @@ def _sql_served(sql: SqlEndpoint, store: Store) -> Iterator[SqlServer]:
         server.stop()
 
 
+class _Queries:
+    """Tells the parent what runs, so that it knows what it ends a process for."""
+
+    def __init__(self, report: _Report) -> None:
+        self._report = report
+        self._running: list[str] = []
+        self._lock = threading.Lock()
+
+    def began(self, digest: str) -> None:
+        with self._lock:
+            self._running.append(digest)
+            self._report.tell_queries(tuple(self._running))
+
+    def ended(self, digest: str) -> None:
+        with self._lock:
+            self._running.remove(digest)
+            self._report.tell_queries(tuple(self._running))
+
+    def outlived(self, digest: str) -> None:
+        """End this process at once: a transaction under way is as if it had never begun."""
+        self._report.set(outlived=digest)
+        self._report.write()
+        os._exit(1)
+
+
 class _Report:
-    """What this process tells its parent."""
+    """What this process tells its parent; queries tell of themselves from other threads."""
 
     def __init__(self, output: IO[bytes]) -> None:
         self._output = output
         self._status = EngineStatus(pid=os.getpid())
+        self._has_begun = False
+        self._lock = threading.RLock()
 
     def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
         """Replace some of what is told."""
-        self._status = replace(self._status, **facts)
+        with self._lock:
+            self._status = replace(self._status, **facts)
+
+    def tell_queries(self, running: tuple[str, ...]) -> None:
+        """Write a line about what runs."""
+        with self._lock:
+            self.set(queries=running)
+            # Before its first line, the parent does not take this for one that works.
+            if self._has_begun:
+                self.write()
 
     def flushed(self, flushed: Flushed, duration_s: float) -> None:
         """Add a commit."""
-        before, counters = self._status, flushed.counters
         for damage in flushed.damages:
             tell(logging.WARNING, "spool segment is damaged", damage=damage)
-        self._status = replace(
-            before,
+        before, counters = self._status, flushed.counters
+        # Nobody else sets these.
+        self.set(
             latest_minute_s=max(before.latest_minute_s, (flushed.latest_minute or 0) * _MINUTE_S),
             messages=before.messages + counters.messages,
             logs=before.logs + counters.logs,
@@ -357,29 +398,27 @@ class _Report:
         self.set(
             unread_bytes=unread_bytes,
             store_bytes=_store_bytes(options.store_path),
-            memory_bytes=_memory_bytes(),
+            memory_bytes=resident_bytes(),
             cpu_s=used.ru_utime + used.ru_stime,
         )
-        self._write()
+        self.write()
 
     def fail(self, error: str) -> None:
         """Write the last line."""
-        self._status = replace(self._status, error=error[:_LONGEST_ERROR])
-        self._write()
+        self.set(error=error[:_LONGEST_ERROR])
+        self.write()
 
-    def _write(self) -> None:
-        self._output.write(self._status.as_line())
-        self._output.flush()
+    def write(self) -> None:
+        """Write how things are."""
+        with self._lock:
+            self._has_begun = True
+            self._output.write(self._status.as_line())
+            self._output.flush()
 
 
 def _store_bytes(path: Path) -> int:
     log = path.with_name(f"{path.name}.wal")
     return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
-
-
-def _memory_bytes() -> int:
-    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return resident_pages * resource.getpagesize()
 
 
 if __name__ == "__main__":
