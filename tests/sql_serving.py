@@ -19,7 +19,7 @@ from framewalk.engine.captures.format import find_captures
 from framewalk.queries.sql_endpoint.server import SqlOptions, SqlServer
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
-DEADLINE_S = 20
+DEADLINE_S = 120
 ARROW = "application/vnd.apache.arrow.stream"
 OPTIONS = SqlOptions(
     host="127.0.0.1", port=0, token=None, ssl_context=None, max_rows=100_000, timeout_s=30

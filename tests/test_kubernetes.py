@@ -29,7 +29,7 @@ FOLDER = DOCS / "kubernetes"
 PAGES = [DOCS / "kubernetes.md", DOCS / "serving.md"]
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
 BOOKINFO_DUMP = ROOT / "fixtures" / "captures" / "bookinfo" / "kubectl.yaml"
-DEADLINE_S = 20
+DEADLINE_S = 120
 KIBIBYTE = 1024
 VARIABLE = re.compile(r"\b(?:SW|FRAMEWALK)_[A-Z_]*[A-Z]\b")
 # Of commands, beside the configuration's; and one that Kubernetes would set.

@@ -33,7 +33,7 @@ BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "book
 SENDERS = 4
 LONGEST_PAUSE_S = 2.0
 # How long a killed server may take until it takes in a stream again.
-RECOVERY_S = 60
+RECOVERY_S = 300
 
 
 class Servers:

@@ -19,7 +19,7 @@ from framewalk.receiver.spool import Spool, SpoolOptions
 from framewalk.server.engine.child import EngineChild
 from framewalk.server.engine.link import EngineOptions
 
-LONG_S = 60
+LONG_S = 300
 
 
 def options(folder: Path) -> EngineOptions:

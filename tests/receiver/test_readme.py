@@ -16,8 +16,8 @@ from recording import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 SESSIONS = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# How long after the last answer to a sender metrics may take to be there.
-FRESH_S = 10
+# How long after the last answer metrics may take to be there on a slow machine; seconds are usual.
+FRESH_S = 120
 
 
 def shown() -> list[tuple[str, list[str]]]:
@@ -54,7 +54,7 @@ def server(workplace: Path, environment: dict[str, str]) -> Iterator[Path]:
         )
     yield log
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0, log.read_text()
+    assert process.wait(300) == 0, log.read_text()
 
 
 def events(lines: list[str]) -> list[str]:

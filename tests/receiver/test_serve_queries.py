@@ -19,7 +19,7 @@ from framewalk.engine.oal.plan import Plan
 
 MESSAGES = 12_328
 DUMP = BOOKINFO / "kubectl.yaml"
-LONG_S = 120
+LONG_S = 600
 # One value: DuckDB looks for an interrupt between values only.
 ENDLESS = "SELECT jaro_similarity(repeat('a', 2_000_000), repeat('b', 2_000_000)) AS x"
 LARGE = "SELECT list_sum(range(1_000_000_000)) AS x"
