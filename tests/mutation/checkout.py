@@ -6,17 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from loaded import MODULE, MUTANT, NOT_LOADED
+from loaded import KILLED, MODULE, MUTANT
 from mutants import Mutant
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,6 +28,9 @@ class Outcome(StrEnum):
     SURVIVED = "survived"
 
 
+OUTCOMES = {0: Outcome.SURVIVED, KILLED: Outcome.KILLED, None: Outcome.TIMEOUT}
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What one run of tests said, how long it took, and what it printed."""
@@ -40,21 +40,21 @@ class Run:
     output: str
 
 
-class NotLoadedError(Exception):
-    """The tests would run against something else than the mutant."""
+class NotTriedError(Exception):
+    """The tests did not run, or would have run against something else than the mutant."""
 
 
 class Checkout:
     """The files of this repository as they are now, in a folder that may be thrown away.
 
-    Libraries are those of the running Python; framewalk is installed anew, editable, so that
-    commands which tests start are those of the copy too.
+    The environment is made as that of any clone is: its framewalk is the copy's, commands that
+    tests start included, and nothing that happens to another environment shows in the outcomes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._copy()
-        self._install()
+        subprocess.run(["make", "--quiet", "setup"], cwd=folder, check=True)
 
     def _copy(self) -> None:
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -64,20 +64,10 @@ class Checkout:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, self.folder / name)
 
-    def _install(self) -> None:
-        environment = self.folder / ".venv"
-        venv.create(environment, symlinks=True)
-        (site_packages,) = environment.glob("lib/python*/site-packages")
-        # A folder that is added in this way brings its libraries and not its editable mappings.
-        (site_packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        pip = [sys.executable, "-m", "pip", "--python", environment, "--quiet", "install"]
-        options = ["--no-deps", "--no-build-isolation", "--ignore-installed"]
-        subprocess.run([*pip, *options, "--editable", self.folder], check=True)
-
     def run(self, mutant: Mutant | None, tests: Sequence[str], limit_s: float) -> Run:
         """Run tests against a mutant; without one, against the modules as they are.
 
-        Raises NotLoadedError where something else than the mutant was loaded.
+        Raises NotTriedError where they do not run, or something else than the mutant was loaded.
         """
         if mutant is None:
             return self._run_tests(tests, limit_s, {})
@@ -95,6 +85,8 @@ class Checkout:
     def _run_tests(self, tests: Sequence[str], limit_s: float, named: dict[str, str]) -> Run:
         python = self.folder / ".venv" / "bin" / "python"
         options = ["--exitfirst", "--quiet", "--hypothesis-seed=0", "-p", "no:cacheprovider"]
+        # What hangs is ended here, and its outcome known.
+        options += ["-o", "faulthandler_timeout=0"]
         # A compiled file of an earlier mutant may look as if it belonged to the next.
         named |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.folder / TOOL)}
         started_s = time.monotonic()
@@ -115,15 +107,9 @@ class Checkout:
                 end_all(process)
             output.seek(0)
             printed = output.read()
-        if exit_code == NOT_LOADED:
-            raise NotLoadedError(printed)
-        return Run(outcome_of(exit_code), time.monotonic() - started_s, printed)
-
-
-def outcome_of(exit_code: int | None) -> Outcome:
-    if exit_code is None:
-        return Outcome.TIMEOUT
-    return Outcome.KILLED if exit_code else Outcome.SURVIVED
+        if exit_code not in OUTCOMES:
+            raise NotTriedError(printed)
+        return Run(OUTCOMES[exit_code], time.monotonic() - started_s, printed)
 
 
 def end_all(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import Phase, settings
 
 NOT_LOADED = 70
-KILLED = 1
+# Python ends with 1 too where it cannot begin: this is said only by tests that ran.
+KILLED = 71
 # The module that is mutated, and what it has to say of itself.
 MODULE = "FRAMEWALK_MUTATED_MODULE"
 MUTANT = "FRAMEWALK_MUTANT"
@@ -34,3 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     is_inside = Path(str(module.__file__)).resolve().is_relative_to(config.rootpath.resolve())
     if not is_inside or getattr(module, "MUTANT", "") != os.environ[MUTANT]:
         pytest.exit(f"{module.__file__} is not the mutant", NOT_LOADED)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus != pytest.ExitCode.OK:
+        session.exitstatus = KILLED
