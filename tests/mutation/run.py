@@ -51,11 +51,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         HOSTILE,
     ),
     "engine/store": (
+        "tests/test_values.py::test_identifiers_are_made_of_names_alone[bookinfo]",
         "tests/test_store_definitions.py",
         f"{VALUES}[bookinfo-hour]",
         "tests/test_compact.py",
         *(f"--deselect=tests/test_compact.py::test_{name}" for name in LONG_TESTS_OF_COMPACT),
         "tests/test_bad_input.py::test_bad_store",
+        "tests/test_bad_input.py::test_store_that_cannot_be_made",
     ),
     "receiver/spool": ("tests/receiver/test_spool.py",),
 }
