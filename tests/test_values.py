@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comparison import differences, read_views
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import Result, analyse, load_dump, read_capture_rows, read_definitions
-from strategies import HOSTILE_DUMP, HostileCapture, hostile_captures
+from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
 
 from framewalk.engine.captures.format import CaptureWriter
 from framewalk.engine.counters import Counters
@@ -20,6 +21,7 @@ from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.replayer import replay
 from framewalk.engine.store.store import Store
+from framewalk.engine.wire import access_log_pb2 as pb
 
 DEFINITIONS = read_definitions()
 
@@ -78,6 +80,38 @@ def test_identifiers_are_made_of_names_alone(scenario: Path, tmp_path: Path) -> 
         joint = "-" if scope == "K8SEndpointRelation" else "_"
         ends = [f"{joint}{base64_of(name)}" for name in others] or [""] * len(sides)
         assert entity_id == "-".join(a + b for a, b in zip(sides, ends, strict=True)), names
+
+
+TUNNEL = pb.ZTunnelAttachmentEnvironment
+
+
+@pytest.mark.parametrize(
+    ("fields", "component_ids"),
+    [
+        ({}, [110]),
+        ({"tlsMode": pb.TLS}, [130]),
+        ({"protocol": 1}, [49]),
+        ({"protocol": 2, "tlsMode": pb.TLS}, [129]),
+        ({"attachment": pb.ConnectionAttachment(zTunnel=TUNNEL())}, [142, 162]),
+        ({"attachment": pb.ConnectionAttachment(zTunnel=TUNNEL(security_policy=1))}, [162]),
+    ],
+)
+def test_entities_have_the_component_ids_of_their_connections(
+    fields: dict[str, Any], component_ids: list[int], tmp_path: Path
+) -> None:
+    message = pb.EBPFAccessLogMessage(connection=pb.AccessLogConnection(**fields))
+    message.node.bootTime.seconds = BASE
+    message.connection.local.kubernetes.serviceName = "a"
+    message.connection.remote.kubernetes.serviceName = "b"
+    message.kernelLogs.add().read.SetInParent()
+    capture = tmp_path / "one.capture.arrows"
+    write_rows(capture, [(0, 0, BASE * NS, message.SerializeToString())], [])
+    definitions = tmp_path / "definitions.oal"
+    definitions.write_text("calls = from(K8SServiceRelation.*).cpm();", encoding="utf-8")
+    with Store(tmp_path / "store.duckdb", load_plan([definitions])) as store:
+        replay([capture], read_entities(), store)
+        found = store.query("SELECT DISTINCT component_ids FROM entities").fetchall()
+    assert [sorted(ids) for (ids,) in found] == [component_ids]
 
 
 def base64_of(name: str) -> str:

@@ -36,6 +36,7 @@ LONG_TESTS_OF_COMPACT = (
 ROOMS: dict[str, tuple[str, ...]] = {
     "engine/stages": (
         f"{VALUES}[bookinfo-minute]",
+        "tests/test_values.py::test_entities_have_the_component_ids_of_their_connections",
         "tests/test_streams.py",
         f"{ORDER}_the_ends_of_time_resolve_the_same_alone_and_among_others",
         f"{ORDER}_no_message_of_a_long_batch_is_left_out",
