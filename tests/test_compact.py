@@ -313,20 +313,27 @@ def test_sums_that_stop_at_the_end_of_the_range(tmp_path: Path, entities: Entiti
         assert f"{2**63 - 1}" in repr(want)
 
 
-def test_a_sum_beyond_the_range_that_others_bring_back(tmp_path: Path, entities: Entities) -> None:
+@pytest.mark.parametrize(
+    ("end", "other", "total"),
+    [(2**63 - 1, -(2**61), 2**63 - 2), (-(2**63), 2**61, -(2**63))],
+)
+def test_a_sum_beyond_the_range_that_others_bring_back(
+    tmp_path: Path, entities: Entities, end: int, other: int, total: int
+) -> None:
     """Only the views see all rows of an hour, so nothing may stop at the end before them."""
     definition = tmp_path / "ends.oal"
     definition.write_text(COUNT + OTHERS, "utf-8")
     plan = load_plan([definition])
-    part = partial([as_batch([(1, 0, BASE * NS, longest_write())])], entities, plan)
-    minute = part.scopes["service"].scalars[MINUTE][0]
-    negative = at_minutes(with_sums(part, -(2**61)), [minute + 1, minute + 2])
+    some = partial([as_batch([(1, 0, BASE * NS, longest_write())])], entities, plan)
+    minute = some.scopes["service"].scalars[MINUTE][0]
+    part = with_sums(some, end)
+    others = at_minutes(with_sums(some, other), [minute + 1, minute + 2])
     with Store(tmp_path / "store.duckdb", plan) as store:
-        commit_all(store, [part, part, negative, negative])
+        commit_all(store, [part, part, others, others])
         before = service_views(store)
         store.compact(END_OF_TIME)
         assert service_views(store) == before
-        assert {row[-1] for row in sums(store, "service_hour")} == {2**63 - 2}
+        assert {row[-1] for row in sums(store, "service_hour")} == {total}
         assert rows_of(store)["service"][0] == 4
 
 
