@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.telling import Tally
+from framewalk.engine.telling import Tally, tell
 from framewalk.receiver.intake import LimitError, Peers, Received
 from framewalk.receiver.spool import SpoolFullError
 from framewalk.receiver.transports.services import (
@@ -63,6 +64,12 @@ class GrpcTransport:
 
     async def start(self) -> None:
         """Accept calls and say that the server is healthy."""
+        tell(
+            logging.WARNING,
+            "grpcio does not hold all limits",
+            unbounded="connections, resets, half requests, memory to inflate messages",
+            remedy="where senders are not trusted, set grpcTransport to uvicorn",
+        )
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 

@@ -10,27 +10,27 @@ from __future__ import annotations
 import logging
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import zttp
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 
 from framewalk.receiver.transports.transport import REFUSED
+from framewalk.receiver.transports.uvicorn.progress import PING, Progress
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from uvicorn import Config
     from uvicorn.server import ServerState
 
     from framewalk.engine.telling import Tally
-    from framewalk.receiver.intake import Peers
+    from framewalk.receiver.transports.uvicorn.listening import Place, Places
 
 _LOG: Final = logging.getLogger(__name__)
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_PREFACE_TIMEOUT_S: Final = 20
 # How a connection of TLS begins: a handshake, of version 3 whatever it will be.
 _TLS_HELLO: Final = b"\x16\x03"
 # How long a connection that was told to end may take to hear of it, and to end by itself.
@@ -43,11 +43,14 @@ _ANSWER_TO_OTHERS: Final = (
 # What zttp takes on a connection at once, and says in its settings.
 _MOST_CALLS: Final = 128
 # After 4,096 calls in all, or 256 that were reset, zttp ends a connection with those under way on
-# it. Before that, the caller is sent to a new one.
+# it. Before that, the caller is sent to a new one; it may still give up what it has open.
 _CALLS_IN_ALL: Final = 2048
 _RESETS_IN_ALL: Final = 96
+# The same for a peer of which connections were cut off just now: then at once.
+_RESETS_OF_THE_BARRED: Final = 16
 _SETTINGS_FRAME: Final = struct.Struct(">3sBBIHI")
 _MAX_CONCURRENT_STREAMS: Final = 3
+_PING: Final = b"\0\0\x08\x06\0\0\0\0\0framewlk"
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
@@ -57,20 +60,15 @@ _REFUSED_STREAM: Final = 7
 class Shared:
     """What the connections of a server have in common.
 
-    Each has at most `max_calls` open at once; `on_lost` hears of its end, and `tally` of what the
-    caller does wrong.
+    Each has at most `max_calls` open at once, and is given up when it does not go on for
+    `patience_s`; `on_lost` hears of its end, and `tally` of what the caller does wrong.
     """
 
     max_calls: int | None
+    patience_s: float
     tally: Tally
-    peers: Peers
+    places: Places
     on_lost: Callable[[], None]
-
-
-def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the address of the other side, without its port, which is another each time."""
-    name: Any = transport.get_extra_info("peername")
-    return str(name[0]) if name else "unknown"
 
 
 class GrpcConnection(ZttpH2Protocol):
@@ -82,12 +80,16 @@ class GrpcConnection(ZttpH2Protocol):
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
         shared: Shared,
+        place: Place,
     ) -> None:
-        super().__init__(config, server_state, {"peer": ""}, loop)
+        super().__init__(config, server_state, {"peer": place.peer}, loop)
+        self._shared = shared
+        self._place = place
         self._max_calls = min(shared.max_calls or _MOST_CALLS, _MOST_CALLS)
-        self._tally = shared.tally
-        self._peers = shared.peers
-        self._on_lost = shared.on_lost
+        self._watch: asyncio.TimerHandle | None = None
+        self._progress = Progress(shared.patience_s)
+        self._is_stuck = False
+        self._is_cut = False
         self._preface: bytes | None = b""
         self._is_ending = False
         self._calls = 0
@@ -96,14 +98,20 @@ class GrpcConnection(ZttpH2Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the caller to speak HTTP/2; one that says nothing is given up soon."""
         self.transport = transport
-        self.app_state["peer"] = self._peers.name(*transport.get_extra_info("peername")[:2])
+        self._place.end = self._cut
+        self._place.is_idle = lambda: not self.cycles
         self.connections.add(self)
-        self.timeout_keep_alive_task = self.loop.call_later(_PREFACE_TIMEOUT_S, transport.close)
+        self._watch = self.loop.call_later(self._shared.patience_s, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, and say so."""
         super().connection_lost(exc)
-        self._on_lost()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._shared.places.leave(self._place)
+        # It led back here, and memory would wait for the collector of garbage.
+        self._place.forget()
+        self._shared.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Take in what comes; what cannot be HTTP/2 costs the connection, and no other."""
@@ -116,11 +124,25 @@ class GrpcConnection(ZttpH2Protocol):
                 self._preface = data
                 return
             self._begin()
+            self._progress.take(data[len(_PREFACE) :], self.loop.time())
+        else:
+            self._progress.take(data, self.loop.time())
         try:
             self._take(data)
         except Exception:  # noqa: BLE001 - whatever it is, other connections go on
             _LOG.exception("connection failed", extra={"facts": {"peer": self.client}})
-            self.transport.abort()
+            self._cut()
+        if self.transport.is_closing() and not (self._is_ending or self._is_cut):
+            # The caller broke the protocol: there is nothing to wait for.
+            self._cut()
+
+    def events(self) -> Iterator[zttp.Event]:  # type: ignore[override]
+        """Yield what has come, as long as the connection is not cut off."""
+        for event in super().events():
+            self._progress.has_event = True
+            yield event
+            if self._is_cut:
+                return
 
     def _take(self, data: bytes) -> None:
         """Take in frames, as uvicorn does, but for how broken rules are told."""
@@ -129,7 +151,7 @@ class GrpcConnection(ZttpH2Protocol):
             self.conn.receive_data(data)
             self.handle_events()
         except zttp.RemoteProtocolError:
-            self._tally.add(REFUSED, peer_of(self.transport), "protocol_error")
+            self._shared.tally.add(REFUSED, self._place.peer, "protocol_error")
             self.flush()
             self.transport.close()
             return
@@ -139,6 +161,31 @@ class GrpcConnection(ZttpH2Protocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _cut(self) -> None:
+        """Cut the connection off, with all that is under way on it and all that waits."""
+        self._is_cut = True
+        self.transport.abort()
+
+    def _look(self) -> None:
+        """Give a caller up that has stopped in the middle of something, or does not read."""
+        was_stuck, self._is_stuck = self._is_stuck, False
+        if self.transport.is_closing() or self._preface is not None:
+            self._cut()
+            return
+        if self.flow.write_paused:
+            self._is_stuck = True
+            if was_stuck:
+                self._cut()
+                return
+        elif not self.flow.read_paused:
+            # Where we do not read, it is not the caller's fault.
+            if not self._progress.goes_on(self.loop.time()):
+                self._cut()
+                return
+            if self._progress.must_ask:
+                self.transport.write(PING)
+        self._watch = self.loop.call_later(self._shared.patience_s / 2, self._look)
 
     def _begin(self) -> None:
         self._preface = None
@@ -151,6 +198,9 @@ class GrpcConnection(ZttpH2Protocol):
     def handle_request(self, event: zttp.Request) -> None:
         """Begin a call, or refuse it in a way that lets the caller try again elsewhere."""
         self._calls += 1
+        if self._resets >= _RESETS_IN_ALL:
+            # It was told to go: the calls that crossed the news are no more than may be open.
+            self._count_reset()
         if self.shutdown_requested or len(self.cycles) >= self._max_calls:
             self._reset(event.stream_id, _REFUSED_STREAM)
         elif not (event.path.isascii() and event.method.isascii()):
@@ -165,10 +215,19 @@ class GrpcConnection(ZttpH2Protocol):
         self._renew()
 
     def handle_rst_stream(self, event: zttp.RstStream) -> None:
-        """End a call that its caller gave up."""
+        """End a call that its caller gave up; one that does nothing else is cut off."""
         super().handle_rst_stream(event)
-        self._resets += 1
+        self._count_reset()
         self._renew()
+
+    def _count_reset(self) -> None:
+        self._resets += 1
+        most = _RESETS_IN_ALL + _MOST_CALLS
+        if self._shared.places.is_barred(self._place.peer, self.loop.time()):
+            most = _RESETS_OF_THE_BARRED
+        if self._resets >= most:
+            self._shared.places.strike(self._place.peer, self.loop.time())
+            self._cut()
 
     def _renew(self) -> None:
         is_worn = self._calls >= _CALLS_IN_ALL or self._resets >= _RESETS_IN_ALL
@@ -216,7 +275,7 @@ class GrpcConnection(ZttpH2Protocol):
     def _answer_to_others(self, data: bytes) -> None:
         is_tls = data.startswith(_TLS_HELLO[: len(data)])
         reason = "tls_on_plain_text_port" if is_tls else "no_http2"
-        self._tally.add(REFUSED, peer_of(self.transport), reason)
+        self._shared.tally.add(REFUSED, self._place.peer, reason)
         self.transport.write(_ANSWER_TO_OTHERS)
         self.transport.close()
 

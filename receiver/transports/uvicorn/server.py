@@ -11,11 +11,16 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.telling import Tally, tell_exhausted
+from framewalk.engine.telling import Tally
 from framewalk.receiver.intake import Peers
 from framewalk.receiver.transports.tls import server_ssl_context
 from framewalk.receiver.transports.uvicorn.app import GrpcApp
-from framewalk.receiver.transports.uvicorn.handshake import with_tls
+from framewalk.receiver.transports.uvicorn.listening import (
+    Admission,
+    Listener,
+    Places,
+    most_connections,
+)
 from framewalk.receiver.transports.uvicorn.protocol import GrpcConnection, Shared
 
 if TYPE_CHECKING:
@@ -25,8 +30,6 @@ if TYPE_CHECKING:
     from framewalk.receiver.transports.options import GrpcServer
 
 _BACKLOG: Final = 2048
-# Connections that are accepted in one go; where no descriptor is left, so often it is tried.
-_ACCEPTED_AT_ONCE: Final = 16
 # A sender that is silent may come back after long; one whose machine is gone is found by TCP.
 _IDLE_TIMEOUT_S: Final = 3600
 # What a stream that has come whole has to be written, when the time of a stop is used up.
@@ -46,37 +49,36 @@ class Http2Transport:
         self._app = GrpcApp(collector, token, options.max_message_bytes, self._tally)
         self._config = _uvicorn_config(self._app)
         self._state = ServerState()
-        self._peers = Peers(options.trusted_proxies)
-        self._max_calls = options.max_calls_per_connection
+        self._options = options
         self._lost = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
+        self._listener: Listener | None = None
         self._sockets = _listen(options.host, options.port)
         self.port = int(self._sockets[0].getsockname()[1])
 
     async def start(self) -> None:
         """Accept calls; health says SERVING from now on."""
-        loop = asyncio.get_running_loop()
-        tell_exhausted(loop, self._tally)
-        shared = Shared(self._max_calls, self._tally, self._peers, self._lost.set)
-        connection: Callable[[], asyncio.BaseProtocol]
-        connection = partial(GrpcConnection, self._config, self._state, loop, shared)
-        if self._tls is not None:
-            connection = with_tls(connection, self._tls, loop, self._tally)
-        self._servers = [
-            await loop.create_server(connection, sock=one, backlog=_ACCEPTED_AT_ONCE)
-            for one in self._sockets
-        ]
-        # For asyncio both are one number.
-        for one in self._sockets:
-            one.listen(_BACKLOG)
+        loop, options = asyncio.get_running_loop(), self._options
+        most = most_connections(options.max_connections)
+        places = Places(most, options.max_connections_per_peer)
+        shared = Shared(
+            max_calls=options.max_calls_per_connection,
+            patience_s=options.patience_s,
+            tally=self._tally,
+            places=places,
+            on_lost=self._lost.set,
+        )
+        connect = partial(GrpcConnection, self._config, self._state, loop, shared)
+        admission = Admission(places, Peers(options.trusted_proxies), self._tally)
+        self._listener = Listener(admission, connect, self._tls, options.patience_s)
+        self._listener.listen(self._sockets)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and give those under way this long to end."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + grace_s + _LAST_WRITE_S
         self._app.stopping.set()
-        for server in self._servers:
-            server.close()
+        if self._listener is not None:
+            self._listener.close()
         for connection in list(self._connections):
             connection.shutdown()
         try:
