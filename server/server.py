@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 # Its core writes lines of its own on standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from prometheus_client import start_http_server
+from prometheus_client import make_asgi_app
 
 from framewalk.engine.captures import captures_in, segments_in
 from framewalk.engine.errors import InputError
 from framewalk.engine.paths import keep_files_private
 from framewalk.engine.telling import tell
+from framewalk.queries.plain_http import Http1Server
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
@@ -339,19 +341,20 @@ def _metrics_endpoint(block: TelemetryBlock | None, telemetry: Telemetry) -> Ite
         yield
         return
     try:
-        server, thread = start_http_server(block.port, block.host, telemetry.registry)
+        family = socket.getaddrinfo(block.host, block.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((block.host, block.port), family=family)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         place = f"{block.host}:{block.port}"
         remedy = "name another port in SW_TELEMETRY_PROMETHEUS_PORT"
         raise InputError(place, f"metrics: {reason}", remedy) from error
+    server = Http1Server(make_asgi_app(telemetry.registry), listener)
+    server.start()
     tell(logging.INFO, "metrics served", host=block.host, port=block.port)
     try:
         yield
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.stop()
 
 
 def _tls_kind(server: GrpcServer) -> str:

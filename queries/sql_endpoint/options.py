@@ -33,8 +33,10 @@ class SqlOptions:
 
     `ssl_context` turns TLS on; `certificate` is its PEM file, by which clients on this machine
     know the server; `metrics_url` is where the server says how it is. `memory_bytes` is what the
-    sorts and tables of one query may take before they go to disk. `watcher` is told of statements
-    by their digests, and `refused_s` are those that are not run, for so many seconds.
+    sorts and tables of one query may take before they go to disk. A request that is not whole after
+    `patience_s`, and an answer of which nothing is read for as long, cost their connection.
+    `watcher` is told of statements by their digests, and `refused_s` are those that are not run,
+    for so many seconds.
     """
 
     host: str
@@ -51,3 +53,4 @@ class SqlOptions:
     memory_bytes: int = 1 << 29
     watcher: Watcher | None = None
     refused_s: Mapping[str, float] = field(default_factory=dict)
+    patience_s: float = 20

@@ -19,6 +19,7 @@ import uvicorn
 
 from framewalk.engine.errors import InputError
 from framewalk.engine.telling import Tally, tell_exhausted
+from framewalk.queries.plain_http import patient_http1
 from framewalk.queries.reading import database_path, remove_copy, secure, snapshot_folder
 from framewalk.queries.sql_endpoint.app import SqlApp
 from framewalk.queries.sql_endpoint.options import SqlOptions
@@ -42,6 +43,7 @@ _CANCEL_S: Final = 1.0
 # An interrupt that comes between two calls of DuckDB is lost, so it is sent again.
 _INTERRUPT_EVERY_S: Final = 0.05
 _MOST_CONNECTIONS: Final = 256
+_MOST_OF_A_PEER: Final = 64
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
 
 
@@ -156,7 +158,7 @@ def _config(app: SqlApp, options: SqlOptions) -> uvicorn.Config:
     context = options.ssl_context
     return uvicorn.Config(
         app.asgi(),
-        http="h11",
+        http=patient_http1(options.patience_s, _MOST_CONNECTIONS, _MOST_OF_A_PEER),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -60,6 +60,14 @@ class Progress:
         self._read_bytes, self.has_event = 0, self._is_followed
         return True
 
+    def next_look_s(self, now_s: float) -> float:
+        """Return in how many seconds to look again."""
+        soon_s = self.patience_s / 2
+        if self._is_followed and (self._is_in_block or self._rest):
+            left_s = self._since_s + self.patience_s - now_s
+            return min(max(left_s, soon_s / 8), soon_s)
+        return soon_s
+
     @property
     def must_ask(self) -> bool:
         """Whether a PING is to be sent."""

@@ -185,7 +185,8 @@ class GrpcConnection(ZttpH2Protocol):
                 return
             if self._progress.must_ask:
                 self.transport.write(PING)
-        self._watch = self.loop.call_later(self._shared.patience_s / 2, self._look)
+        next_s = self._progress.next_look_s(self.loop.time())
+        self._watch = self.loop.call_later(next_s, self._look)
 
     def _begin(self) -> None:
         self._preface = None

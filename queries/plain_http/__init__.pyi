@@ -1,0 +1,2 @@
+from .connection import patient_http1 as patient_http1
+from .serving import Http1Server as Http1Server

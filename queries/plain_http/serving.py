@@ -1,0 +1,72 @@
+"""A server of HTTP/1.1 in a thread of its own, beside whatever else a process does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from framewalk.queries.plain_http.connection import patient_http1
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+_STOP_S: Final = 1
+_JOIN_S: Final = 3
+_ACCEPTED_AT_ONCE: Final = 64
+
+
+class Http1Server:
+    """Serves an ASGI application on a socket that listens; `stop` closes it.
+
+    `patience_s` is what a request may take to come, and an answer to be read a part of.
+    """
+
+    def __init__(self, app: Any, listener: socket.socket, patience_s: float = 20) -> None:  # noqa: ANN401 - an ASGI application, of which there is no one type
+        """Prepare a server; `start` it."""
+        self._listener = listener
+        self._server = _Server(_config(app, patience_s))
+        # uvicorn logs nothing here, and a thread that is left ends with the process.
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="http")
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Any, patience_s: float) -> uvicorn.Config:  # noqa: ANN401 - as above
+    return uvicorn.Config(
+        app,
+        http=patient_http1(patience_s, most=64, most_per_peer=16),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=_STOP_S,
+    )
