@@ -135,6 +135,10 @@ definitions: $(DEV) ## Measure what 426 definitions cost beside 40
 ingress: $(DEV) ## Measure what a server needs per message, by transport
 	@$(BIN)/python benchmarks/ingress.py
 
+.PHONY: attacks
+attacks: $(DEV) ## Measure what an honest sender notices while a receiver is attacked
+	@$(BIN)/python benchmarks/attacks.py
+
 .PHONY: live
 live: $(DEV) ## Measure a server at 50,000 messages a second: CPU, memory, lag
 	@$(BIN)/python benchmarks/live.py
