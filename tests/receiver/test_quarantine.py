@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,11 +49,11 @@ def replayed(
     streams: list[Messages], plan: Plan, tmp_path_factory: pytest.TempPathFactory
 ) -> Values:
     """What a replay makes of these streams alone."""
-    path = tmp_path_factory.mktemp("streams") / "streams.capture.arrows"
+    path, now_ns = tmp_path_factory.mktemp("streams") / "streams.capture.arrows", time.time_ns()
     with CaptureWriter(path) as writer:
         for number, one in enumerate(streams):
             count = len(one)
-            writer.write_messages([number] * count, range(count), [10**18] * count, one)
+            writer.write_messages([number] * count, range(count), [now_ns] * count, one)
     with Store(":memory:", plan) as store:
         replay([path], read_entities(DUMP), store)
         return read_views(store)
