@@ -111,7 +111,7 @@ def test_a_limit_is_told_with_its_peer(start: Start) -> None:
         with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError):
             call_of(channel)(iter([b"x" * 900] * 5), timeout=DEADLINE_S)
     assert server.stop() == 0
-    assert times_told(server, "bytes_in_flight") == 3
+    assert times_told(server, "stream_bytes") == 3
     assert server.find("senders are refused")["peers"] == "127.0.0.1 (1)"
 
 
