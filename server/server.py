@@ -344,7 +344,8 @@ def _metrics_endpoint(block: TelemetryBlock | None, telemetry: Telemetry) -> Ite
         family = socket.getaddrinfo(block.host, block.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((block.host, block.port), family=family)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        # What Python adds to the system's words says the address again.
+        reason = (error.strerror or str(error)).lower().partition(" (while ")[0]
         place = f"{block.host}:{block.port}"
         remedy = "name another port in SW_TELEMETRY_PROMETHEUS_PORT"
         raise InputError(place, f"metrics: {reason}", remedy) from error
