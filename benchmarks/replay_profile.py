@@ -38,8 +38,8 @@ STAGES: Final = {
     "flatten": "flatten",
     "resolve": "resolve",
     "log_states": "phase 1 (log_states)",
-    "roll_up": "phase 2 (roll-up)",
-    "Store.commit": "store commit",
+    "roll_up_in_parts": "phase 2 (roll-up)",
+    "Store.commit_many": "store commit",
     "Store.close": "store commit",
 }
 

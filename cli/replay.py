@@ -135,6 +135,7 @@ def replay(
         raise StoreError(store, "would be gone when the command ends", "name a file")
     keep_files_private()
     with Store(store, plan) as opened, byte_progress() as progress:
+        opened.limit_memory()
         show = _Bars(progress, paths)
         started_s = time.monotonic()
         summary = replay_captures(

@@ -157,6 +157,22 @@ CONNECTION_LEAVES: Final = _leaves(
     ztunnel_policy="attachment.zTunnel.security_policy",
 )
 
+# Names are cut before logs repeat them; no address is written in so many characters.
+_ADDRESS_LENGTH: Final = 100
+NAME_LENGTHS: Final = {
+    "node_name": NODE_NAME_LENGTH,
+    "cluster_name": SERVICE_LENGTH,
+    "local_service": SERVICE_LENGTH,
+    "local_pod": INSTANCE_LENGTH,
+    "local_ip": _ADDRESS_LENGTH,
+    "remote_service": SERVICE_LENGTH,
+    "remote_pod": INSTANCE_LENGTH,
+    "remote_ip": _ADDRESS_LENGTH,
+    "ztunnel_ip": _ADDRESS_LENGTH,
+}
+# Of a node's excluded namespaces, and of its network interfaces, so many count.
+MOST_NODE_ITEMS: Final = 1_000
+
 # Which of the optional sub-messages of a connection are set.
 CONNECTION_PRESENCE: Final = _leaves(
     local_is_kubernetes="local.kubernetes",
@@ -182,6 +198,7 @@ DROP_REASONS: Final = (
 AHEAD_REASON: Final = "time_out_of_range"
 QUALITY_COUNTERS: Final = (
     "undecodable_message",
+    "oversized_message",
     "negative_duration",
     "value_out_of_range",
     "damaged_bytes",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from batches import Row, as_batch
@@ -20,9 +21,11 @@ from framewalk.engine.captures.format import (
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.live import SpoolFollower
-from framewalk.engine.stages.peer_states import PeerStates
+from framewalk.engine.runs.pending import Pending
+from framewalk.engine.stages.peer_states import PeerStates, with_ahead
 from framewalk.engine.stages.pipeline import first_phase, partial
 from framewalk.engine.stages.streams import Carried
+from framewalk.engine.store import Reached
 from framewalk.engine.wire import access_log_pb2 as pb
 
 NS = 10**9
@@ -66,12 +69,14 @@ def rows_of(offsets_s: dict[str, float], logs: int = 1) -> list[Row]:
 
 def phase(plan: Plan, offsets_s: dict[str, float], logs: int = 1) -> PeerStates:
     messages = pa.Table.from_batches([as_batch(rows_of(offsets_s, logs))])
-    return first_phase(messages, Carried(), NONE, plan)[0]
+    ((found, _),) = first_phase(messages, Carried(), NONE, plan)
+    return found
 
 
 def counted(clocks: NodeClocks, found: PeerStates, now_s: float = 0) -> tuple[int, int]:
     """Return how many logs count, and how many are dropped."""
-    counters = [part.counters for part in clocks.chosen([found], now_s)]
+    is_kept = clocks.keeps_ahead(found.clocks, now_s)
+    counters = [part.counters for part in (with_ahead(found) if is_kept else [found])]
     dropped = sum(one.dropped.total() for one in counters)
     return sum(one.logs for one in counters) - dropped, dropped
 
@@ -118,7 +123,9 @@ def test_each_log_has_one_reason_and_that_of_its_time_comes_first(plan: Plan) ->
     assert states.counters.dropped == {"same_service": 1, "time_out_of_range": 1}
     # Where it is not dropped for its time, it is for what comes next.
     messages = pa.Table.from_batches([as_batch([*same, *rows_of({"b": DAY_S, "c": DAY_S})])])
-    (kept, ahead) = NodeClocks().chosen([first_phase(messages, Carried(), NONE, plan)[0]], 0)
+    ((found, _),) = first_phase(messages, Carried(), NONE, plan)
+    assert NodeClocks().keeps_ahead(found.clocks, 0)
+    (kept, ahead) = with_ahead(found)
     assert (kept.counters + ahead.counters).dropped == {"same_service": 2}
     assert kept.counters.logs == 4
 
@@ -208,7 +215,7 @@ def test_a_few_wild_logs_make_no_wrong_clock(plan: Plan) -> None:
         for seq in range(4)
     ]
     messages = pa.Table.from_batches([as_batch(rows)])
-    found = first_phase(messages, Carried(), NONE, plan)[0]
+    ((found, _),) = first_phase(messages, Carried(), NONE, plan)
     assert counted(NodeClocks(), found) == (15, 5)
 
 
@@ -220,7 +227,8 @@ def test_lines_are_few_however_many_nodes_are_ahead(
     right = {f"right-{number}": RIGHT_S for number in range(400)}
     for number in range(60):
         names = {f"wrong-{number}-{each}": DAY_S + each for each in range(6)}
-        clocks.chosen([phase(plan, {**right, **names} if not number else names)], number)
+        found = phase(plan, {**right, **names} if not number else names)
+        clocks.keeps_ahead(found.clocks, number)
         clocks.tell(number)
     clocks.tell(60)
     clocks.tell(61)
@@ -236,9 +244,56 @@ def test_made_up_names_take_bounded_room(plan: Plan) -> None:
     clocks = NodeClocks()
     for part in range(3):
         names = {f"{part}-{number}-{'x' * 300}": float(DAY_S) for number in range(6_000)}
-        clocks.chosen([phase(plan, names)], part)
+        clocks.keeps_ahead(phase(plan, names).clocks, part)
     assert len(clocks._nodes) == 10_000  # noqa: SLF001 - what it holds is the point
     assert max(map(len, clocks._nodes)) == 253  # noqa: SLF001
+
+
+# What is more than is held
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize(
+    ("most_rows", "nodes_asked_of"),
+    [
+        (1_000, [4]),
+        # Others are written before the commit: what is ahead waits for it.
+        (30, [4]),
+        # What is ahead is itself too much to hold.
+        (12, [4] * 5 + [0]),
+        (1, [1] * 40 + [0]),
+    ],
+)
+def test_what_is_ahead_waits_for_the_commit_unless_it_is_too_much(
+    plan: Plan, most_rows: int, nodes_asked_of: list[int], *, is_kept: bool
+) -> None:
+    """Ten minutes of four nodes, of which one is a day ahead."""
+    asked_of: list[int] = []
+
+    def keeps_ahead(clocks: pl.DataFrame) -> bool:
+        asked_of.append(clocks.height)
+        return is_kept
+
+    offsets_s = [-60 * minute + DAY_S * (minute % 4 == 3) for minute in range(40)]
+    with Store(":memory:", plan) as store:
+        pending = Pending(store, keeps_ahead, most_rows=most_rows)
+        for number, offset_s in enumerate(offsets_s):
+            pending.add(phase(plan, {f"node-{number % 4}": offset_s}, logs=3))
+        assert pending.has_written == (most_rows < 1_000)
+        pending.decide()
+        store.commit_many([Reached(None, Path("made"), [])], pending.rolled_up())
+        minutes = store.query(
+            "SELECT epoch(time_bucket)::BIGINT, sum(calls)::INT FROM service_minute GROUP BY 1"
+        ).fetchall()
+        dropped = store.query("SELECT count FROM internal.counters WHERE kind = 'dropped'")
+        assert dropped.fetchall() == ([] if is_kept else [(30,)])
+    counted = [offset_s for offset_s in offsets_s if is_kept or offset_s <= 0]
+    assert dict(minutes) == {NOW_S + offset_s: 3 for offset_s in counted}
+    assert asked_of == nodes_asked_of
+    assert pending.counters.logs == 120
+    assert pending.counters.dropped.total() == 3 * (len(offsets_s) - len(counted))
+    # One of the service and one of its calls to the other.
+    assert pending.rows == 2 * len(pending.minutes) == 2 * len(counted)
 
 
 # At the edges: a replay and a live run

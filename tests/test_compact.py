@@ -511,7 +511,7 @@ def commit_live(store: Store, path: Path, flushes: Sequence[States], step: int =
     for start in range(0, len(reached), step):
         states = flushes[start // step]
         now = Reached(capture, path, reached[start : start + step])
-        (capture,) = store.commit_many([now], states, ends_only=True)
+        (capture,) = store.commit_many([now], [states], ends_only=True)
     assert capture is not None
     return capture
 
@@ -547,13 +547,13 @@ def test_several_captures_in_one_commit(store: Store, flushes: Sequence[States])
         return [CapturePosition(offset, offset, f"{offset}") for offset in offsets]
 
     one, two = Reached(None, Path("1"), positions(1, 2, 3)), Reached(None, Path("2"), positions(7))
-    first, second = store.commit_many([one, two], flushes[0], ends_only=True)
+    first, second = store.commit_many([one, two], [flushes[0]], ends_only=True)
     assert store.positions(first) == {*positions(1, 3)}
     assert store.positions(second) == {*positions(7)}
     one, two = Reached(first, Path("1"), positions(4, 5)), Reached(second, Path("2"), [])
-    assert store.commit_many([one, two], flushes[1], ends_only=True) == (first, second)
+    assert store.commit_many([one, two], [flushes[1]], ends_only=True) == (first, second)
     assert store.positions(first) == {*positions(1, 3, 5)}
-    store.commit_many([Reached(first, Path("1"), positions(6, 8))], flushes[2])
+    store.commit_many([Reached(first, Path("1"), positions(6, 8))], [flushes[2]])
     assert store.positions(first) == {*positions(1, 3, 5, 6, 8)}
     store.finish(first, second)
     assert store.positions(first) == {*positions(1, 8)}
@@ -566,7 +566,7 @@ def test_a_commit_that_fails_leaves_nothing(store: Store, flushes: Sequence[Stat
     before, rows = read_all(store), total(store)
     broken = Reached(99, Path("x"), [CapturePosition(2**70, 0, "")])
     with pytest.raises((duckdb.Error, OverflowError)):
-        store.commit_many([Reached(None, Path("y"), []), broken], flushes[1])
+        store.commit_many([Reached(None, Path("y"), []), broken], [flushes[1]])
     assert (read_all(store), total(store)) == (before, rows)
     assert len(store.paths()) == 1
     commit_all(store, flushes[1:2])

@@ -109,9 +109,11 @@ class World:
 
 
 def make_world(batches: list[pa.RecordBatch], entities: Entities) -> World:
-    decoded = decode(pa.Table.from_batches(batches))
-    contexts = follow_streams(decoded.captured, decoded.nested, Carried())
-    parts = [flatten(context, device_names=True) for context in contexts]
+    parts, carried = [], Carried()
+    for decoded in decode(pa.Table.from_batches(batches)):
+        for context in follow_streams(decoded.captured, decoded.nested, carried):
+            parts.append(flatten(context, device_names=True))
+            carried = context.carried
     logs = duckdb.connect()
     if parts:
         resolved = resolve(concat_logs(parts), entities)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from framewalk.engine.captures.format import CAPTURE_SCHEMA
 from framewalk.engine.stages.decoding import decode
-from framewalk.engine.stages.streams import SILENCE_LIMIT_NS, Carried, follow_streams
+from framewalk.engine.stages.streams import SILENCE_LIMIT_NS, Carried, StreamContext, follow_streams
 from framewalk.engine.wire import access_log_pb2 as pb
 
 SECOND_NS = 10**9
@@ -234,8 +234,7 @@ def test_what_is_carried_does_not_grow_with_the_number_of_streams(batch_messages
     capture = short_streams(apart_ns)
     carried, most, followed = Carried(), 0, 0
     for start in range(0, capture.num_rows, batch_messages):
-        decoded = decode(capture.slice(start, batch_messages))
-        for context in follow_streams(decoded.captured, decoded.nested, carried):
+        for context in contexts(capture.slice(start, batch_messages), carried):
             carried = context.carried
             assert carried.nodes is not None
             assert carried.connections is not None
@@ -270,13 +269,19 @@ def belonging(messages: Sequence[Said], places: Sequence[int]) -> list[Belongs]:
     carried = Carried()
     found: list[Belongs] = []
     for start, end in pairwise([0, *places, len(messages)]):
-        decoded = decode(as_table(messages[start:end]))
-        for context in follow_streams(decoded.captured, decoded.nested, carried):
+        for context in contexts(as_table(messages[start:end]), carried):
             carried = context.carried
             nodes = context.nodes["cluster_name"].gather(context.messages["node"])
             services = context.connections["local_service"].gather(context.messages["connection"])
             found += zip(nodes, services, strict=True)
     return found
+
+
+def contexts(messages: pa.Table, carried: Carried) -> Iterator[StreamContext]:
+    for decoded in decode(messages):
+        for context in follow_streams(decoded.captured, decoded.nested, carried):
+            carried = context.carried
+            yield context
 
 
 def as_table(messages: Sequence[Said]) -> pa.Table:

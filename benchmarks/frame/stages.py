@@ -50,7 +50,7 @@ class Stages:
     @cached_property
     def decoded(self) -> list[DecodedBatch]:
         """Nested columns."""
-        return [decode(piece) for piece in self.pieces]
+        return [one for piece in self.pieces for one in decode(piece)]
 
     @cached_property
     def contexts(self) -> list[StreamContext]:

@@ -208,5 +208,5 @@ def _read(capture: Capture) -> list[pa.RecordBatch]:
 
 
 def _count_connections(batches: list[pa.RecordBatch]) -> int:
-    decoded = [decode(piece) for piece in cut(batches)]
+    decoded = [one for piece in cut(batches) for one in decode(piece)]
     return sum(context.connections.height for context in follow(decoded))

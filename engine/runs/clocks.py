@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.stages import add_clocks, with_ahead
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     import polars as pl
-
-    from framewalk.engine.stages import PeerStates
 
 # Nodes that are known at once: those heard last.
 _MOST_NODES: Final = 10_000
@@ -70,18 +67,20 @@ class NodeClocks:
         self._told_behind = False
         self._told_s = {"receiver": _NEVER_S, "begin": _NEVER_S, "end": _NEVER_S}
 
-    def chosen(self, found: Sequence[PeerStates], now_s: float) -> list[PeerStates]:
-        """Return the states of the logs that count, as one commit adds them."""
-        clocks = add_clocks([part.clocks for part in found])
+    def keeps_ahead(self, clocks: pl.DataFrame, now_s: float) -> bool:
+        """Tell whether the logs count that are ahead, of what one commit adds.
+
+        `clocks` has CLOCKS_SCHEMA, with each node once.
+        """
         self._hear(clocks, now_s)
         self._decide()
         if self.is_receiver_behind:
-            return [one for part in found for one in with_ahead(part)]
+            return True
         for name, logs in clocks.filter(clocks["ahead_logs"] > 0)["node", "ahead_logs"].rows():
             if name in self._nodes:
                 self._nodes[name].dropped_logs += logs
                 self._nodes[name].dropped_s = now_s
-        return list(found)
+        return False
 
     def tell(self, now_s: float) -> None:
         """Write what has begun and what is over, each at most once a minute."""

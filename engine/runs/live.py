@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from framewalk.engine.captures import (
@@ -26,11 +27,11 @@ from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import CaptureError, StoreMemoryError
 from framewalk.engine.runs.clocks import NodeClocks
+from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Quarantine, without
 from framewalk.engine.runs.reading import Reading, ReadingNote, Span
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
-from framewalk.engine.stages import Carried, first_phase, pieces, regroup, roll_up
-from framewalk.engine.states import MINUTE
+from framewalk.engine.stages import Carried, first_phase, pieces, regroup
 from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
     from framewalk.engine.captures import CapturePosition
     from framewalk.engine.kubernetes import Entities
-    from framewalk.engine.stages import PeerStates
-    from framewalk.engine.states import States
     from framewalk.engine.store import Store
 
 _T = TypeVar("_T")
@@ -75,18 +74,14 @@ class _Segment:
 
 
 @dataclass(slots=True)
-class _Pending:
+class _Read:
     """What was read since the last commit, and the segments that came to their end."""
 
-    found: list[PeerStates] = field(default_factory=list)
+    computed: Pending
     reached: dict[Path, list[CapturePosition]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     left_out: int = 0
     ended: list[Path] = field(default_factory=list)
-
-    @property
-    def logs(self) -> int:
-        return sum(found.counters.logs for found in self.found)
 
 
 class SpoolFollower(Closing):
@@ -138,33 +133,39 @@ class SpoolFollower(Closing):
         self._stored_at_s = dict.fromkeys(stored, now_s)
 
     def follow(
-        self, entities: Entities, now_s: float, commit_logs: int = COMMIT_LOGS
+        self,
+        entities: Entities,
+        now_s: float,
+        commit_logs: int = COMMIT_LOGS,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> Iterator[Flushed]:
         """Commit all that is whole now, and yield after each commit.
 
-        Segments may be removed between two commits. Raises OSError where the folder cannot be
-        listed.
+        Segments may be removed between two commits. `on_progress` is called every few seconds at
+        least, however long a commit takes. Raises OSError where the folder cannot be listed.
         """
+        self._store.discard()
         paths = self._listed()
         self._leave_out_those_gone(paths)
         self.has_all = False
         is_stuck = False
-        pending = _Pending()
+        read_on = partial(self._new_read, now_s, on_progress)
+        pending = read_on()
         for path in self._opened(paths):
             is_complete = path != paths[-1] or path.name <= self.complete_through
             segment = self._open[path]
             read = segment.content.read(is_complete=is_complete)
             for group, is_alone in self._grouped(read, segment):
                 self._work(group, segment, entities, pending)
-                if is_alone or pending.logs >= commit_logs:
+                if is_alone or pending.computed.is_due(commit_logs):
                     yield from self._settle(pending, now_s)
-                    pending = _Pending()
+                    pending = read_on()
             is_stuck |= segment.content.is_stuck
             if is_complete or segment.content.has_ended:
                 pending.ended.append(path)
             if len(pending.ended) >= _MOST_ENDED:
                 yield from self._settle(pending, now_s)
-                pending = _Pending()
+                pending = read_on()
         yield from self._settle(pending, now_s)
         self.has_all = not is_stuck and not self.unreadable
 
@@ -268,26 +269,32 @@ class SpoolFollower(Closing):
         # What was read and is not committed is read again, should this process end.
         return max(_size_bytes(path) - self._known_bytes.get(path, 0), 0)
 
+    def _new_read(self, now_s: float, on_progress: Callable[[], None]) -> _Read:
+        keeps_ahead = partial(self._clocks.keeps_ahead, now_s=now_s)
+        return _Read(Pending(self._store, keeps_ahead, on_progress))
+
     def _work(
         self,
         group: Sequence[CaptureBatch | Damage],
         segment: _Segment,
         entities: Entities,
-        pending: _Pending,
+        pending: _Read,
     ) -> None:
         positions = pending.reached.setdefault(segment.content.path, [])
         positions.extend(item.position for item in group)
         self._write_down(pending)
         batches = [item for item in group if isinstance(item, CaptureBatch)]
         for messages in pieces([self._allowed(one, segment, pending) for one in batches]):
-            found, segment.carried = first_phase(
+            pending.computed.begin(messages)
+            for found, carried in first_phase(
                 messages,
                 segment.carried,
                 entities,
                 self._store.plan,
                 most_ahead_s=self.most_ahead_s,
-            )
-            pending.found.append(found)
+            ):
+                segment.carried = carried
+                pending.computed.add(found)
         pending.damages += [item for item in group if isinstance(item, Damage)]
 
     def _grouped(
@@ -303,7 +310,7 @@ class SpoolFollower(Closing):
         for group in regroup(read, _messages):
             yield group, False
 
-    def _write_down(self, pending: _Pending) -> None:
+    def _write_down(self, pending: _Read) -> None:
         """Note what is about to be worked on, beside what is not committed yet."""
         spans = [
             Span(path, self._known_bytes.get(path, 0), positions[-1].offset_bytes)
@@ -313,36 +320,48 @@ class SpoolFollower(Closing):
         with suppress(OSError):
             self._note.write(Reading(tuple(spans)))
 
-    def _allowed(self, batch: CaptureBatch, segment: _Segment, pending: _Pending) -> pa.RecordBatch:
+    def _allowed(self, batch: CaptureBatch, segment: _Segment, pending: _Read) -> pa.RecordBatch:
         rows = self.quarantine.rows_of(segment.content.path, batch)
         pending.left_out += len(rows)
         return without(batch.messages, rows)
 
-    def _settle(self, pending: _Pending, now_s: float) -> Iterator[Flushed]:
+    def _settle(self, pending: _Read, now_s: float) -> Iterator[Flushed]:
         """Commit what was read, and close what has ended: all of it is in the store then."""
         flushed = [self._commit(pending, now_s)] if pending.reached else []
         self._close(pending.ended, now_s)
         yield from flushed
 
-    def _commit(self, pending: _Pending, now_s: float) -> Flushed:
+    def _commit(self, pending: _Read, now_s: float) -> Flushed:
         segments = [self._open[path] for path in pending.reached]
         for segment in segments:
             # What is counted must not be lost: the sender would send it again.
             segment.content.sync()
-        found = self._clocks.chosen(pending.found, now_s)
-        states = _with_lost(roll_up(found, self._store.plan), pending)
+        computed, lost = pending.computed, _lost(pending)
+        computed.decide()
         reached = [
             Reached(segment.capture, path, positions)
             for segment, (path, positions) in zip(segments, pending.reached.items(), strict=True)
         ]
-        captures = self._with_room(lambda: self._store.commit_many(reached, states, ends_only=True))
+
+        def commit() -> tuple[int, ...]:
+            states = computed.rolled_up(lost)
+            return self._store.commit_many(reached, states, ends_only=True)
+
+        # What was written early is undone with the rest: only another engine can try again.
+        captures = commit() if computed.has_written else self._with_room(commit)
         for segment, capture in zip(segments, captures, strict=True):
             segment.capture = capture
         for path, positions in pending.reached.items():
             self._known_bytes[path] = positions[-1].offset_bytes
         self._note.clear()
         self._clocks.tell(now_s)
-        return _flushed(states, pending.damages)
+        latest = computed.minutes.max()
+        return Flushed(
+            computed.counters + lost,
+            computed.rows,
+            latest if isinstance(latest, int) else None,
+            tuple(pending.damages),
+        )
 
     def _close(self, ended: Sequence[Path], now_s: float) -> None:
         segments = [self._open.pop(path) for path in ended]
@@ -373,23 +392,11 @@ def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
     return item.messages if isinstance(item, CaptureBatch) else None
 
 
-def _with_lost(states: States, pending: _Pending) -> States:
+def _lost(pending: _Read) -> Counters:
     """Count what was left out: damaged bytes, and messages that are set aside."""
     damaged_bytes = sum(damage.size_bytes for damage in pending.damages)
     lost = Counter(damaged_bytes=damaged_bytes, quarantined=pending.left_out)
-    counted = Counters(messages=pending.left_out, quality=lost)
-    return replace(states, counters=states.counters + counted)
-
-
-def _flushed(states: States, damages: Sequence[Damage]) -> Flushed:
-    frames = [scope.scalars for scope in states.scopes.values()]
-    latest = [frame[MINUTE].max() for frame in frames if frame.height]
-    return Flushed(
-        states.counters,
-        sum(frame.height for frame in frames),
-        max((one for one in latest if isinstance(one, int)), default=None),
-        tuple(damages),
-    )
+    return Counters(messages=pending.left_out, quality=lost)
 
 
 def forgettable(store: Store, folder: Path, before_s: float) -> list[int]:

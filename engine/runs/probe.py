@@ -24,10 +24,11 @@ from pydantic import TypeAdapter
 
 from framewalk.engine.kubernetes import Entities
 from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Place, alone, without
 from framewalk.engine.runs.reading import Span, batches_of
-from framewalk.engine.stages import Carried, first_phase, pieces, roll_up
-from framewalk.engine.store import IN_MEMORY, Store
+from framewalk.engine.stages import Carried, first_phase, pieces
+from framewalk.engine.store import IN_MEMORY, Reached, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from framewalk.engine.oal import Plan
+    from framewalk.engine.states import States
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -60,6 +62,16 @@ class Attempt:
     commits: bool
     left_out: tuple[Place, ...] = field(default=())
     only: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Nowhere:
+    """In place of a store, where nothing is to be written."""
+
+    plan: Plan
+
+    def append(self, states: States) -> None:
+        """Forget states that an engine would write."""
 
 
 SETUP: Final = TypeAdapter(Setup)
@@ -91,17 +103,32 @@ def main() -> None:
 def _try(attempt: Attempt, setup: Setup, plan: Plan) -> int:
     try:
         entities = _entities(setup)
-        found, carried = [], Carried()
-        for messages in pieces(list(_messages(attempt))):
-            states, carried = first_phase(messages, carried, entities, plan)
-            found.append(states)
-        rolled_up = roll_up(found, plan)
+        messages = list(_messages(attempt))
         if attempt.commits:
             with Store(IN_MEMORY, plan) as store:
-                store.commit(None, Path("probe"), [], rolled_up)
+                computed = _computed(messages, entities, store)
+                store.commit_many([Reached(None, Path("probe"), [])], computed.rolled_up())
+        else:
+            for _ in _computed(messages, entities, _Nowhere(plan)).rolled_up():
+                pass
     except BaseException:  # noqa: BLE001 - whatever would end an engine
         return 1
     return 0
+
+
+def _computed(
+    batches: list[pa.RecordBatch], entities: Entities, target: _Nowhere | Store
+) -> Pending:
+    # All logs, as an engine may have counted those that are ahead.
+    pending = Pending(target, keeps_ahead=lambda _: True)
+    carried = Carried()
+    for messages in pieces(batches):
+        pending.begin(messages)
+        for found, after in first_phase(messages, carried, entities, target.plan):
+            pending.add(found)
+            carried = after
+    pending.decide()
+    return pending
 
 
 def _entities(setup: Setup) -> Entities:

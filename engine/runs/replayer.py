@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+import polars as pl
+
 from framewalk.engine.captures import CaptureReader, digests_at, find_captures
 from framewalk.engine.counters import Counters
 from framewalk.engine.runs.clocks import NodeClocks
+from framewalk.engine.runs.pending import Pending
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import (
     Carried,
@@ -22,9 +25,8 @@ from framewalk.engine.stages import (
     follow_streams,
     pieces,
     regroup,
-    roll_up,
 )
-from framewalk.engine.states import MINUTE
+from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from framewalk.engine.captures import CaptureBatch, CapturePosition
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.paths import Paths
-    from framewalk.engine.stages import PeerStates
     from framewalk.engine.store import Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
@@ -99,14 +100,15 @@ def replay(  # noqa: PLR0913 - options, each with a default
         StoreError: the store cannot be written; what was committed before stays.
     """
     paths = find_captures(captures)
-    minutes: set[int] = set()
+    store.discard()
+    minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
     for path in paths:
         options = _Options(on_progress, commit_logs, most_ahead_s)
         job = _CaptureReplay(path, entities, store, options)
         summaries.append(job.run())
-        minutes |= job.minutes
-    return ReplaySummary(tuple(summaries), frozenset(minutes))
+        minutes.append(job.minutes)
+    return ReplaySummary(tuple(summaries), frozenset(pl.concat(minutes).to_list()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class _CaptureReplay:
     """The replay of one capture."""
 
     def __init__(self, path: Path, entities: Entities, store: Store, options: _Options) -> None:
-        self.minutes: set[int] = set()
+        self.minutes = pl.Series(dtype=pl.Int64)
         self._path = path
         self._entities = entities
         self._store = store
@@ -129,7 +131,7 @@ class _CaptureReplay:
         self._clock_s: float = 0
         self._logs = 0
         self._counters = Counters()
-        self._pending: list[PeerStates] = []
+        self._pending = self._new_pending()
         self._reached: list[CapturePosition] = []
 
     def run(self) -> CaptureSummary:
@@ -145,7 +147,7 @@ class _CaptureReplay:
             for group in regroup(reader, attrgetter("messages")):
                 carried = self._work(group, carried)
                 self._tell(reader)
-                if sum(found.counters.logs for found in self._pending) >= self._options.commit_logs:
+                if self._pending.is_due(self._options.commit_logs):
                     capture = self._commit(capture)
             if self._reached:
                 self._commit(capture)
@@ -154,28 +156,35 @@ class _CaptureReplay:
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         for messages in pieces([batch.messages for batch in group]):
-            found, carried = first_phase(
+            self._pending.begin(messages)
+            for found, after in first_phase(
                 messages,
                 carried,
                 self._entities,
                 self._store.plan,
                 most_ahead_s=self._options.most_ahead_s,
-            )
-            self._pending.append(found)
-            self._logs += found.counters.logs
-        self._clock_s = carried.clock_ns / _NS_PER_S
+            ):
+                carried = after
+                self._clock_s = carried.clock_ns / _NS_PER_S
+                self._logs += found.counters.logs
+                self._pending.add(found)
         self._reached.extend(batch.position for batch in group)
         return carried
 
     def _commit(self, capture: int | None) -> int:
-        chosen = self._clocks.chosen(self._pending, self._clock_s)
-        states = roll_up(chosen, self._store.plan)
-        self._counters += states.counters
-        for scope in states.scopes.values():
-            self.minutes.update(scope.scalars[MINUTE].unique().to_list())
-        committed = self._store.commit(capture, self._path, self._reached, states)
-        self._pending, self._reached = [], []
+        pending, reached = self._pending, Reached(capture, self._path, self._reached)
+        pending.decide()
+        (committed,) = self._store.commit_many([reached], pending.rolled_up())
+        self._counters += pending.counters
+        self.minutes = pl.concat([self.minutes, pending.minutes]).unique()
+        self._pending, self._reached = self._new_pending(), []
         return committed
+
+    def _new_pending(self) -> Pending:
+        def keeps_ahead(clocks: pl.DataFrame) -> bool:
+            return self._clocks.keeps_ahead(clocks, self._clock_s)
+
+        return Pending(self._store, keeps_ahead)
 
     def _tell(self, reader: CaptureReader) -> None:
         if self._options.on_progress is not None:
@@ -198,9 +207,9 @@ def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
     carried = Carried()
     for group in regroup(stored, attrgetter("messages")):
         for messages in pieces([batch.messages for batch in group]):
-            decoded = decode(messages)
-            for context in follow_streams(decoded.captured, decoded.nested, carried):
-                carried = context.carried
+            for decoded in decode(messages):
+                for context in follow_streams(decoded.captured, decoded.nested, carried):
+                    carried = context.carried
     return carried
 
 

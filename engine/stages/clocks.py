@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.schemas import CLOCKS_SCHEMA, NODE_NAME_LENGTH
+from framewalk.engine.schemas import CLOCKS_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +35,11 @@ def ahead_of(frame: pl.DataFrame, received_ns: pl.Series, most_ahead_ns: int) ->
 
 
 def clocks_of(context: StreamContext, ahead: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return a row of CLOCKS_SCHEMA for each node of some messages; `ahead` are logs that are."""
-    name = pl.col("node_name").str.head(NODE_NAME_LENGTH)
-    names = context.nodes.select(node=name).with_row_index("row")
+    """Return a row of CLOCKS_SCHEMA for each node of some messages; `ahead` are logs that are.
+
+    A part of a message (splitting.py) counts as one.
+    """
+    names = context.nodes.select(node="node_name").with_row_index("row")
     heard = context.messages.group_by(row="node").agg(messages=pl.len().cast(pl.Int64))
     clocks = heard.join(names, on="row", how="inner")
     if ahead:

@@ -1,61 +1,181 @@
-"""Stage 1: message bytes -> one nested Arrow batch, in native code (wire.md).
+"""Stage 1: message bytes -> nested Arrow tables of bounded size, in native code (wire.md).
 
-A message that cannot be decoded costs itself only. `ptars` raises one ValueError for a whole
-batch and does not say which message it was, so a failing batch is halved until the bad ones
-stand alone. A panic of its native code is a failure like any other: nothing of a call is left in
-it for the next one.
+A message that cannot be decoded costs itself only. Decoding fails for a whole batch and does not
+say which message it was, so a failing batch is halved until the bad ones stand alone.
+
+A log of two bytes becomes hundreds. So what is decoded at once is bounded in bytes, a message that
+has more is split, and what comes of it is handed on before it is too much.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 import pyarrow as pa
-from google.protobuf.message import DecodeError
-from ptars import HandlerPool
+import pyarrow.compute as pc
 
+from framewalk.engine.stages.native import columns_of, overflowing, to_columns
+from framewalk.engine.stages.splitting import (
+    PART_BYTES,
+    UNDECODABLE,
+    MessageRefusedError,
+    split,
+)
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from framewalk.engine.schemas import Leaf
 
 # Decoding is fastest while a batch's builders fit the processor's cache: measured at
 # 10,000 messages 0.95 us a log, at 200,000 messages 1.6 us.
 DECODE_MESSAGES: Final = 10_000
-
-# The middle of every number from 2^64 - 128 on. As a length such a number overflows in `ptars`
-# (docs/upstream/ptars-length-overflow.md); as a value it is one below 0, which is rare.
-_NEAR_OVERFLOW: Final = b"\xff" * 8
-_PANIC: Final = ("pyo3_runtime", "PanicException")
+# Columns that are handed on at once: those of 60,000 usual messages.
+DECODED_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """Decodable messages and where they came from; both batches have the same rows.
+    """Decodable messages and where they came from; both tables have the same rows.
 
     `captured` has the columns of CAPTURE_SCHEMA, `nested` one column per field of
-    EBPFAccessLogMessage. Sub-messages that are not set are null, scalars have their default.
+    EBPFAccessLogMessage. Sub-messages that are not set are null, scalars have their default. A row
+    may be a part of a message (splitting.py): `messages` counts each message once, those that were
+    left out included; `refused` counts the latter by quality counter.
     """
 
     captured: pa.Table
     nested: pa.Table
-    undecodable: int
+    messages: int
+    refused: Counter[str]
 
 
-def decode(messages: pa.Table) -> DecodedBatch:
-    """Decode rows of CAPTURE_SCHEMA; rows that are not a message are left out and counted."""
-    captured, nested = [], []
-    for start in range(0, messages.num_rows, DECODE_MESSAGES):
-        piece = messages.slice(start, DECODE_MESSAGES).combine_chunks().to_batches()[0]
-        good, decoded = _decode_slice(piece)
-        captured.append(good)
-        nested.append(decoded)
-    good = pa.Table.from_batches(captured, messages.schema)
-    decoded = pa.Table.from_batches(nested, _handler().schema())
-    return DecodedBatch(good, decoded, messages.num_rows - good.num_rows)
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """The same of what was decoded at once."""
+
+    captured: pa.RecordBatch
+    nested: pa.RecordBatch
+    messages: int
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+def decode(messages: pa.Table) -> Iterator[DecodedBatch]:
+    """Decode rows of CAPTURE_SCHEMA; rows that are not a message are left out and counted.
+
+    What is yielded is bounded, whatever the messages are and however many. It may have no rows:
+    then a part of a large message was looked at, and more is to come.
+    """
+    waiting: list[_Decoded] = []
+    size_bytes = 0
+    for piece in _slices(messages):
+        is_large = piece.num_rows == 1 and _size_bytes(piece) > PART_BYTES
+        for decoded in _decode_large(piece) if is_large else [_decode_slice(piece)]:
+            waiting.append(decoded)
+            size_bytes += decoded.nested.nbytes
+            if size_bytes >= DECODED_BYTES or not (decoded.messages or decoded.nested.num_rows):
+                yield _together(waiting, messages.schema)
+                waiting, size_bytes = [], 0
+    if waiting:
+        yield _together(waiting, messages.schema)
+
+
+def _together(parts: Sequence[_Decoded], schema: pa.Schema) -> DecodedBatch:
+    return DecodedBatch(
+        pa.Table.from_batches([part.captured for part in parts], schema),
+        pa.Table.from_batches([part.nested for part in parts], columns_of(EBPFAccessLogMessage)),
+        sum(part.messages for part in parts),
+        sum((part.refused for part in parts), Counter()),
+    )
+
+
+def _slices(messages: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches of bounded size; a message that has more is in one of its own."""
+    lengths = pc.cast(pc.binary_length(messages["message"]), pa.int64())
+    ends_bytes = pl.Series(pc.cumulative_sum(lengths), dtype=pl.Int64)
+    start = start_bytes = 0
+    while start < messages.num_rows:
+        stop = int(ends_bytes.search_sorted(start_bytes + PART_BYTES, side="right"))
+        stop = min(max(stop, start + 1), start + DECODE_MESSAGES)
+        yield messages.slice(start, stop - start).combine_chunks().to_batches()[0]
+        start, start_bytes = stop, int(ends_bytes[stop - 1])
+
+
+def _size_bytes(messages: pa.RecordBatch) -> int:
+    return int(pc.sum(pc.binary_length(messages["message"])).as_py())
+
+
+def _decode_slice(messages: pa.RecordBatch) -> _Decoded:
+    count = messages.num_rows
+    refused = overflowing(messages["message"], EBPFAccessLogMessage)
+    if refused:
+        messages = _without(messages, refused)
+    decoded = _to_columns(messages)
+    if decoded is None:
+        messages = messages.take(pa.array(_decodable_rows(messages, 0), pa.int64()))
+        decoded = _to_columns(messages)
+    assert decoded is not None  # noqa: S101 - each of them was decoded
+    return _Decoded(messages, decoded, count, _refused(count - messages.num_rows))
+
+
+def _decode_large(message: pa.RecordBatch) -> Iterator[_Decoded]:
+    """Decode a batch of one message in parts, once it is known that all of them can be.
+
+    Nothing may come of a message of which a part is bad. So it is decoded twice, unless there is
+    room for all of it meanwhile.
+    """
+    empty = message.slice(0, 0)
+    nothing = _decode_slice(empty).nested
+    kept: list[pa.RecordBatch] = []
+    kept_bytes = 0
+    try:
+        whole = split(message["message"])
+        for part in whole.parts():
+            decoded = _checked(part)
+            kept_bytes += decoded.nbytes
+            kept = [*kept, decoded] if kept_bytes < DECODED_BYTES else []
+            yield _Decoded(empty, nothing, 0)
+    except MessageRefusedError as error:
+        yield _Decoded(empty, nothing, 1, _refused(1, error.counter))
+        return
+    again = kept or map(_checked, whole.parts())
+    for number, decoded in enumerate(again):
+        yield _Decoded(message, decoded, int(number == 0))
+
+
+def _checked(part: pa.BinaryArray) -> pa.RecordBatch:
+    refused = overflowing(part, EBPFAccessLogMessage)
+    decoded = None if refused else to_columns(part, EBPFAccessLogMessage)
+    if decoded is None:
+        raise MessageRefusedError(UNDECODABLE)
+    return decoded
+
+
+def _refused(count: int, counter: str = UNDECODABLE) -> Counter[str]:
+    return Counter({counter: count}) if count else Counter()
+
+
+def _without(messages: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+    every = pl.int_range(messages.num_rows, eager=True)
+    return messages.filter((~every.is_in(rows)).to_arrow())
+
+
+def _decodable_rows(messages: pa.RecordBatch, first_row: int) -> list[int]:
+    if _to_columns(messages) is not None:
+        return list(range(first_row, first_row + messages.num_rows))
+    if messages.num_rows == 1:
+        return []
+    half = messages.num_rows // 2
+    left = _decodable_rows(messages.slice(0, half), first_row)
+    return left + _decodable_rows(messages.slice(half), first_row + half)
+
+
+def _to_columns(messages: pa.RecordBatch) -> pa.RecordBatch | None:
+    return to_columns(messages["message"], EBPFAccessLogMessage)
 
 
 def leaf_frame(struct: pa.ChunkedArray, leaves: tuple[Leaf, ...]) -> pl.DataFrame:
@@ -79,70 +199,6 @@ def _descend(struct: pa.StructArray, path: tuple[str, ...]) -> pa.Array:
     for name in path:
         struct = struct.field(name)
     return struct
-
-
-def _decode_slice(messages: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    messages = _without_overflows(messages)
-    decoded = _to_arrow(messages)
-    if decoded is not None:
-        return messages, decoded
-    good = messages.take(pa.array(_decodable_rows(messages, 0), pa.int64()))
-    decoded = _to_arrow(good)
-    assert decoded is not None  # noqa: S101 - each of them was decoded
-    return good, decoded
-
-
-def _without_overflows(messages: pa.RecordBatch) -> pa.RecordBatch:
-    """Leave out what protobuf's own parser refuses, of the messages that may have such a length.
-
-    Each of them would panic, and Rust writes about that on standard error; in an unknown field
-    such a length may be taken.
-    """
-    suspects = pl.Series(messages["message"]).bin.contains(_NEAR_OVERFLOW)
-    if not suspects.any():
-        return messages
-    refused = [
-        row for row in suspects.arg_true() if not _is_message(messages["message"][row].as_py())
-    ]
-    rows = pl.int_range(messages.num_rows, eager=True)
-    return messages.filter((~rows.is_in(refused)).to_arrow()) if refused else messages
-
-
-def _is_message(message: bytes) -> bool:
-    try:
-        EBPFAccessLogMessage.FromString(message)
-    except DecodeError:
-        return False
-    return True
-
-
-def _decodable_rows(messages: pa.RecordBatch, first_row: int) -> list[int]:
-    if _to_arrow(messages) is not None:
-        return list(range(first_row, first_row + messages.num_rows))
-    if messages.num_rows == 1:
-        return []
-    half = messages.num_rows // 2
-    left = _decodable_rows(messages.slice(0, half), first_row)
-    return left + _decodable_rows(messages.slice(half), first_row + half)
-
-
-def _to_arrow(messages: pa.RecordBatch) -> pa.RecordBatch | None:
-    """Return None where one of the messages cannot be decoded."""
-    try:
-        return _handler().array_to_record_batch(messages["message"])
-    except ValueError:
-        return None
-    except BaseException as error:
-        # A panic passes by `except Exception`, as Ctrl-C does, and its type cannot be imported.
-        if (type(error).__module__, type(error).__name__) != _PANIC:
-            raise
-        return None
-
-
-@cache
-def _handler() -> Any:  # noqa: ANN401 - ptars does not export the type
-    descriptor = EBPFAccessLogMessage.DESCRIPTOR
-    return HandlerPool([descriptor.file]).get_for_message(descriptor)
 
 
 def _as_signed(leaf: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -39,17 +39,72 @@ if TYPE_CHECKING:
 _ENTITY: Final = "entity"
 
 
+# Pairs of peers and minute that are rolled up at once: at most some 200 MB.
+ROLL_UP_ROWS: Final = 20_000
+
+
 def roll_up(parts: Sequence[PeerStates], plan: Plan) -> States:
     """Add up the states of logs for the entities of every scope."""
+    states = list(roll_up_in_parts(parts, plan))
+    return states[0] if len(states) == 1 else merge(plan, *states)
+
+
+def roll_up_in_parts(
+    parts: Sequence[PeerStates], plan: Plan, most_rows: int = ROLL_UP_ROWS
+) -> Iterator[States]:
+    """Yield states that together are what roll_up gives, at least one.
+
+    Each is about at most `most_rows` pairs of peers and minute, which bounds the memory that is
+    needed. The counters are with the first.
+    """
     counters = sum((part.counters for part in parts), Counters())
     with_logs = [part for part in parts if part.operations]
     if not with_logs:
-        return replace(merge(plan), counters=counters)
+        yield replace(merge(plan), counters=counters)
+        return
     peers, operations = _on_common_peers(with_logs)
+    for few_peers, few_operations in _cut(peers, operations, most_rows):
+        yield States(_roll_up_scopes(few_peers, few_operations, plan), counters)
+        counters = Counters()
+
+
+def _roll_up_scopes(
+    peers: pl.DataFrame, operations: Mapping[str, OperationStates], plan: Plan
+) -> Mapping[str, ScopeStates]:
     peers = with_sides(peers).with_columns(traits=traits_expression())
     finest = _side_by_side(operations, plan)
     scopes = {scope.scope.view: _roll_up_scope(finest, peers, scope) for scope in plan.scopes}
-    return States(MappingProxyType(scopes), counters)
+    return MappingProxyType(scopes)
+
+
+def _cut(
+    peers: pl.DataFrame, operations: Mapping[str, OperationStates], most_rows: int
+) -> Iterator[tuple[pl.DataFrame, Mapping[str, OperationStates]]]:
+    """Yield peers and their states with at most so many pairs of peer and minute each."""
+    keys = [states.scalars.select("peer", MINUTE) for states in operations.values()]
+    pairs = pl.concat(keys).unique()
+    if pairs.height <= most_rows:
+        yield peers, operations
+        return
+    pairs = pairs.sort("peer", MINUTE)
+    for start in range(0, pairs.height, most_rows):
+        few = pairs.slice(start, most_rows)
+        first, last = few["peer"][0], few["peer"][-1]
+        yield (
+            peers.slice(first, last - first + 1),
+            {name: _only(states, few, first) for name, states in operations.items()},
+        )
+
+
+def _only(states: OperationStates, pairs: pl.DataFrame, first_peer: int) -> OperationStates:
+    """Return the states of these pairs, with peers counted from the first one."""
+
+    def only(frame: pl.DataFrame) -> pl.DataFrame:
+        found = frame.join(pairs, on=["peer", MINUTE], how="semi")
+        return found.with_columns(pl.col("peer") - first_peer)
+
+    keyed = {name: only(frame) for name, frame in states.keyed.items()}
+    return OperationStates(only(states.scalars), keyed)
 
 
 def _on_common_peers(

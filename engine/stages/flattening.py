@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -54,14 +55,16 @@ class LogFrames:
     """The logs of some messages.
 
     `operations` maps each of OPERATIONS to a frame of LOG_COLUMNS and its own columns
-    (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection and
-    node columns that the logs' `connection` points into.
+    (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection columns
+    that the logs' `connection` points into, and what their node says: `cluster_name`, and `policy`,
+    a row of `policies`, which has `exclude_namespaces`.
 
     `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
     as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.
     """
 
     connections: pl.DataFrame
+    policies: pl.DataFrame
     operations: Mapping[str, pl.DataFrame]
     counters: Counters
     clocks: pl.DataFrame
@@ -110,41 +113,52 @@ def flatten(
     unknown = len(entries) + pc.sum(protocol_log.is_valid(), min_count=0).as_py() - logs
     dropped["unknown_operation"] += unknown
     dropped[AHEAD_REASON] += sum(frame.height for frame in ahead.values())
-    counters = Counters(context.nested.num_rows, logs + unknown, +dropped, +quality)
+    # Messages are counted where they are decoded: a row may be a part of one.
+    counters = Counters(0, logs + unknown, +dropped, +quality)
+    policies = context.nodes.select("exclude_namespaces")
     times = [frame.select("message", "time_ns") for frame in ahead.values()]
     clocks = clocks_of(context, times)
     if not ahead:
-        return LogFrames(connections, frames, counters, clocks)
+        return LogFrames(connections, policies, frames, counters, clocks)
     apart = {
         operation: _log_frame(ahead[operation]) if operation in ahead else frame.clear()
         for operation, frame in frames.items()
     }
-    without = LogFrames(connections, apart, Counters(), clocks.clear())
-    return LogFrames(connections, frames, counters, clocks, without)
+    without = LogFrames(connections, policies, apart, Counters(), clocks.clear())
+    return LogFrames(connections, policies, frames, counters, clocks, without)
 
 
 def concat_logs(parts: list[LogFrames]) -> LogFrames:
-    """Put frames of several batches together; `connection` is renumbered."""
-    first_rows = [0]
-    for part in parts:
-        first_rows.append(first_rows[-1] + part.connections.height)
+    """Put frames of several batches together; `connection` and `policy` are renumbered."""
+    first_rows = _starts([part.connections for part in parts])
+    first_policies = _starts([part.policies for part in parts])
     operations = {
         operation: pl.concat(
             [
                 part.operations[operation].with_columns(pl.col("connection") + first_row)
-                for part, first_row in zip(parts, first_rows, strict=False)
+                for part, first_row in zip(parts, first_rows, strict=True)
             ]
         )
         for operation in OPERATIONS
     }
+    connections = [
+        part.connections.with_columns(pl.col("policy") + first_policy)
+        for part, first_policy in zip(parts, first_policies, strict=True)
+    ]
     ahead = [part.ahead for part in parts if part.ahead is not None]
     return LogFrames(
-        pl.concat([part.connections for part in parts]),
+        pl.concat(connections),
+        pl.concat([part.policies for part in parts]),
         operations,
         sum((part.counters for part in parts), Counters()),
         add_clocks([part.clocks for part in parts]),
         concat_logs(ahead) if ahead else None,
     )
+
+
+def _starts(frames: list[pl.DataFrame]) -> list[int]:
+    """Return the row at which each frame begins when they are put together."""
+    return [0, *accumulate(frame.height for frame in frames)][: len(frames)]
 
 
 def _operation_rows(struct: pa.ChunkedArray, rows: pl.Series, operation: str) -> pl.DataFrame:
@@ -222,13 +236,14 @@ def _message_frame(context: StreamContext) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return per message `connection`, boot time and `reason` to drop, and the connections.
 
     A connections row is a distinct pair of connection and node, as the node's cluster name and
-    policy take part in what an address means.
+    policy take part in what an address means. The lists of a policy are not repeated.
     """
     pairs = context.messages.unique(maintain_order=True).drop_nulls().with_row_index("pair")
     connections = pl.concat(
         [
             context.connections[pairs["connection"]],
-            context.nodes[pairs["node"]].select("cluster_name", "exclude_namespaces"),
+            context.nodes.select("cluster_name")[pairs["node"]],
+            pairs.select(policy="node"),
         ],
         how="horizontal",
     )

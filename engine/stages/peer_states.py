@@ -62,6 +62,14 @@ class PeerStates:
     clocks: pl.DataFrame
     ahead: PeerStates | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many rows of states there are."""
+        return sum(
+            states.scalars.height + sum(frame.height for frame in states.keyed.values())
+            for states in self.operations.values()
+        )
+
 
 def operation_keys(operation: str) -> list[str]:
     """Return the finest key of an operation's states."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.oal import Plan
+    from framewalk.engine.stages.flattening import LogFrames
 
 # Messages that are worked on at once. Large enough that the fixed cost of an operation on
 # frames does not show, small enough for about 100 MB.
@@ -64,13 +65,14 @@ def partial(
     waiting: list[PeerStates] = []
     for group in regroup(map(_captured, batches), lambda batch: batch):
         for messages in pieces(group):
-            found, carried = first_phase(
+            for found, after in first_phase(
                 messages, carried, entities, plan, most_ahead_s=most_ahead_s
-            )
-            waiting.append(found)
-        if len(waiting) >= _ROLL_UP_AT:
-            states = merge(plan, states, roll_up(waiting, plan))
-            waiting = []
+            ):
+                waiting.append(found)
+                carried = after
+                if len(waiting) >= _ROLL_UP_AT:
+                    states = merge(plan, states, roll_up(waiting, plan))
+                    waiting = []
     return merge(plan, states, roll_up(waiting, plan))
 
 
@@ -88,8 +90,11 @@ def step(
     messages: pa.Table, carried: Carried, entities: Entities, plan: Plan
 ) -> tuple[States, Carried]:
     """Compute the states of some messages, and what to carry on to those that follow them."""
-    found, carried = first_phase(messages, carried, entities, plan)
-    return roll_up([found], plan), carried
+    waiting = []
+    for found, after in first_phase(messages, carried, entities, plan):
+        waiting.append(found)
+        carried = after
+    return roll_up(waiting, plan), carried
 
 
 def first_phase(
@@ -99,28 +104,33 @@ def first_phase(
     plan: Plan,
     *,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
-) -> tuple[PeerStates, Carried]:
+) -> Iterator[tuple[PeerStates, Carried]]:
     """Do all that must look at each log; roll_up adds up the results of many such calls.
 
-    Logs whose event is more than `most_ahead_s` ahead of their arrival are apart, and dropped
-    unless the results go through `with_ahead`.
+    Yields states, and what to carry on after them. Memory does not depend on how much there is of
+    the messages. States may be empty: a sign of life. Logs whose event is more than `most_ahead_s`
+    ahead of their arrival are apart, and dropped unless the results go through `with_ahead`.
     """
-    decoded = decode(messages)
-    skipped = Counters(messages=decoded.undecodable)
-    skipped.quality["undecodable_message"] += decoded.undecodable
     device_names = DEVICE_NAME in log_columns(plan)
-    parts = []
-    for context in follow_streams(decoded.captured, decoded.nested, carried):
-        carried = context.carried
-        parts.append(flatten(context, device_names=device_names, most_ahead_s=most_ahead_s))
+    for decoded in decode(messages):
+        counted = Counters(decoded.messages, quality=decoded.refused)
+        parts = []
+        for context in follow_streams(decoded.captured, decoded.nested, carried):
+            carried = context.carried
+            parts.append(flatten(context, device_names=device_names, most_ahead_s=most_ahead_s))
+        yield _with_states(parts, counted, entities, plan), carried
+
+
+def _with_states(
+    parts: list[LogFrames], counted: Counters, entities: Entities, plan: Plan
+) -> PeerStates:
     if not parts:
         none = pl.DataFrame(schema=CLOCKS_SCHEMA)
-        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, skipped, none), carried
+        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, counted, none)
     logs = concat_logs(parts)
     found = log_states(resolve(logs, entities), plan)
     ahead = log_states(resolve(logs.ahead, entities), plan) if logs.ahead is not None else None
-    counters = found.counters + skipped
-    return replace(found, counters=counters, clocks=logs.clocks, ahead=ahead), carried
+    return replace(found, counters=found.counters + counted, clocks=logs.clocks, ahead=ahead)
 
 
 def regroup(

@@ -8,7 +8,7 @@ a connection is resolved once for each epoch in which it has logs (nearly always
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -53,8 +53,9 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
         operation: _with_visit(frame, pairs[operation], visited)
         for operation, frame in logs.operations.items()
     }
+    logs, excluded = _numbered_policies(logs)
     visits = _visits(visited, logs, boundaries_ns)
-    named = _name_sides(visits, entities)
+    named = _name_sides(visits, excluded, entities)
     peers, peer_of_visit = _distinct_peers(named)
     reason_of_visit = _by_visit(named, "reason")
 
@@ -64,6 +65,25 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
         for operation, frame in frames.items()
     }
     return ResolvedLogs(peers, operations, logs.counters + Counters(dropped=dropped))
+
+
+def _numbered_policies(logs: LogFrames) -> tuple[LogFrames, pl.DataFrame]:
+    """Give equal policies one number; return `policy` and `namespace` of all that they exclude."""
+    distinct = (
+        logs.policies.with_row_index("row")
+        .group_by("exclude_namespaces", maintain_order=True)
+        .agg("row")
+        .with_row_index("policy")
+    )
+    number = distinct.select("policy", "row").explode("row").sort("row")["policy"]
+    policy = number.gather(logs.connections["policy"]).alias("policy")
+    excluded = (
+        distinct.select("policy", namespace="exclude_namespaces")
+        .explode("namespace")
+        .drop_nulls()
+        .unique()
+    )
+    return replace(logs, connections=logs.connections.with_columns(policy)), excluded
 
 
 def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
@@ -104,7 +124,7 @@ def _visits(visited: pl.Series, logs: LogFrames, boundaries_ns: pl.Series) -> pl
     )
 
 
-def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
+def _name_sides(visits: pl.DataFrame, excluded: pl.DataFrame, entities: Entities) -> pl.DataFrame:
     """Return PEER_SCHEMA, `visits` (the list of visits that agree) and `reason` to drop."""
     columns = [name for name in visits.columns if name != "visit"]
     distinct = visits.group_by(columns).agg(visits="visit").with_columns(remote_ip=_remote_ip())
@@ -122,6 +142,8 @@ def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
         ],
         how="horizontal",
     )
+    for side in ("local", "remote"):
+        looked_up = _with_exclusion(looked_up, side, excluded)
     return (
         looked_up.with_columns(*_side("local"), *_side("remote"))
         .with_columns(
@@ -145,6 +167,20 @@ def _remote_ip() -> pl.Expr:
     return pl.when(outbound).then("ztunnel_ip").otherwise("remote_ip")
 
 
+def _with_exclusion(looked_up: pl.DataFrame, side: str, excluded: pl.DataFrame) -> pl.DataFrame:
+    """Add whether the node's policy excludes the namespace that was found for a side."""
+    name = f"{side}_excluded"
+    if excluded.is_empty():
+        return looked_up.with_columns(pl.lit(value=False).alias(name))
+    return looked_up.join(
+        excluded.with_columns(pl.lit(value=True).alias(name)),
+        left_on=["policy", f"{side}_found_namespace"],
+        right_on=["policy", "namespace"],
+        how="left",
+        maintain_order="left",
+    ).with_columns(pl.col(name).fill_null(value=False))
+
+
 def _side(side: str) -> list[pl.Expr]:
     """Name one side: null where it is unresolved, cut to its limit."""
     is_kubernetes = pl.col(f"{side}_is_kubernetes")
@@ -161,13 +197,10 @@ def _side(side: str) -> list[pl.Expr]:
     instance = (
         pl.when(is_kubernetes).then(_not_empty(f"{side}_pod")).otherwise(f"{side}_found_instance")
     )
-    excluded = ~is_kubernetes & pl.col("exclude_namespaces").list.contains(
-        pl.col(f"{side}_found_namespace")
-    )
     return [
         service.str.head(SERVICE_LENGTH).alias(f"{side}_service"),
         instance.str.head(INSTANCE_LENGTH).alias(f"{side}_instance"),
-        (excluded & pl.col(f"{side}_found_namespace").is_not_null()).alias(f"{side}_excluded"),
+        (~is_kubernetes & pl.col(f"{side}_excluded")).alias(f"{side}_excluded"),
     ]
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 import pyarrow as pa
 
-from framewalk.engine.schemas import CONNECTION_LEAVES, CONNECTION_PRESENCE, NODE_LEAVES
+from framewalk.engine.schemas import (
+    CONNECTION_LEAVES,
+    CONNECTION_PRESENCE,
+    MOST_NODE_ITEMS,
+    NAME_LENGTHS,
+    NODE_LEAVES,
+)
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
@@ -111,7 +117,8 @@ def _follow_one(
     if carried is None:
         carried = pl.DataFrame(schema={"stream": pl.UInt64, "heard_ns": pl.Int64, **frame.schema})
     earlier = _still_open(rows, carried)
-    table = pl.concat([earlier.drop("stream", "heard_ns"), frame.filter(said)], how="vertical")
+    own = _within_limits(frame.filter(said))
+    table = pl.concat([earlier.drop("stream", "heard_ns"), own], how="vertical")
     ordinal = (pl.col("said").cum_sum() - 1 + earlier.height).cast(pl.UInt32)
     index = (
         rows.with_columns(index=pl.when("said").then(ordinal))
@@ -125,6 +132,26 @@ def _follow_one(
         .with_columns(index=pl.coalesce("index", "earlier"))
     )
     return index["index"], table, _carry_on(index, table, carried)
+
+
+def _within_limits(said: pl.DataFrame) -> pl.DataFrame:
+    """Cut what many logs would repeat: a name of a megabyte, a list of a million."""
+    long = [
+        name
+        for name, length in NAME_LENGTHS.items()
+        if name in said.columns and (_largest(said[name].str.len_bytes()) > length)
+    ]
+    lists = [name for name, dtype in said.schema.items() if isinstance(dtype, pl.List)]
+    full = [name for name in lists if _largest(said[name].list.len()) > MOST_NODE_ITEMS]
+    return said.with_columns(
+        *(pl.col(name).str.head(NAME_LENGTHS[name]) for name in long),
+        *(pl.col(name).list.head(MOST_NODE_ITEMS) for name in full),
+    )
+
+
+def _largest(sizes: pl.Series) -> int:
+    largest = sizes.max()
+    return largest if isinstance(largest, int) else 0
 
 
 def _still_open(rows: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:

@@ -83,6 +83,12 @@ def _check_plan(plan: Plan, states: States) -> None:
             raise InputError(place, problem, "compute them with the plan that merges them")
 
 
+def minutes_of(states: States) -> pl.Series:
+    """Return the minutes that states are about, each once, in no order."""
+    found = [scope.scalars[MINUTE].unique() for scope in states.scopes.values()]
+    return pl.concat([pl.Series(MINUTE, dtype=pl.Int64), *found]).unique()
+
+
 def empty_states(scope: ScopePlan) -> ScopeStates:
     """Return states of a scope without rows."""
     keys: dict[str, PolarsDataType] = dict.fromkeys(scope.scope.keys, pl.String)

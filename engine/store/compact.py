@@ -9,14 +9,13 @@ whose sum would stop at the end of 64 bits, as the views add further before they
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from framewalk.engine.oal import Keep
 from framewalk.engine.states import KEY, TRAITS, VALUE, merge_expression, merge_rows
-from framewalk.engine.store.connection import insert, run, transaction
+from framewalk.engine.store.connection import insert, transaction
 from framewalk.engine.store.tables import state_columns, stored_metrics
 from framewalk.engine.store.views import BUCKET, quoted, states_table
 
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 # Rows that are worked on at once: at most some 200 MB.
 CHUNK_ROWS: Final = 50_000
+
+# Minutes that are looked at at once.
+_MINUTES: Final = 10_000
 
 _GROUP: Final = "group_number"
 _ROW: Final = "rowid"
@@ -81,29 +83,30 @@ class Compactor:
     def __init__(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
         self._connection = connection
         self._plan = plan
-        self._touched: set[int] = set()
+        self._touched = pl.Series(dtype=pl.Int64)
         self._tables: tuple[StatesTable, ...] = ()
 
-    def touch(self, minutes: Iterable[int]) -> None:
+    def touch(self, minutes: pl.Series) -> None:
         """Remember minutes that have got rows."""
-        self._touched.update(minutes)
+        self._touched = pl.concat([self._touched, minutes]).unique().sort()
 
     def compact(self, before_minute: int, after_minute: int | None = None) -> Compacted:
         """Merge the rows of touched minutes before the one or after the other; see Store."""
         if not self._tables:
             self._tables = states_tables(self._connection, self._plan)
-            self._touched |= _minutes_with_duplicates(self._connection, self._tables)
-        due = [
-            minute
-            for minute in self._touched
-            if minute < before_minute or (after_minute is not None and minute > after_minute)
-        ]
+            self.touch(_minutes_with_duplicates(self._connection, self._tables))
+        minute = self._touched
+        is_due = minute < before_minute
+        if after_minute is not None:
+            is_due |= minute > after_minute
+        every = minute.filter(is_due)
         total = Compacted()
-        for chunk in _chunks(_rows_by_minute(self._connection, self._tables, due)):
-            total += self._compact_at_once(chunk)
-            self._touched.difference_update(chunk)
-        # Those that were expired have no rows.
-        self._touched.difference_update(due)
+        for start in range(0, len(every), _MINUTES):
+            due = every.slice(start, _MINUTES)
+            for chunk in _chunks(_rows_by_minute(self._connection, self._tables, due.to_list())):
+                total += self._compact_at_once(chunk)
+            # Those that were expired have no rows.
+            self._touched = self._touched.filter(~self._touched.is_in(due.implode()))
         return total
 
     def _compact_at_once(self, minutes: Sequence[int]) -> Compacted:
@@ -200,21 +203,21 @@ def _at_an_end(table: StatesTable) -> pl.Expr:
 
 def _minutes_with_duplicates(
     connection: duckdb.DuckDBPyConnection, tables: Iterable[StatesTable]
-) -> set[int]:
+) -> pl.Series:
     """Return the minutes with several rows of an entity, whatever states they hold.
 
     Names are compared by their hash: needs less memory, and a minute too many does no harm.
     """
-    found: set[int] = set()
+    found = [pl.Series(dtype=pl.Int64)]
     for table in tables:
         names = ", ".join(map(quoted, table.keys[1:]))
         entities = (
             f"SELECT {BUCKET}, hash({names}) AS entity FROM {table.name} "
             "GROUP BY ALL HAVING count(*) > 1"
         )
-        sql = f"SELECT DISTINCT epoch_us({BUCKET}) // {_MINUTE_US} FROM ({entities})"
-        found.update(chain.from_iterable(run(connection, sql)))
-    return found
+        sql = f"SELECT DISTINCT (epoch_us({BUCKET}) // {_MINUTE_US})::BIGINT FROM ({entities})"
+        found.append(connection.sql(sql).pl().to_series())
+    return pl.concat(found)
 
 
 _OF_MINUTES: Final = (

@@ -19,6 +19,12 @@ IN_MEMORY: Final = ":memory:"
 # The schema of the tables that a store is made of.
 _SCHEMA: Final = "internal"
 
+# What DuckDB may hold for one that writes; what needs more goes to disk beside the store.
+WRITER_MEMORY: Final = "384MiB"
+
+# What is registered by a name stays in memory until its transaction ends. That is for few rows.
+_FEW_ROWS: Final = 1_000
+
 # What fills the places in a statement: by their order, or by their names.
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
@@ -99,9 +105,15 @@ def run(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None
 ) -> list[tuple[Any, ...]]:
     """Run a statement and return all of its rows."""
-    try:
+    with _interruptible():
         # A result that is not read to its end keeps the connection busy.
         return connection.execute(sql, parameters).fetchall()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if "interrupted" in str(error):
             # What DuckDB makes of Ctrl-C.
@@ -113,7 +125,13 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame
     """Append rows to a table that has their columns; others are NULL."""
     if rows.is_empty():
         return
-    # Arrow and BY NAME are the cheapest ways for wide tables of few rows.
+    if rows.height > _FEW_ROWS:
+        columns = connection.table(table).columns
+        values = ", ".join(_quoted(name) if name in rows.columns else "NULL" for name in columns)
+        with _interruptible():
+            connection.from_arrow(rows.to_arrow()).project(values).insert_into(table)
+        return
+    # BY NAME is the cheapest way for wide tables of few rows.
     connection.register("inserted", rows.to_arrow())
     try:
         run(connection, f"INSERT INTO {table} BY NAME FROM inserted")
@@ -121,6 +139,11 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame
         # A transaction that an error has ended lets nothing more happen, and that error counts.
         with contextlib.suppress(duckdb.TransactionException):
             connection.unregister("inserted")
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 @contextlib.contextmanager
@@ -131,7 +154,11 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
         run(connection, "COMMIT")
     except BaseException:
-        # A commit that failed has rolled back already.
-        with contextlib.suppress(duckdb.TransactionException):
-            connection.rollback()
+        roll_back(connection)
         raise
+
+
+def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """Undo a transaction; a commit that failed has done so already."""
+    with contextlib.suppress(duckdb.TransactionException):
+        connection.rollback()

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
+import polars as pl
 
 from framewalk.engine.captures import CapturePosition
 from framewalk.engine.closing import Closing
+from framewalk.engine.counters import Counters
 from framewalk.engine.errors import StoreError
-from framewalk.engine.states import MINUTE
+from framewalk.engine.states import minutes_of
 from framewalk.engine.store.compact import Compacted, Compactor
 from framewalk.engine.store.connection import (
     FAULTS,
     IN_MEMORY,
+    WRITER_MEMORY,
     connect,
     explained,
     insert,
+    roll_back,
     run,
     transaction,
 )
@@ -44,11 +49,8 @@ from framewalk.engine.store.tables import (
 from framewalk.engine.store.views import BUCKET, states_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    import polars as pl
-
-    from framewalk.engine.counters import Counters
     from framewalk.engine.oal import Metric, Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
     from framewalk.engine.store.connection import Parameters
@@ -90,6 +92,14 @@ class Reached(NamedTuple):
     positions: Sequence[CapturePosition]
 
 
+@dataclass(slots=True)
+class _Written:
+    """What a transaction has written so far."""
+
+    counters: Counters = field(default_factory=Counters)
+    minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
+
+
 class Store(Closing):
     """A DuckDB file with the tables and views of this version.
 
@@ -106,6 +116,7 @@ class Store(Closing):
         self.path = Path(path)
         self._connection = connect(self.path, read_only=False)
         self.plan = plan
+        self._written: _Written | None = None
         try:
             prepare(self._connection, self.path)
             self._remember(plan)
@@ -125,6 +136,10 @@ class Store(Closing):
         A cursor sees what was committed, and does not hold up commits and compaction.
         """
         return self._connection
+
+    def limit_memory(self) -> None:
+        """Let DuckDB hold 384 MiB; what needs more goes to disk beside the file."""
+        self._run(f"SET memory_limit = '{WRITER_MEMORY}'")
 
     def close(self) -> None:
         """Write the log of changes into the file and close it."""
@@ -206,11 +221,25 @@ class Store(Closing):
 
         `capture` is None for one that the store does not know; returns its id.
         """
-        (committed,) = self.commit_many([Reached(capture, path, reached)], states)
+        (committed,) = self.commit_many([Reached(capture, path, reached)], [states])
         return committed
 
+    def append(self, states: States) -> None:
+        """Write states that count when the next commit does, or not at all.
+
+        For what is more than memory holds. Until then only states may be written.
+        """
+        with self._explaining(), self._uncommitted() as written:
+            self._write(states, written)
+
+    def discard(self) -> None:
+        """Undo what was appended and not committed: whoever appended it has given up."""
+        if self._written is not None:
+            self._written = None
+            roll_back(self._connection)
+
     def commit_many(
-        self, captures: Sequence[Reached], states: States, *, ends_only: bool = False
+        self, captures: Sequence[Reached], states: Iterable[States], *, ends_only: bool = False
     ) -> tuple[int, ...]:
         """Write states that come from several captures, at least one, all or nothing.
 
@@ -218,13 +247,14 @@ class Store(Closing):
         the last one: enough to go on from and to recognise a whole copy of the capture by, but
         not one that was cut off. The counters go to the last capture. Returns the ids.
         """
-        minutes = _minutes_of(states)
-        with self._transaction():
+        with self._explaining(), self._uncommitted() as written:
             ids = tuple(self._write_positions(one, ends_only=ends_only) for one in captures)
-            for scope in self.plan.scopes:
-                self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
-            self._write_counters(ids[-1], states.counters)
-        self._compactor.touch(minutes)
+            for part in states:
+                self._write(part, written)
+            self._write_counters(ids[-1], written.counters)
+            run(self._connection, "COMMIT")
+        self._written = None
+        self._compactor.touch(written.minutes)
         return ids
 
     def finish(self, *captures: int) -> None:
@@ -309,6 +339,25 @@ class Store(Closing):
             except duckdb.TransactionException:
                 return False
         return True
+
+    @contextlib.contextmanager
+    def _uncommitted(self) -> Iterator[_Written]:
+        """Go on with the transaction, or begin one; an error undoes all of it."""
+        if self._written is None:
+            run(self._connection, "BEGIN")
+            self._written = _Written()
+        try:
+            yield self._written
+        except BaseException:
+            self._written = None
+            roll_back(self._connection)
+            raise
+
+    def _write(self, states: States, written: _Written) -> None:
+        for scope in self.plan.scopes:
+            self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
+        written.counters += states.counters
+        written.minutes = pl.concat([written.minutes, minutes_of(states)]).unique()
 
     def _write_positions(self, reached: Reached, *, ends_only: bool) -> int:
         capture, path, positions = reached
@@ -417,14 +466,6 @@ class Store(Closing):
             yield
         except FAULTS as error:
             raise explained(self.path, error) from error
-
-
-def _minutes_of(states: States) -> set[int]:
-    """Return the minutes that the states are about."""
-    found: set[int] = set()
-    for scope in states.scopes.values():
-        found.update(scope.scalars[MINUTE].unique().to_list())
-    return found
 
 
 def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:

@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 _LOCK_PATIENCE_S: Final = 5
 _LOCK_RETRY_S: Final = 0.1
 _READ_BYTES: Final = 1 << 16
-# What DuckDB may hold; what needs more goes to disk beside the store.
-_DUCKDB_MEMORY: Final = "384MiB"
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
 _TELL_EVERY_S: Final = 5
@@ -151,7 +149,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
         report.set(is_opening_store=True)
         store = stack.enter_context(_open_store(options, plan))
         report.set(is_opening_store=False)
-        store.connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'").fetchall()
+        store.limit_memory()
         make_room: Callable[[], None] = _do_nothing
         if options.sql is not None:
             server = stack.enter_context(_sql_served(options, options.sql, store, report))
@@ -224,7 +222,8 @@ class _Engine:
         self._refresh_entities()
         now_s = time.time()
         started_s = time.monotonic()
-        for flushed in self._follower.follow(self._entities.entities, started_s):
+        entities, show_life = self._entities.entities, self.tell_now_and_then
+        for flushed in self._follower.follow(entities, started_s, on_progress=show_life):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
             # A look that catches up takes long, and streams wait for room.

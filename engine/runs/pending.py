@@ -1,0 +1,157 @@
+"""States that wait for their commit, bounded in rows and bytes whatever they come from.
+
+A commit ends with a record batch, for positions are there only. What one record batch amounts to
+may be more than memory holds: that is written early, into the transaction that the commit ends.
+
+Logs that are ahead of their arrival wait for the commit, which tells whether they count. Where they
+are too much to hold that is asked before, of the nodes that were heard up to then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+import polars as pl
+
+from framewalk.engine.counters import Counters
+from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
+from framewalk.engine.stages import add_clocks, roll_up_in_parts, with_ahead
+from framewalk.engine.states import minutes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.states import States
+
+# Rows of states, of the logs' peers, that are held: some 50 MB.
+_MOST_ROWS: Final = 200_000
+# Messages whose states are held: these keep the texts of the logs, such as paths.
+_MOST_BYTES: Final = 64 * 2**20
+
+
+class Target(Protocol):
+    """Where states are written early: a store, see Store.append."""
+
+    @property
+    def plan(self) -> Plan:
+        """The definitions whose states are written."""
+
+    def append(self, states: States) -> None:
+        """Write states that count when the next commit does."""
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """Logs that are ahead and not decided about, and what tells whether they count.
+
+    `rows` are those of their states, `size_bytes` is that of earlier messages they keep.
+    """
+
+    parts: list[PeerStates] = field(default_factory=list)
+    clocks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CLOCKS_SCHEMA))
+    logs: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Pending:
+    """What was computed since the last commit.
+
+    `keeps_ahead` tells from the clocks of nodes (CLOCKS_SCHEMA) whether logs that are ahead count.
+    `counters` are those of all logs, without the dropping of those that are not decided about;
+    `rows` and `minutes` are about what was written. `has_written` tells whether something is in the
+    store's transaction already.
+    """
+
+    store: Target
+    keeps_ahead: Callable[[pl.DataFrame], bool]
+    on_progress: Callable[[], None] = lambda: None
+    most_rows: int = _MOST_ROWS
+    counters: Counters = field(default_factory=Counters)
+    rows: int = 0
+    minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
+    has_written: bool = False
+    _found: list[PeerStates] = field(default_factory=list)
+    _found_rows: int = 0
+    _found_bytes: int = 0
+    _ahead: _Ahead = field(default_factory=_Ahead)
+    _dropped: Counters = field(default_factory=Counters)
+    _written_rows: int = 0
+
+    def begin(self, messages: pa.Table) -> None:
+        """Note messages whose states are about to come."""
+        self._found_bytes += messages.nbytes
+
+    def add(self, found: PeerStates) -> None:
+        """Take states, and write early what is too much to hold."""
+        self._take(found)
+        held_bytes = self._found_bytes + self._ahead.size_bytes
+        if self._held_rows() >= self.most_rows or held_bytes >= 2 * _MOST_BYTES:
+            self._write_early()
+        self.on_progress()
+
+    def is_due(self, commit_logs: int) -> bool:
+        """Tell whether there is enough for a commit."""
+        is_much = self.counters.logs >= commit_logs or self._found_bytes >= _MOST_BYTES
+        return is_much or self._held_rows() >= self.most_rows // 2 or self.has_written
+
+    def decide(self) -> None:
+        """Decide whether the logs that are ahead count: to be called before they are rolled up."""
+        ahead, self._ahead = self._ahead, _Ahead()
+        if self.keeps_ahead(ahead.clocks):
+            self._found += ahead.parts
+            self._found_rows += ahead.rows
+            return
+        dropped = Counters(dropped=Counter({AHEAD_REASON: ahead.logs}))
+        self.counters += dropped
+        self._dropped += dropped
+
+    def rolled_up(self, others: Counters | None = None) -> Iterator[States]:
+        """Yield the states that are to be written; `others` are counted with the first of them.
+
+        May be called again where nothing of it was written.
+        """
+        extra = self._dropped + (others or Counters())
+        self.rows = self._written_rows
+        for states in roll_up_in_parts(self._found, self.store.plan):
+            self.rows += sum(scope.scalars.height for scope in states.scopes.values())
+            self.minutes = pl.concat([self.minutes, minutes_of(states)]).unique()
+            yield replace(states, counters=states.counters + extra)
+            extra = Counters()
+
+    def _held_rows(self) -> int:
+        return self._found_rows + self._ahead.rows + self._ahead.clocks.height
+
+    def _take(self, found: PeerStates) -> None:
+        ahead = self._ahead
+        if not found.clocks.is_empty():
+            ahead.clocks = add_clocks([ahead.clocks, found.clocks])
+            ahead.logs += int(found.clocks["ahead_logs"].sum())
+        others, *parts = with_ahead(found)
+        ahead.parts += parts
+        ahead.rows += sum(part.rows for part in parts)
+        self._found.append(replace(others, clocks=found.clocks.clear(), ahead=None))
+        self._found_rows += others.rows
+        self.counters += others.counters
+
+    def _write_early(self) -> None:
+        ahead = self._ahead
+        if ahead.parts:
+            ahead.size_bytes += self._found_bytes
+        is_many = 2 * (ahead.rows + ahead.clocks.height) >= self.most_rows
+        if is_many or ahead.size_bytes >= 2 * _MOST_BYTES:
+            self.decide()
+        self.has_written = True
+        for states in self.rolled_up():
+            self.store.append(states)
+            self.on_progress()
+        self._written_rows = self.rows
+        self._found, self._found_rows, self._found_bytes = [], 0, 0
+        self._dropped = Counters()
