@@ -242,7 +242,7 @@ def test_the_ends_of_time_resolve_the_same_alone_and_among_others(
 ) -> None:
     """The batch of both has a moment at which addresses change, so it resolves by epochs."""
     rows: list[Row] = [
-        (stream, 0, BASE * NS, write_to_pod(boot_ns)) for stream, boot_ns in enumerate(moments_ns)
+        (stream, 0, 2**63 - 1, write_to_pod(boot_ns)) for stream, boot_ns in enumerate(moments_ns)
     ]
     whole = partial([as_batch(rows)], world.entities, world.few_metrics)
     parts = [partial([as_batch([row])], world.entities, world.few_metrics) for row in rows]
