@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 from frame.captures import capture_of
 from frame.contest import Benchmark, Call, Contest, Rival
 from frame.hours import open_empty_store
@@ -59,9 +60,15 @@ def _reference(context: Context) -> Call[Any]:
     capture = capture_of(context.size.main)
     batches = list(first_messages(capture, context.size.row_messages))
     rows = [
-        (row["stream"], row["seq"], 0, row["message"])
+        row
         for batch in batches
-        for row in batch.drop_columns(["received_at"]).to_pylist()
+        for row in zip(
+            batch["stream"].to_pylist(),
+            batch["seq"].to_pylist(),
+            batch["received_at"].cast(pa.int64()).to_pylist(),
+            batch["message"].to_pylist(),
+            strict=True,
+        )
     ]
     dump, definitions = load_dump([capture.dump_path]), read_definitions()
     stages = Stages(context, context.size.row_messages)
