@@ -84,7 +84,7 @@ def test_what_is_installed_here_is_what_is_locked() -> None:
     wrong = {
         name: one for name, one in names.items() if name in pins and str(one) not in pins[name]
     }
-    assert wrong == set()
+    assert wrong == {}
 
 
 def test_the_image_installs_what_is_locked_and_nothing_else() -> None:
