@@ -103,28 +103,22 @@ class GrpcTransport:
         return handlers
 
     async def _collect(self, messages: AsyncIterator[bytes], context: _Context) -> bytes:
+        peer = _peer_of(self._peers, context.peer())
         try:
-            peer = _peer_of(self._peers, context.peer())
             await self._collector.collect(_until_end(messages, context), peer)
         except (LimitError, SpoolFullError) as error:
-            self._tally.add(REFUSED, _peer(context), error.reason)
+            self._tally.add(REFUSED, peer, error.reason)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         return NOTHING
 
     def _count_refused(self, context: _Context, *, is_stream: bool) -> None:
-        self._tally.add(REFUSED, _peer(context), AUTHENTICATION)
+        self._tally.add(REFUSED, _peer_of(self._peers, context.peer()), AUTHENTICATION)
         if is_stream:
             self._collector.telemetry.refused(AUTHENTICATION)
 
 
 def _later(delay_s: float, function: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(delay_s, function)
-
-
-def _peer(context: _Context) -> str:
-    """Return the address of the other side, which grpcio writes as ipv4:1.2.3.4:5, without port."""
-    kind, _, rest = str(context.peer()).partition(":")
-    return rest.rpartition(":")[0] if kind in {"ipv4", "ipv6"} else str(context.peer())
 
 
 def _peer_of(peers: Peers, address: str) -> str:

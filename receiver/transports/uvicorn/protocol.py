@@ -50,7 +50,6 @@ _RESETS_IN_ALL: Final = 96
 _RESETS_OF_THE_BARRED: Final = 16
 _SETTINGS_FRAME: Final = struct.Struct(">3sBBIHI")
 _MAX_CONCURRENT_STREAMS: Final = 3
-_PING: Final = b"\0\0\x08\x06\0\0\0\0\0framewlk"
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
