@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, print_summary, warn
 from framewalk.engine import Store, load_plan, read_entities
+from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.oal import SCOPES, read_apdex_thresholds
@@ -101,6 +102,46 @@ def replay(
             help="Drop logs that are further ahead of their arrival, unless most nodes are ahead.",
         ),
     ] = DEFAULT_MOST_AHEAD_S,
+    max_endpoints: Annotated[
+        int,
+        typer.Option(
+            "--max-endpoints-per-service",
+            min=1,
+            metavar="ENDPOINTS",
+            help="Endpoints of a service in a minute that have their names; the rest is `others`.",
+            rich_help_panel="Caps",
+        ),
+    ] = DEFAULT_CAPS.endpoints_per_service,
+    max_stream_entities: Annotated[
+        int,
+        typer.Option(
+            "--max-entities-per-stream",
+            min=1,
+            metavar="ENTITIES",
+            help="Services and pods that one stream may name; its logs of others are dropped.",
+            rich_help_panel="Caps",
+        ),
+    ] = DEFAULT_CAPS.entities_per_stream,
+    max_stream_minutes: Annotated[
+        int,
+        typer.Option(
+            "--max-minutes-per-stream",
+            min=1,
+            metavar="MINUTES",
+            help="Minutes that one stream may have logs of; its logs of others are dropped.",
+            rich_help_panel="Caps",
+        ),
+    ] = DEFAULT_CAPS.minutes_per_stream,
+    max_minute_entities: Annotated[
+        int,
+        typer.Option(
+            "--max-entities-per-minute",
+            min=1,
+            metavar="ENTITIES",
+            help="Services and pods named in a minute; logs of others are dropped.",
+            rich_help_panel="Caps",
+        ),
+    ] = DEFAULT_CAPS.entities_per_minute,
     *,
     skip_unknown_scopes: Annotated[
         bool,
@@ -145,6 +186,7 @@ def replay(
             on_progress=show,
             commit_logs=commit_logs,
             most_ahead_s=max_ahead,
+            caps=Caps(max_endpoints, max_stream_entities, max_stream_minutes, max_minute_entities),
         )
         rows = _summary_rows(summary, opened, time.monotonic() - started_s)
     for capture in summary.captures:

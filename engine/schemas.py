@@ -192,8 +192,11 @@ DROP_REASONS: Final = (
     "no_remote_address",
     "unknown_role",
     "time_out_of_range",
+    "stream_entities",
+    "stream_minutes",
     "excluded_namespace",
     "same_service",
+    "minute_entities",
 )
 AHEAD_REASON: Final = "time_out_of_range"
 QUALITY_COUNTERS: Final = (
@@ -203,6 +206,7 @@ QUALITY_COUNTERS: Final = (
     "value_out_of_range",
     "damaged_bytes",
     "quarantined",
+    "other_endpoints",
 )
 
 

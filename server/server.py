@@ -18,6 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from prometheus_client import make_asgi_app
 
+from framewalk.engine.caps import Caps
 from framewalk.engine.captures import captures_in, segments_in
 from framewalk.engine.errors import InputError
 from framewalk.engine.paths import keep_files_private
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from framewalk.receiver.transports import GrpcServer, Transport
     from framewalk.server.config import Config, UnknownVariable
+    from framewalk.server.config import Engine as EngineConfig
     from framewalk.server.config import Telemetry as TelemetryBlock
 
 # How long an engine that was asked to end may take to be seen to have ended.
@@ -123,9 +125,19 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         sql=_sql_endpoint(config),
         log_format=config.logging.format,
         log_level=config.logging.level,
+        caps=_caps(config.engine),
         memory_bytes=config.engine.memory_bytes or default_limit_bytes(),
     )
     return EngineChild(options)
+
+
+def _caps(engine: EngineConfig) -> Caps:
+    return Caps(
+        endpoints_per_service=engine.max_endpoints_per_service,
+        entities_per_stream=engine.max_entities_per_stream,
+        minutes_per_stream=engine.max_minutes_per_stream,
+        entities_per_minute=engine.max_entities_per_minute,
+    )
 
 
 def _sql_endpoint(config: Config) -> SqlEndpoint | None:

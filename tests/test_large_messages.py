@@ -130,6 +130,7 @@ REPLAY = """
 import re, sys
 from pathlib import Path
 from framewalk.engine import Entities, Store, load_plan
+from framewalk.engine.caps import Caps
 from framewalk.engine.runs import SpoolFollower
 
 told = 0
@@ -141,6 +142,8 @@ with Store(sys.argv[2], load_plan()) as store:
     store.limit_memory()
     store.connection.execute("SET enable_progress_bar = false")
     follower = SpoolFollower(Path(sys.argv[1]), store, 0, "~")
+    if sys.argv[3] == "without caps":
+        follower.caps = Caps(2**40, 2**40, 2**40, 2**40)
     flushed = [one.counters for one in follower.follow(Entities.empty(), 0, on_progress=count)]
 most_kib = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)
 logs, dropped = (sum(one) for one in zip(*((one.logs, one.dropped.total()) for one in flushed)))
@@ -185,25 +188,29 @@ def long_names() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("make", "received_ns", "logs", "dropped"),
+    ("sent", "logs", "dropped"),
     [
-        (empty_logs, RECEIVED_NS, 4_000_000, 0),
-        (own_minutes, RECEIVED_NS, 300_000, 0),
-        (own_services, RECEIVED_NS, 150_000, 0),
-        (long_names, RECEIVED_NS, 4_000, 0),
+        ((empty_logs, RECEIVED_NS, ""), 4_000_000, 0),
+        ((own_minutes, RECEIVED_NS, ""), 300_000, 300_000 - 64),
+        ((own_minutes, RECEIVED_NS, "without caps"), 300_000, 0),
+        # Each is a service and a pod; there is a remote service, too.
+        ((own_services, RECEIVED_NS, ""), 150_000, 150_000 - 4_999),
+        ((own_services, RECEIVED_NS, "without caps"), 150_000, 0),
+        ((long_names, RECEIVED_NS, ""), 4_000, 0),
         # Ahead of their arrival: one node is wrong, two of two are right.
-        (own_minutes, EARLY_NS, 300_000, 300_000),
-        (own_services, EARLY_NS, 150_000, 0),
+        ((own_minutes, EARLY_NS, "without caps"), 300_000, 300_000),
+        ((own_services, EARLY_NS, "without caps"), 150_000, 0),
+        ((own_services, EARLY_NS, ""), 150_000, 150_000 - 4_999),
     ],
 )
 @pytest.mark.timeout(900)
 def test_memory_is_bounded_and_life_is_told(
     tmp_path: Path,
-    make: Callable[[], Iterator[bytes]],
-    received_ns: int,
+    sent: tuple[Callable[[], Iterator[bytes]], int, str],
     logs: int,
     dropped: int,
 ) -> None:
+    make, received_ns, caps = sent
     batch = as_batch(rows(list(make()), received_ns))
     segment = tmp_path / f"{10**18:020d}.capture.arrows"
     with (
@@ -212,7 +219,7 @@ def test_memory_is_bounded_and_life_is_told(
     ):
         writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
     done = subprocess.run(
-        [sys.executable, "-c", REPLAY, tmp_path, tmp_path / "store.duckdb"],
+        [sys.executable, "-c", REPLAY, tmp_path, tmp_path / "store.duckdb", caps],
         env=os.environ | {"POLARS_MAX_THREADS": "1"},
         capture_output=True,
         check=True,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from framewalk.engine.caps import DEFAULT_CAPS
 from framewalk.engine.captures import (
     CAPTURE_SUFFIX,
     END_MARKER,
@@ -26,6 +27,7 @@ from framewalk.engine.captures import (
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import CaptureError, StoreMemoryError
+from framewalk.engine.runs.admission import Admission, BeyondCaps
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Quarantine, without
@@ -98,7 +100,8 @@ class SpoolFollower(Closing):
     committed a record batch at a time up to where `careful_to_bytes` says.
 
     Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless the receiver's
-    clock is behind. Times are those of a clock that is never set, not those of logs.
+    clock is behind; what is beyond `caps` is dropped or called `others`. Times are those of a clock
+    that is never set, not those of logs.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class SpoolFollower(Closing):
     ) -> None:
         self.complete_through = complete_through
         self.most_ahead_s: float = DEFAULT_MOST_AHEAD_S
+        self.caps = DEFAULT_CAPS
         self.has_all = False
         self.unreadable: dict[Path, str] = {}
         self.undeletable: dict[Path, str] = {}
@@ -121,6 +125,8 @@ class SpoolFollower(Closing):
         self._store = store
         self._make_room = make_room
         self._clocks = NodeClocks()
+        self._admission = Admission(store.names)
+        self._beyond = BeyondCaps()
         self._open: dict[Path, _Segment] = {}
         paths = segments_in(folder)
         known = self._with_room(lambda: store.ends_at(paths))
@@ -271,7 +277,9 @@ class SpoolFollower(Closing):
 
     def _new_read(self, now_s: float, on_progress: Callable[[], None]) -> _Read:
         keeps_ahead = partial(self._clocks.keeps_ahead, now_s=now_s)
-        return _Read(Pending(self._store, keeps_ahead, on_progress))
+        self._admission.caps = self.caps
+        self._admission.begin()
+        return _Read(Pending(self._store, keeps_ahead, on_progress, self._admission))
 
     def _work(
         self,
@@ -292,6 +300,7 @@ class SpoolFollower(Closing):
                 entities,
                 self._store.plan,
                 most_ahead_s=self.most_ahead_s,
+                caps=self.caps,
             ):
                 segment.carried = carried
                 pending.computed.add(found)
@@ -355,6 +364,7 @@ class SpoolFollower(Closing):
             self._known_bytes[path] = positions[-1].offset_bytes
         self._note.clear()
         self._clocks.tell(now_s)
+        self._beyond.add(computed.counters, now_s)
         latest = computed.minutes.max()
         return Flushed(
             computed.counters + lost,

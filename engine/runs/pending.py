@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from framewalk.engine.oal import Plan
+    from framewalk.engine.runs.admission import Admission
     from framewalk.engine.stages import PeerStates
     from framewalk.engine.states import States
 
@@ -64,8 +65,8 @@ class _Ahead:
 class Pending:
     """What was computed since the last commit.
 
+    `admission` keeps it within caps when it is rolled up; without one there are none.
     `keeps_ahead` tells from the clocks of nodes (CLOCKS_SCHEMA) whether logs that are ahead count.
-    `counters` are those of all logs, without the dropping of those that are not decided about;
     `rows` and `minutes` are about what was written. `has_written` tells whether something is in the
     store's transaction already.
     """
@@ -73,8 +74,8 @@ class Pending:
     store: Target
     keeps_ahead: Callable[[pl.DataFrame], bool]
     on_progress: Callable[[], None] = lambda: None
+    admission: Admission | None = None
     most_rows: int = _MOST_ROWS
-    counters: Counters = field(default_factory=Counters)
     rows: int = 0
     minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
     has_written: bool = False
@@ -82,8 +83,16 @@ class Pending:
     _found_rows: int = 0
     _found_bytes: int = 0
     _ahead: _Ahead = field(default_factory=_Ahead)
+    _counters: Counters = field(default_factory=Counters)
     _dropped: Counters = field(default_factory=Counters)
+    # What is beyond the caps of what was rolled up last; before that it is in the counters.
+    _beyond: Counters = field(default_factory=Counters)
     _written_rows: int = 0
+
+    @property
+    def counters(self) -> Counters:
+        """Those of all logs, without the dropping of those that are not decided about."""
+        return self._counters + self._beyond
 
     def begin(self, messages: pa.Table) -> None:
         """Note messages whose states are about to come."""
@@ -99,7 +108,7 @@ class Pending:
 
     def is_due(self, commit_logs: int) -> bool:
         """Tell whether there is enough for a commit."""
-        is_much = self.counters.logs >= commit_logs or self._found_bytes >= _MOST_BYTES
+        is_much = self._counters.logs >= commit_logs or self._found_bytes >= _MOST_BYTES
         return is_much or self._held_rows() >= self.most_rows // 2 or self.has_written
 
     def decide(self) -> None:
@@ -107,10 +116,11 @@ class Pending:
         ahead, self._ahead = self._ahead, _Ahead()
         if self.keeps_ahead(ahead.clocks):
             self._found += ahead.parts
+            self._counters += sum((part.counters for part in ahead.parts), Counters())
             self._found_rows += ahead.rows
             return
         dropped = Counters(dropped=Counter({AHEAD_REASON: ahead.logs}))
-        self.counters += dropped
+        self._counters += dropped
         self._dropped += dropped
 
     def rolled_up(self, others: Counters | None = None) -> Iterator[States]:
@@ -120,11 +130,23 @@ class Pending:
         """
         extra = self._dropped + (others or Counters())
         self.rows = self._written_rows
-        for states in roll_up_in_parts(self._found, self.store.plan):
+        for states in self._within_caps():
             self.rows += sum(scope.scalars.height for scope in states.scopes.values())
             self.minutes = pl.concat([self.minutes, minutes_of(states)]).unique()
             yield replace(states, counters=states.counters + extra)
             extra = Counters()
+
+    def _within_caps(self) -> Iterator[States]:
+        found, self._beyond = self._found, Counters()
+        if self.admission is not None:
+            found, self._beyond = self.admission.admitted(found)
+        for states in roll_up_in_parts(found, self.store.plan):
+            if self.admission is None:
+                yield states
+                continue
+            named, beyond = self.admission.with_others(states)
+            self._beyond += beyond
+            yield named
 
     def _held_rows(self) -> int:
         return self._found_rows + self._ahead.rows + self._ahead.clocks.height
@@ -139,7 +161,7 @@ class Pending:
         ahead.rows += sum(part.rows for part in parts)
         self._found.append(replace(others, clocks=found.clocks.clear(), ahead=None))
         self._found_rows += others.rows
-        self.counters += others.counters
+        self._counters += others.counters
 
     def _write_early(self) -> None:
         ahead = self._ahead
@@ -153,5 +175,7 @@ class Pending:
             self.store.append(states)
             self.on_progress()
         self._written_rows = self.rows
+        self._counters += self._beyond
+        self._beyond = Counters()
         self._found, self._found_rows, self._found_bytes = [], 0, 0
         self._dropped = Counters()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from framewalk.engine.caps import DEFAULT_CAPS, beyond_caps
 from framewalk.engine.captures import CaptureReader, digests_at, find_captures
 from framewalk.engine.counters import Counters
+from framewalk.engine.runs.admission import Admission
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from framewalk.engine.caps import Caps
     from framewalk.engine.captures import CaptureBatch, CapturePosition
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.paths import Paths
@@ -86,11 +89,13 @@ def replay(  # noqa: PLR0913 - options, each with a default
     on_progress: Callable[[ReplayProgress], None] | None = None,
     commit_logs: int = COMMIT_LOGS,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+    caps: Caps = DEFAULT_CAPS,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
     Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless most nodes
     that a capture has heard of up to a commit are ahead: then the receiver's clock was behind.
+    What is beyond `caps` is dropped or called `others`, and counted.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -103,9 +108,10 @@ def replay(  # noqa: PLR0913 - options, each with a default
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
+    options = _Options(on_progress, commit_logs, most_ahead_s)
+    admission = Admission(store.names, caps)
     for path in paths:
-        options = _Options(on_progress, commit_logs, most_ahead_s)
-        job = _CaptureReplay(path, entities, store, options)
+        job = _CaptureReplay(path, entities, store, admission, options)
         summaries.append(job.run())
         minutes.append(job.minutes)
     return ReplaySummary(tuple(summaries), frozenset(pl.concat(minutes).to_list()))
@@ -121,11 +127,19 @@ class _Options:
 class _CaptureReplay:
     """The replay of one capture."""
 
-    def __init__(self, path: Path, entities: Entities, store: Store, options: _Options) -> None:
+    def __init__(
+        self,
+        path: Path,
+        entities: Entities,
+        store: Store,
+        admission: Admission,
+        options: _Options,
+    ) -> None:
         self.minutes = pl.Series(dtype=pl.Int64)
         self._path = path
         self._entities = entities
         self._store = store
+        self._admission = admission
         self._options = options
         self._clocks = NodeClocks()
         self._clock_s: float = 0
@@ -163,6 +177,7 @@ class _CaptureReplay:
                 self._entities,
                 self._store.plan,
                 most_ahead_s=self._options.most_ahead_s,
+                caps=self._admission.caps,
             ):
                 carried = after
                 self._clock_s = carried.clock_ns / _NS_PER_S
@@ -184,7 +199,8 @@ class _CaptureReplay:
         def keeps_ahead(clocks: pl.DataFrame) -> bool:
             return self._clocks.keeps_ahead(clocks, self._clock_s)
 
-        return Pending(self._store, keeps_ahead)
+        self._admission.begin()
+        return Pending(self._store, keeps_ahead, admission=self._admission)
 
     def _tell(self, reader: CaptureReader) -> None:
         if self._options.on_progress is not None:
@@ -194,7 +210,8 @@ class _CaptureReplay:
 
     def _warning(self, reader: CaptureReader) -> str | None:
         clocks = self._clocks.warning()
-        said = [reader.warning, f"{self._path}: {clocks}" if clocks else None]
+        said = [reader.warning]
+        said += [f"{self._path}: {one}" for one in (clocks, beyond_caps(self._counters)) if one]
         return "\n".join(filter(None, said)) or None
 
 

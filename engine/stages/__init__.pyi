@@ -2,6 +2,7 @@ from .clocks import add_clocks as add_clocks
 from .decoding import decode as decode
 from .entity_states import roll_up as roll_up
 from .entity_states import roll_up_in_parts as roll_up_in_parts
+from .peer_states import LOGS as LOGS
 from .peer_states import PeerStates as PeerStates
 from .peer_states import with_ahead as with_ahead
 from .pipeline import first_phase as first_phase

@@ -56,8 +56,8 @@ class LogFrames:
 
     `operations` maps each of OPERATIONS to a frame of LOG_COLUMNS and its own columns
     (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection columns
-    that the logs' `connection` points into, and what their node says: `cluster_name`, and `policy`,
-    a row of `policies`, which has `exclude_namespaces`.
+    that the logs' `connection` points into, the STREAM they are of, and what their node says:
+    `cluster_name`, and `policy`, a row of `policies`, which has `exclude_namespaces`.
 
     `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
     as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.

@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     from framewalk.engine.stages.resolving import ResolvedLogs
 
 NS_PER_MINUTE: Final = 60_000_000_000
+LOGS: Final = "logs"
 
 
 @dataclass(frozen=True, slots=True)
 class OperationStates:
     """The states of one operation's logs.
 
-    `scalars` has `peer` (UInt32), `minute` (Int64), for HTTP `method` and `path`, and a column
-    per state. `keyed` maps a state's name to the same keys, `key` and `value`.
+    `scalars` has `peer` (UInt32), `minute` (Int64), for HTTP `method` and `path`, `logs` (Int64:
+    how many), and a column per state. `keyed` maps a state's name to the same keys, `key` and
+    `value`.
     """
 
     scalars: pl.DataFrame
@@ -110,7 +112,9 @@ def _operation_states(
     keys = operation_keys(operation)
     scalars = [state for state in states if state.key is None]
     return OperationStates(
-        frame.group_by(keys).agg(_aggregate(state, frame) for state in scalars),
+        frame.group_by(keys).agg(
+            pl.len().cast(pl.Int64).alias(LOGS), *(_aggregate(state, frame) for state in scalars)
+        ),
         {
             str(state): _keyed_states(state, frame, keys)
             for state in states

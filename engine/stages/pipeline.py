@@ -12,11 +12,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framewalk.engine.caps import DEFAULT_CAPS
 from framewalk.engine.captures import CAPTURE_SCHEMA, as_capture_schema
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal import log_columns
 from framewalk.engine.schemas import CLOCKS_SCHEMA, DEFAULT_MOST_AHEAD_S, PEER_SCHEMA
+from framewalk.engine.stages.crowding import within_caps
 from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.stages.flattening import DEVICE_NAME, concat_logs, flatten
@@ -28,6 +30,7 @@ from framewalk.engine.states import States, merge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from framewalk.engine.caps import Caps
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.oal import Plan
     from framewalk.engine.stages.flattening import LogFrames
@@ -52,12 +55,14 @@ def partial(
     plan: Plan,
     *,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+    caps: Caps = DEFAULT_CAPS,
 ) -> States:
     """Compute the states of one capture's messages.
 
     `batches` have the columns of CAPTURE_SCHEMA, or such that can be cast to them, and follow each
     other as in the capture. The result does not depend on how the messages are split into batches.
-    Logs whose event is more than `most_ahead_s` ahead of their arrival are dropped.
+    Logs whose event is more than `most_ahead_s` ahead of their arrival are dropped, and those of
+    what a stream names beyond the caps. Nothing is called `others` here.
     Raises InputError for a batch that has other columns.
     """
     carried = Carried()
@@ -66,7 +71,7 @@ def partial(
     for group in regroup(map(_captured, batches), lambda batch: batch):
         for messages in pieces(group):
             for found, after in first_phase(
-                messages, carried, entities, plan, most_ahead_s=most_ahead_s
+                messages, carried, entities, plan, most_ahead_s=most_ahead_s, caps=caps
             ):
                 waiting.append(found)
                 carried = after
@@ -97,19 +102,21 @@ def step(
     return roll_up(waiting, plan), carried
 
 
-def first_phase(
+def first_phase(  # noqa: PLR0913 - options, each with a default
     messages: pa.Table,
     carried: Carried,
     entities: Entities,
     plan: Plan,
     *,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+    caps: Caps = DEFAULT_CAPS,
 ) -> Iterator[tuple[PeerStates, Carried]]:
     """Do all that must look at each log; roll_up adds up the results of many such calls.
 
     Yields states, and what to carry on after them. Memory does not depend on how much there is of
     the messages. States may be empty: a sign of life. Logs whose event is more than `most_ahead_s`
-    ahead of their arrival are apart, and dropped unless the results go through `with_ahead`.
+    ahead of their arrival are apart, and dropped unless the results go through `with_ahead`. Logs
+    of what a stream names beyond the caps are dropped.
     """
     device_names = DEVICE_NAME in log_columns(plan)
     for decoded in decode(messages):
@@ -118,16 +125,20 @@ def first_phase(
         for context in follow_streams(decoded.captured, decoded.nested, carried):
             carried = context.carried
             parts.append(flatten(context, device_names=device_names, most_ahead_s=most_ahead_s))
-        yield _with_states(parts, counted, entities, plan), carried
+        if not parts:
+            yield _without_states(counted), carried
+            continue
+        logs, named = within_caps(concat_logs(parts), carried.named, carried.clock_ns, caps)
+        carried = replace(carried, named=named)
+        yield _with_states(logs, counted, entities, plan), carried
 
 
-def _with_states(
-    parts: list[LogFrames], counted: Counters, entities: Entities, plan: Plan
-) -> PeerStates:
-    if not parts:
-        none = pl.DataFrame(schema=CLOCKS_SCHEMA)
-        return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, counted, none)
-    logs = concat_logs(parts)
+def _without_states(counted: Counters) -> PeerStates:
+    none = pl.DataFrame(schema=CLOCKS_SCHEMA)
+    return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, counted, none)
+
+
+def _with_states(logs: LogFrames, counted: Counters, entities: Entities, plan: Plan) -> PeerStates:
     found = log_states(resolve(logs, entities), plan)
     ahead = log_states(resolve(logs.ahead, entities), plan) if logs.ahead is not None else None
     return replace(found, counters=found.counters + counted, clocks=logs.clocks, ahead=ahead)

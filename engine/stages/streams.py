@@ -7,7 +7,7 @@ far is carried from batch to batch, for as long as the stream is not silent for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -20,6 +20,7 @@ from framewalk.engine.schemas import (
     NAME_LENGTHS,
     NODE_LEAVES,
 )
+from framewalk.engine.stages.crowding import STREAM, Named
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ class Carried:
     """What streams have said so far: one row per stream in each frame.
 
     Both frames have `stream` (UInt64) and `heard_ns` (Int64), then the columns of NODE_LEAVES
-    or CONNECTION_LEAVES. `clock_ns` is the latest `received_at` seen.
+    or CONNECTION_LEAVES. `clock_ns` is the latest `received_at` seen. `named` is for the caps of
+    streams (crowding.py).
     """
 
     nodes: pl.DataFrame | None = None
     connections: pl.DataFrame | None = None
     clock_ns: int = 0
+    named: Named = field(default_factory=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class StreamContext:
     """Which row of `nodes` and of `connections` each message belongs to.
 
     `messages` has one row per message: `node` and `connection`, UInt32, null where the stream
-    has not said any. `nested` is the batch the rows stand for, `received_ns` when each came.
+    has not said any; `nodes` and `connections` have the STREAM that said so. `nested` is the batch
+    the rows stand for, `received_ns` when each came.
     """
 
     nested: pa.Table
@@ -73,9 +77,9 @@ def follow_streams(
         limit_ns = int(clock_ns[start]) + SILENCE_LIMIT_NS
         stop = int(clock_ns.search_sorted(limit_ns, side="right"))
         length = stop - start
-        stream = pl.Series("stream", captured["stream"].slice(start, length))
+        stream = pl.Series(STREAM, captured["stream"].slice(start, length))
         piece = nested.slice(start, length)
-        rows = pl.DataFrame({"stream": stream, "clock_ns": clock_ns.slice(start, length)})
+        rows = pl.DataFrame({STREAM: stream, "clock_ns": clock_ns.slice(start, length)})
         context = _follow(rows, received_ns.slice(start, length), piece, carried)
         yield context
         carried = context.carried
@@ -100,7 +104,12 @@ def _follow(
         pl.DataFrame({"node": node, "connection": connection}),
         nodes,
         connections,
-        Carried(carried_nodes, carried_connections, int(rows["clock_ns"][-1])),
+        replace(
+            carried,
+            nodes=carried_nodes,
+            connections=carried_connections,
+            clock_ns=int(rows["clock_ns"][-1]),
+        ),
     )
 
 
@@ -115,23 +124,23 @@ def _follow_one(
     said = pl.Series("said", said)
     rows = rows.with_columns(said)
     if carried is None:
-        carried = pl.DataFrame(schema={"stream": pl.UInt64, "heard_ns": pl.Int64, **frame.schema})
+        carried = pl.DataFrame(schema={STREAM: pl.UInt64, "heard_ns": pl.Int64, **frame.schema})
     earlier = _still_open(rows, carried)
-    own = _within_limits(frame.filter(said))
-    table = pl.concat([earlier.drop("stream", "heard_ns"), own], how="vertical")
+    own = _within_limits(frame.filter(said)).insert_column(0, rows[STREAM].filter(said))
+    table = pl.concat([earlier.drop("heard_ns"), own], how="vertical")
     ordinal = (pl.col("said").cum_sum() - 1 + earlier.height).cast(pl.UInt32)
     index = (
         rows.with_columns(index=pl.when("said").then(ordinal))
-        .with_columns(pl.col("index").forward_fill().over("stream"))
+        .with_columns(pl.col("index").forward_fill().over(STREAM))
         .join(
-            earlier.select("stream").with_row_index("earlier"),
-            on="stream",
+            earlier.select(STREAM).with_row_index("earlier"),
+            on=STREAM,
             how="left",
             maintain_order="left",
         )
         .with_columns(index=pl.coalesce("index", "earlier"))
     )
-    return index["index"], table, _carry_on(index, table, carried)
+    return index["index"], table, _carry_on(index, table.drop(STREAM), carried)
 
 
 def _within_limits(said: pl.DataFrame) -> pl.DataFrame:
@@ -156,9 +165,9 @@ def _largest(sizes: pl.Series) -> int:
 
 def _still_open(rows: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
     """Return the carried rows of the streams at hand, without those that fell silent."""
-    first = rows.group_by("stream").agg(pl.col("clock_ns").first())
+    first = rows.group_by(STREAM).agg(pl.col("clock_ns").first())
     return (
-        carried.join(first, on="stream", how="inner", maintain_order="left")
+        carried.join(first, on=STREAM, how="inner", maintain_order="left")
         .filter(pl.col("clock_ns") - pl.col("heard_ns") <= SILENCE_LIMIT_NS)
         .drop("clock_ns")
     )
@@ -166,13 +175,13 @@ def _still_open(rows: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
 
 def _carry_on(index: pl.DataFrame, table: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
     last = (
-        index.group_by("stream", maintain_order=True)
+        index.group_by(STREAM, maintain_order=True)
         .agg(pl.col("index").last(), heard_ns=pl.col("clock_ns").last())
         .drop_nulls("index")
     )
-    latest = pl.concat([last.select("stream", "heard_ns"), table[last["index"]]], how="horizontal")
+    latest = pl.concat([last.select(STREAM, "heard_ns"), table[last["index"]]], how="horizontal")
     clock_ns = index["clock_ns"][-1]
-    others = carried.join(index.select("stream").unique(), on="stream", how="anti").filter(
+    others = carried.join(index.select(STREAM).unique(), on=STREAM, how="anti").filter(
         clock_ns - pl.col("heard_ns") <= SILENCE_LIMIT_NS
     )
     return pl.concat([others, latest], how="vertical")

@@ -65,7 +65,7 @@ def merge(plan: Plan, *states: States) -> States:
     for part in states:
         _check_plan(plan, part)
     scopes = {
-        scope.scope.view: _merge_scope(scope, [part.scopes[scope.scope.view] for part in states])
+        scope.scope.view: merge_scope(scope, [part.scopes[scope.scope.view] for part in states])
         for scope in plan.scopes
     }
     counters = sum((part.counters for part in states), Counters())
@@ -105,7 +105,8 @@ def empty_states(scope: ScopePlan) -> ScopeStates:
     )
 
 
-def _merge_scope(scope: ScopePlan, parts: Sequence[ScopeStates]) -> ScopeStates:
+def merge_scope(scope: ScopePlan, parts: Sequence[ScopeStates]) -> ScopeStates:
+    """Add up the states of one scope."""
     empty = empty_states(scope)
     keys = [*scope.scope.keys, MINUTE]
     keeps = {state.name: state.keep for state in scope.scalar_states} | {TRAITS: Keep.BITS}

@@ -1,4 +1,5 @@
 from .connection import connect as connect
+from .names import StoredNames as StoredNames
 from .store import IN_MEMORY as IN_MEMORY
 from .store import Reached as Reached
 from .store import Store as Store

@@ -34,6 +34,7 @@ from framewalk.engine.store.connection import (
     run,
     transaction,
 )
+from framewalk.engine.store.names import StoredNames
 from framewalk.engine.store.rows import as_counters, as_definitions, as_table, strings
 from framewalk.engine.store.tables import (
     STORE_VERSION,
@@ -122,6 +123,7 @@ class Store(Closing):
             self._remember(plan)
             self._columns = state_columns(self._connection)
             self._compactor = Compactor(self._connection, plan)
+            self.names = StoredNames(self._connection, self.path, plan)
         except FAULTS as error:
             self._connection.close()
             raise explained(self.path, error) from error

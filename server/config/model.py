@@ -159,6 +159,10 @@ class Engine(Block):
     apdex_path: ExistingFile = Field(alias="apdexPath")
     flush_interval_s: Seconds = Field(alias="flushIntervalSeconds")
     max_ahead_s: SecondsOrZero = Field(alias="maxAheadSeconds")
+    max_endpoints_per_service: Count = Field(alias="maxEndpointsPerService")
+    max_entities_per_stream: Count = Field(alias="maxEntitiesPerStream")
+    max_minutes_per_stream: Count = Field(alias="maxMinutesPerStream")
+    max_entities_per_minute: Count = Field(alias="maxEntitiesPerMinute")
     memory_bytes: BytesOrZero = Field(alias="memoryBytes")
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.receiver.transports import Tls  # noqa: TC001 - pydantic reads the annotations
 
 FINISH: Final = b"finish\n"
@@ -60,6 +61,7 @@ class EngineOptions:
     sql: SqlEndpoint | None
     log_format: str
     log_level: str
+    caps: Caps = DEFAULT_CAPS
     memory_bytes: int = 2**62
     refused_s: dict[str, float] = field(default_factory=dict)
 

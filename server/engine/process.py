@@ -160,6 +160,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
             SpoolFollower(spool, store, time.monotonic(), complete_through, make_room)
         )
         follower.most_ahead_s = options.max_ahead_s
+        follower.caps = options.caps
         upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
         engine = _Engine(options, follower, entities, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)

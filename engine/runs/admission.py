@@ -1,0 +1,319 @@
+"""Which entities and endpoints of a minute are told apart, over all senders and commits (caps.py).
+
+A bound on what each minute has is kept; only where a bound is above its cap are the names looked
+up in the store and compared. What came first stays. After a restart, and where too much is known
+to be kept, the store is asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from framewalk.engine.caps import (
+    BEYOND,
+    DEFAULT_CAPS,
+    MINUTE_ENTITIES,
+    OTHER_ENDPOINTS,
+    OTHERS,
+    beyond_caps,
+)
+from framewalk.engine.counters import Counters
+from framewalk.engine.schemas import UNKNOWN
+from framewalk.engine.stages import LOGS
+from framewalk.engine.states import MINUTE, merge_scope
+from framewalk.engine.telling import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from framewalk.engine.caps import Caps
+    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.states import ScopeStates, States
+    from framewalk.engine.store import StoredNames
+
+_OWNER: Final = "owner"
+_MEMBER: Final = "member"
+_KEYS: Final = [MINUTE, _OWNER]
+_MEMBERS: Final = pl.Schema({MINUTE: pl.Int64, _OWNER: pl.String, _MEMBER: pl.UInt64})
+# Rows that are kept of what is known: bounds, and members (some 30 MB).
+_MOST_BOUNDS: Final = 100_000
+_MOST_KNOWN: Final = 1_000_000
+# Minutes that are likely to get more.
+_OPEN_MINUTES: Final = 5
+_TELL_EVERY_S: Final = 60
+# The columns that hold a service and its endpoint.
+_ENDPOINTS: Final = {
+    "endpoint": ("service", "endpoint"),
+    "endpoint_relation": ("dest_service", "dest_endpoint"),
+}
+
+
+class Admission:
+    """Keeps minutes within caps. Calls follow each other as the commits do."""
+
+    def __init__(self, names: StoredNames, caps: Caps = DEFAULT_CAPS) -> None:
+        newest = names.newest_minute()
+        known_from = newest + 1 if newest is not None else -(2**62)
+        self.caps = caps
+        self._names = names
+        self._entities = _Members(self._entities_of_minutes, known_from)
+        self._endpoints = _Members(self._endpoints_of_services, known_from)
+
+    def begin(self) -> None:
+        """Begin a commit: everything before is in the store."""
+        self._entities.trim()
+        self._endpoints.trim()
+
+    def admitted(self, parts: Sequence[PeerStates]) -> tuple[list[PeerStates], Counters]:
+        """Drop the logs of services and pods beyond the cap, with the reason MINUTE_ENTITIES.
+
+        The parts' counters have them; they are returned apart, too.
+        """
+        result, beyond = list(parts), Counters()
+        named = {at: _hashed(part.peers) for at, part in enumerate(parts) if part.operations}
+        if not named:
+            return result, beyond
+        bounds = pl.concat(
+            _minutes(parts[at]).select(
+                MINUTE,
+                pl.lit("").alias(_OWNER),
+                members=pl.lit(hashes[_MEMBER].n_unique(), pl.Int64),
+            )
+            for at, hashes in named.items()
+        )
+        crowded = self._entities.crowded(_added_up(bounds), self.caps.entities_per_minute)
+        if crowded.is_empty():
+            return result, beyond
+        pairs = {at: _pairs(parts[at]).join(crowded, on=MINUTE, how="semi") for at in named}
+        # What is named together is admitted together.
+        members = pl.concat(
+            pairs[at]
+            .join(hashes, on="peer")
+            .sort("peer")
+            .select(MINUTE, pl.lit("").alias(_OWNER), _MEMBER)
+            for at, hashes in named.items()
+        ).unique(keep="first", maintain_order=True)
+        refused = self._entities.refused(members, self.caps.entities_per_minute)
+        for at, hashes in named.items():
+            named_by = pairs[at].join(hashes, on="peer")
+            gone = named_by.join(refused, on=[MINUTE, _MEMBER], how="semi").unique(["peer", MINUTE])
+            dropped = Counters(dropped=Counter({MINUTE_ENTITIES: int(gone[LOGS].sum())}))
+            result[at] = _without(parts[at], gone.select("peer", MINUTE), dropped)
+            beyond += dropped
+        return result, beyond
+
+    def with_others(self, states: States) -> tuple[States, Counters]:
+        """Give the endpoints beyond the cap of their service the name OTHERS.
+
+        The states' counters have how many names that were (OTHER_ENDPOINTS); they are returned
+        apart, too.
+        """
+        scopes = _ENDPOINTS.keys() & states.scopes.keys()
+        named = [_endpoints(states.scopes[view].scalars, view) for view in scopes]
+        if not named:
+            return states, Counters()
+        members = pl.concat(named).unique()
+        counted = members.group_by(_KEYS).agg(members=pl.len().cast(pl.Int64))
+        crowded = self._endpoints.crowded(counted, self.caps.endpoints_per_service)
+        if crowded.is_empty():
+            return states, Counters()
+        members = members.join(crowded, on=_KEYS, how="semi").sort(_MEMBER)
+        refused = self._endpoints.refused(members, self.caps.endpoints_per_service)
+        if refused.is_empty():
+            return states, Counters()
+        changed = dict(states.scopes)
+        for scope in self._names.plan.scopes:
+            view = scope.scope.view
+            if view in scopes:
+                changed[view] = merge_scope(scope, [_with_others(changed[view], view, refused)])
+        counters = Counters(quality=Counter({OTHER_ENDPOINTS: refused.height}))
+        total = states.counters + counters
+        return replace(states, scopes=MappingProxyType(changed), counters=total), counters
+
+    def _entities_of_minutes(self, keys: pl.DataFrame) -> pl.DataFrame:
+        held = self._names.entities_in(keys[MINUTE].unique().to_list())
+        return held.select(MINUTE, pl.lit("").alias(_OWNER), _hash("service", "instance"))
+
+    def _endpoints_of_services(self, keys: pl.DataFrame) -> pl.DataFrame:
+        held = self._names.endpoints_in(keys.rename({_OWNER: "service"}))
+        return held.select(
+            MINUTE, pl.col("service").alias(_OWNER), pl.col("endpoint").hash().alias(_MEMBER)
+        )
+
+
+class BeyondCaps:
+    """Tells what is beyond the caps, at most once a minute."""
+
+    def __init__(self) -> None:
+        self._counters = Counters()
+        self._told_s = float("-inf")
+
+    def add(self, counters: Counters, now_s: float) -> None:
+        """Take the counters of a commit; `now_s` is of a clock that is never set."""
+        dropped = Counter({one: counters.dropped[one] for one in BEYOND})
+        quality = Counter({one: counters.quality[one] for one in BEYOND})
+        self._counters += Counters(dropped=dropped, quality=quality)
+        problem = beyond_caps(self._counters)
+        if problem and now_s - self._told_s >= _TELL_EVERY_S:
+            self._counters, self._told_s = Counters(), now_s
+            remedy = "see which senders make them up; if they are real, set the caps higher"
+            tell(
+                logging.WARNING, "more is named than the caps allow", problem=problem, remedy=remedy
+            )
+
+
+class _Members:
+    """The members of each owner and minute: a bound on how many, near the cap themselves."""
+
+    def __init__(self, held: Callable[[pl.DataFrame], pl.DataFrame], known_from: int) -> None:
+        self._held = held
+        # Of an owner in an earlier minute the store may have more than is known here.
+        self._known_from = known_from
+        self._bounds = _NO_BOUNDS
+        self._known = pl.DataFrame(schema=_MEMBERS)
+
+    def trim(self) -> None:
+        """Forget what is too much; the store has it."""
+        for open_minutes in (_OPEN_MINUTES, 0):
+            newest = self._bounds[MINUTE].max()
+            is_much = self._bounds.height > _MOST_BOUNDS or self._known.height > _MOST_KNOWN
+            if not is_much or not isinstance(newest, int):
+                return
+            self._known_from = max(self._known_from, newest + 1 - open_minutes)
+            is_kept = pl.col(MINUTE) >= self._known_from
+            self._bounds = self._bounds.filter(is_kept)
+            self._known = self._known.filter(is_kept)
+
+    def crowded(self, counted: pl.DataFrame, most: int) -> pl.DataFrame:
+        """Note how many members each owner may get; return the owners that may have too many."""
+        with_known = counted.join(
+            self._bounds.rename({"members": "before"}), on=_KEYS, how="left"
+        ).with_columns(
+            members=pl.col("members") + pl.col("before").fill_null(0),
+            is_listed=pl.col("is_listed").fill_null(value=False),
+        )
+        is_new = pl.col("before").is_null() & (pl.col(MINUTE) < self._known_from)
+        is_crowded = with_known.select(
+            is_new | pl.col("is_listed") | (pl.col("members") > most)
+        ).to_series()
+        self._bound(with_known.filter(~is_crowded).select(_NO_BOUNDS.columns))
+        return with_known.filter(is_crowded).select(_KEYS)
+
+    def refused(self, members: pl.DataFrame, most: int) -> pl.DataFrame:
+        """Return the members of crowded owners that have no room; each is given once, in order."""
+        owners = members.select(_KEYS).unique()
+        listed = self._bounds.filter(pl.col("is_listed"))
+        asked = owners.join(listed, on=_KEYS, how="anti")
+        if asked.height:
+            self._known = pl.concat([self._known, self._held(asked).cast(_MEMBERS)])
+        count = pl.len().cast(pl.Int64)
+        held = self._known.join(owners, on=_KEYS, how="semi").group_by(_KEYS).agg(before=count)
+        placed = (
+            members.join(self._known, on=[*_KEYS, _MEMBER], how="anti", maintain_order="left")
+            .join(held, on=_KEYS, how="left", maintain_order="left")
+            .with_columns(
+                place=pl.int_range(pl.len(), dtype=pl.Int64).over(_KEYS)
+                + pl.col("before").fill_null(0)
+            )
+        )
+        has_room = placed["place"] < most
+        admitted = placed.filter(has_room).select(members.columns)
+        self._known = pl.concat([self._known, admitted.select(*_MEMBERS)])
+        counts = self._known.join(owners, on=_KEYS, how="semi").group_by(_KEYS).agg(members=count)
+        self._bound(counts.with_columns(is_listed=pl.lit(value=True)))
+        return placed.filter(~has_room).select(members.columns)
+
+    def _bound(self, rows: pl.DataFrame) -> None:
+        others = self._bounds.join(rows, on=_KEYS, how="anti")
+        self._bounds = pl.concat([others, rows.select(_NO_BOUNDS.columns)])
+
+
+_NO_BOUNDS: Final = pl.DataFrame(
+    schema={
+        MINUTE: pl.Int64,
+        _OWNER: pl.String,
+        "members": pl.Int64,
+        "is_listed": pl.Boolean,
+    }
+)
+
+
+def _added_up(bounds: pl.DataFrame) -> pl.DataFrame:
+    return bounds.group_by(_KEYS).agg(pl.col("members").sum())
+
+
+def _hash(*columns: str) -> pl.Expr:
+    return (
+        pl.struct(pl.col(name).alias(str(at)) for at, name in enumerate(columns))
+        .hash()
+        .alias(_MEMBER)
+    )
+
+
+def _hashed(peers: pl.DataFrame) -> pl.DataFrame:
+    """Return `peer` and `member`, the services and pods of each row of peers."""
+    rows = peers.with_row_index("peer")
+    sides = [(f"{side}_service", f"{side}_instance") for side in ("local", "remote")]
+    parts = []
+    for service, instance in sides:
+        known = rows.filter(pl.col(service) != UNKNOWN)
+        parts.append(known.select("peer", service=service, instance=pl.lit(None, pl.String)))
+        pods = known.filter(pl.col(instance).is_not_null())
+        parts.append(pods.select("peer", service=service, instance=instance))
+    return pl.concat(parts).select("peer", _hash("service", "instance"))
+
+
+def _minutes(part: PeerStates) -> pl.DataFrame:
+    return pl.concat(
+        one.scalars.select(MINUTE).unique() for one in part.operations.values()
+    ).unique()
+
+
+def _pairs(part: PeerStates) -> pl.DataFrame:
+    """Return `peer`, `minute` and how many `logs` they have."""
+    rows = pl.concat(one.scalars.select("peer", MINUTE, LOGS) for one in part.operations.values())
+    return rows.group_by("peer", MINUTE).agg(pl.col(LOGS).sum())
+
+
+def _without(part: PeerStates, pairs: pl.DataFrame, dropped: Counters) -> PeerStates:
+    """Leave out pairs of peers and minute."""
+    on = ["peer", MINUTE]
+    operations = {
+        name: replace(
+            one,
+            scalars=one.scalars.join(pairs, on=on, how="anti"),
+            keyed={
+                state: frame.join(pairs, on=on, how="anti") for state, frame in one.keyed.items()
+            },
+        )
+        for name, one in part.operations.items()
+    }
+    return replace(part, operations=operations, counters=part.counters + dropped)
+
+
+def _endpoints(frame: pl.DataFrame, view: str) -> pl.DataFrame:
+    service, endpoint = _ENDPOINTS[view]
+    return frame.select(
+        MINUTE, pl.col(service).alias(_OWNER), pl.col(endpoint).hash().alias(_MEMBER)
+    )
+
+
+def _with_others(states: ScopeStates, view: str, refused: pl.DataFrame) -> ScopeStates:
+    _, endpoint = _ENDPOINTS[view]
+    beyond = refused.with_columns(is_refused=pl.lit(value=True))
+
+    def renamed(frame: pl.DataFrame) -> pl.DataFrame:
+        named = _endpoints(frame, view)
+        found = named.join(beyond, on=named.columns, how="left", maintain_order="left")
+        is_refused = found["is_refused"].fill_null(value=False)
+        name = pl.when(is_refused).then(pl.lit(OTHERS)).otherwise(endpoint)
+        return frame.with_columns(name.alias(endpoint))
+
+    keyed = {state: renamed(frame) for state, frame in states.keyed.items()}
+    return replace(states, scalars=renamed(states.scalars), keyed=MappingProxyType(keyed))
