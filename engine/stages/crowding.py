@@ -8,13 +8,14 @@ no more than its cap.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from framewalk.engine.caps import STREAM_ENTITIES, STREAM_MINUTES
 from framewalk.engine.counters import Counters
+from framewalk.engine.stages.streams import STREAM, Named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,40 +23,11 @@ if TYPE_CHECKING:
     from framewalk.engine.caps import Caps
     from framewalk.engine.stages.flattening import LogFrames
 
-# The column of LogFrames.connections that `within_caps` takes.
-STREAM: Final = "stream"
 # Rover ends a stream after 20 s. One that is silent for longer than this may name as much again.
 _SILENCE_NS: Final = 60 * 10**9
 _NS_PER_MINUTE: Final = 60 * 10**9
 # A connection is between two services and two pods.
 _NAMED_BY_CONNECTION: Final = 4
-
-_BOUNDS: Final = pl.Schema(
-    {
-        STREAM: pl.UInt64,
-        "heard_ns": pl.Int64,
-        "entities": pl.Int64,
-        "first_minute": pl.Int64,
-        "last_minute": pl.Int64,
-    }
-)
-
-
-def _none(member: pl.DataType | type[pl.DataType]) -> pl.DataFrame:
-    return pl.DataFrame(schema={STREAM: pl.UInt64, "member": member})
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What streams have named so far.
-
-    `bounds` has a row per stream: at most how many entities, and within which minutes. `entities`
-    (hashes) and `minutes` have `stream` and `member`, of streams that come near their caps.
-    """
-
-    bounds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_BOUNDS))
-    entities: pl.DataFrame = field(default_factory=lambda: _none(pl.UInt64))
-    minutes: pl.DataFrame = field(default_factory=lambda: _none(pl.Int64))
 
 
 def within_caps(

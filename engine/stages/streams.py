@@ -18,9 +18,9 @@ from framewalk.engine.schemas import (
     CONNECTION_PRESENCE,
     MOST_NODE_ITEMS,
     NAME_LENGTHS,
+    NAMED_SCHEMA,
     NODE_LEAVES,
 )
-from framewalk.engine.stages.crowding import STREAM, Named
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
@@ -29,6 +29,25 @@ if TYPE_CHECKING:
 # Rover closes a stream after 20 s. A stream that is silent for longer than this, by the
 # capture's own clock, is over: so what is carried does not grow with a capture's length.
 SILENCE_LIMIT_NS: Final = 3600 * 10**9
+
+STREAM: Final = "stream"
+
+
+def _none(member: pl.DataType | type[pl.DataType]) -> pl.DataFrame:
+    return pl.DataFrame(schema={STREAM: pl.UInt64, "member": member})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What streams have named so far.
+
+    `bounds` has a row per stream: at most how many entities, and within which minutes. `entities`
+    (hashes) and `minutes` have `stream` and `member`, of streams that come near their caps.
+    """
+
+    bounds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NAMED_SCHEMA))
+    entities: pl.DataFrame = field(default_factory=lambda: _none(pl.UInt64))
+    minutes: pl.DataFrame = field(default_factory=lambda: _none(pl.Int64))
 
 
 @dataclass(frozen=True, slots=True)
