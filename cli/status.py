@@ -148,6 +148,8 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ("mean flush seconds", f"{mean_s:,.3f}"),
         ("unread spool bytes", f"{one('framewalk_engine_unread_bytes'):,.0f}"),
         ("segments deleted", f"{one('framewalk_engine_removed_segments'):,.0f}"),
+        ("segments given up", f"{one('framewalk_engine_given_up_segments'):,.0f}"),
+        ("days given up", f"{one('framewalk_engine_deleted_days'):,.0f}"),
         ("store bytes", f"{one('framewalk_store_bytes'):,.0f}"),
         ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
         ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),

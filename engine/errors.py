@@ -9,6 +9,7 @@ FramewalkError
 └── StoreError            the store cannot be used as it is; what it holds is untouched
     ├── StoreLockedError  another process has it open: wait, or stop that process
     ├── StoreMemoryError  DuckDB had no memory for it: ask less at a time, or give more
+    ├── StoreRoomError    its disk is full: make room
     └── StoreVersionError written by a newer framewalk: upgrade
 """
 
@@ -60,6 +61,10 @@ class StoreLockedError(StoreError):
 
 class StoreMemoryError(StoreError):
     """DuckDB had no memory for a statement; the transaction that it was in is undone."""
+
+
+class StoreRoomError(StoreError):
+    """The disk has no room for what was to be written; the transaction that it was in is undone."""
 
 
 class StoreVersionError(StoreError):

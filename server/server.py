@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,25 +19,30 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 from prometheus_client import make_asgi_app
 
 from framewalk.engine.caps import Caps
-from framewalk.engine.captures import captures_in, segments_in
+from framewalk.engine.captures import CAPTURE_SUFFIX, captures_in, segments_in
 from framewalk.engine.errors import InputError
 from framewalk.engine.paths import keep_files_private
+from framewalk.engine.runs import QUARANTINE_BYTES
 from framewalk.engine.telling import tell
 from framewalk.queries.plain_http import Http1Server
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
 from framewalk.server.engine import (
+    DiskBudget,
     EngineChild,
     EngineOptions,
     EngineTelemetry,
     SqlEndpoint,
     default_limit_bytes,
+    reserve_bytes,
+    reserve_path,
+    shortages,
 )
 from framewalk.server.logs import flush_logging, start_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from framewalk.receiver.transports import GrpcServer, Transport
@@ -77,6 +82,10 @@ def serve(
         tell(logging.WARNING, "this variable means nothing", variable=variable, hint=hint)
     keep_files_private()
     _tell_open_to_others(spool_options.folder, config.storage.path)
+    computes = computes and config.engine is not None
+    if computes:
+        spool_options = _with_reserve(config, spool_options)
+    _tell_shortages(config, spool_options, computes=computes)
     with _signals() as signals:
         _allow_many_files()
         if config.ebpf is None:
@@ -127,6 +136,9 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         log_level=config.logging.level,
         caps=_caps(config.engine),
         memory_bytes=config.engine.memory_bytes or default_limit_bytes(),
+        segment_bytes=spool.segment_bytes,
+        store_budget_bytes=config.storage.budget_bytes,
+        reserve_bytes=spool.reserve_bytes,
     )
     return EngineChild(options)
 
@@ -138,6 +150,52 @@ def _caps(engine: EngineConfig) -> Caps:
         minutes_per_stream=engine.max_minutes_per_stream,
         entities_per_minute=engine.max_entities_per_minute,
     )
+
+
+def _with_reserve(config: Config, spool: SpoolOptions) -> SpoolOptions:
+    """Have the spool leave room where the engine's reserve is given up."""
+    path = config.storage.path
+    wanted_bytes = reserve_bytes(path, config.storage.reserve_bytes)
+    return replace(spool, reserve_path=reserve_path(path), reserve_bytes=wanted_bytes)
+
+
+def _tell_shortages(config: Config, spool: SpoolOptions, *, computes: bool) -> None:
+    """Tell where the budgets are more than a disk has: what is acknowledged may not fit then."""
+    for shortage in shortages(list(_budgets(config, spool, computes=computes))):
+        named = ", ".join(f"{one.name} {one.budget_bytes:,}" for one in shortage.budgets)
+        tell(
+            logging.WARNING,
+            "budgets are more than the disk has",
+            disk=shortage.budgets[0].path,
+            budgets=named,
+            together=sum(one.budget_bytes for one in shortage.budgets),
+            has=shortage.has_bytes,
+            remedy="lower them, or give it a larger disk",
+        )
+
+
+def _budgets(config: Config, spool: SpoolOptions, *, computes: bool) -> Iterator[DiskBudget]:
+    folder = spool.folder
+    used_bytes = _sizes_bytes(segments_in(folder))
+    yield DiskBudget("FRAMEWALK_SPOOL_BUDGET_BYTES", folder, spool.budget_bytes, used_bytes)
+    if not computes:
+        return
+    used_bytes = _sizes_bytes(folder.glob(f"*/*{CAPTURE_SUFFIX}"))
+    yield DiskBudget("quarantine", folder, QUARANTINE_BYTES, used_bytes)
+    path, budget_bytes = config.storage.path, config.storage.budget_bytes
+    used_bytes = _sizes_bytes([path, path.with_name(f"{path.name}.wal")])
+    yield DiskBudget("FRAMEWALK_STORE_BUDGET_BYTES", path, budget_bytes, used_bytes)
+    kept = reserve_path(path)
+    used_bytes = _sizes_bytes([kept])
+    yield DiskBudget("FRAMEWALK_STORE_RESERVE_BYTES", kept, spool.reserve_bytes, used_bytes)
+
+
+def _sizes_bytes(paths: Iterable[Path]) -> int:
+    sizes_bytes = 0
+    for path in paths:
+        with suppress(OSError):
+            sizes_bytes += path.stat().st_size
+    return sizes_bytes
 
 
 def _sql_endpoint(config: Config) -> SqlEndpoint | None:

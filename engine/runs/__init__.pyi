@@ -7,6 +7,7 @@ from .live import forgettable as forgettable
 from .probe import Setup as Setup
 from .prober import ProbeError as ProbeError
 from .prober import Prober as Prober
+from .quarantine import QUARANTINE_BYTES as QUARANTINE_BYTES
 from .quarantine import Quarantine as Quarantine
 from .quarantine import SetAside as SetAside
 from .quarantine import Verdict as Verdict

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from framewalk.engine.runs.reading import Reading
 
 # All captures of messages set aside together; the oldest go.
-MOST_BYTES: Final = 64 * 2**20
+QUARANTINE_BYTES: Final = 64 * 2**20
 _INDEX_NAME: Final = "set-aside.json"
 _DEATHS: Final = 3
 
@@ -73,7 +73,7 @@ class Quarantine:
     Raises InputError for an index that is none.
     """
 
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, folder: Path, most_bytes: int = QUARANTINE_BYTES) -> None:
         self.folder = folder
         self._most_bytes = most_bytes
         self._index = folder / _INDEX_NAME

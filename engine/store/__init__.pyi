@@ -1,5 +1,7 @@
 from .connection import connect as connect
 from .names import StoredNames as StoredNames
+from .room import Room as Room
+from .room import StoredDay as StoredDay
 from .store import IN_MEMORY as IN_MEMORY
 from .store import Reached as Reached
 from .store import Store as Store

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 
-from framewalk.engine.errors import StoreError, StoreLockedError, StoreMemoryError
+from framewalk.engine.errors import (
+    StoreError,
+    StoreLockedError,
+    StoreMemoryError,
+    StoreRoomError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +41,9 @@ _WITHOUT_LOG: Final = (
     "move the log aside (and keep it): its commits, the latest ones, are lost to the store, and "
     "computed again from what the spool still has of them, or by another replay"
 )
+
+# What the system says where a disk, or a user's share of it, is full.
+_NO_ROOM: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 # What DuckDB raises when a file cannot be read or written, whatever is asked of it.
 FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError)
@@ -64,7 +74,8 @@ def explained(path: Path, error: duckdb.Error) -> StoreError:
         return StoreLockedError(
             path, f"another process has it open ({_lock_holder(text)})", "stop it, or wait for it"
         )
-    return StoreError(path, *(_wrong_path(path) or _wrong_content(path, text)))
+    kind = StoreRoomError if any(words in text for words in _NO_ROOM) else StoreError
+    return kind(path, *(_wrong_path(path) or _wrong_content(path, text)))
 
 
 def _wrong_path(path: Path) -> tuple[str, str] | None:

@@ -35,6 +35,7 @@ from framewalk.engine.store.connection import (
     transaction,
 )
 from framewalk.engine.store.names import StoredNames
+from framewalk.engine.store.room import Room, StoredDay, days_of, delete_before, room_of
 from framewalk.engine.store.rows import as_counters, as_definitions, as_table, strings
 from framewalk.engine.store.tables import (
     STORE_VERSION,
@@ -50,7 +51,7 @@ from framewalk.engine.store.tables import (
 from framewalk.engine.store.views import BUCKET, states_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from framewalk.engine.oal import Metric, Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
@@ -118,6 +119,7 @@ class Store(Closing):
         self._connection = connect(self.path, read_only=False)
         self.plan = plan
         self._written: _Written | None = None
+        self._tables = [states_table(scope.scope) for scope in plan.scopes]
         try:
             prepare(self._connection, self.path)
             self._remember(plan)
@@ -317,18 +319,25 @@ class Store(Closing):
         newest_s: float | None = self._run(sql, {"until_us": int(until_s * 10**6)})[0][0]
         return newest_s
 
-    def expire(self, before: dt.datetime) -> int:
+    def expire(self, before: dt.datetime, on_progress: Callable[[], None] = lambda: None) -> int:
         """Delete the states of minutes before a time (UTC); returns how many rows that were.
 
-        Hours and days that have begun before lose what they had until then.
+        Hours and days that have begun before lose what they had until then. `on_progress` is called
+        after each transaction, of a bounded number of rows, the oldest first.
         """
         utc = before.astimezone(dt.UTC).replace(tzinfo=None) if before.tzinfo else before
-        with self._transaction():
-            deleted = [
-                self._run(f"DELETE FROM {states_table(scope.scope)} WHERE {BUCKET} < ?", [utc])
-                for scope in self.plan.scopes
-            ]
-        return sum(rows[0][0] for rows in deleted)
+        with self._explaining():
+            return delete_before(self._connection, self._tables, utc, on_progress)
+
+    def room(self) -> Room:
+        """Return what the store takes of its disk."""
+        with self._explaining():
+            return room_of(self._connection, self.path, self._tables)
+
+    def days(self) -> list[StoredDay]:
+        """Return the days (UTC) that have states, the oldest first."""
+        with self._explaining():
+            return days_of(self._connection, self._tables)
 
     def checkpoint(self) -> bool:
         """Write the log of changes into the file and free what deleted rows took.

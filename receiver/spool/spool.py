@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import threading
 import time
 from array import array
@@ -76,7 +77,8 @@ class SpoolOptions:
     """How a spool writes.
 
     `budget_bytes` counts all segments in the folder. Of the newest `remembered_bytes` the streams
-    are known after a restart, and at most `remembered_streams` ever.
+    are known after a restart, and at most `remembered_streams` ever. Where `reserve_path` is not
+    there, somebody who needs the same disk has nothing else: `reserve_bytes` of it are left alone.
     """
 
     folder: Path
@@ -88,6 +90,8 @@ class SpoolOptions:
     compression: str | None = "zstd"
     remembered_streams: int = 100_000
     remembered_bytes: int = 128 * 2**20
+    reserve_path: Path | None = None
+    reserve_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +323,7 @@ class Spool:
 
     def _write_streams(self, streams: Sequence[WaitingStream]) -> None:
         started_s = time.monotonic()
+        _leave_reserve(self.options)
         for _ in range(_MOST_DELETED):
             segment = self._open_segment()
             self._append(segment, streams)
@@ -426,6 +431,17 @@ class Spool:
             self._segment.leave()
         else:
             self._close_segment()
+
+
+def _leave_reserve(options: SpoolOptions) -> None:
+    """Raise OSError where a stream would take what is left of the disk for whoever needs it."""
+    path, folder = options.reserve_path, options.folder
+    if path is None or path.exists() or not path.parent.exists():
+        return
+    disk = os.statvfs(folder)
+    is_same_disk = path.parent.stat().st_dev == folder.stat().st_dev
+    if is_same_disk and disk.f_bavail * disk.f_frsize < options.reserve_bytes:
+        raise OSError(errno.ENOSPC, "no space left on device but what the engine needs")
 
 
 def _newest_name(folder: Path) -> int:

@@ -142,9 +142,11 @@ class Spool(Block):
 
 
 class Storage(Block):
-    """Where metrics are stored."""
+    """Where metrics are stored. With 0 `reserve_bytes` nothing is kept for a full disk."""
 
     path: FileToBe = Field(alias="path")
+    budget_bytes: Bytes = Field(alias="budgetBytes")
+    reserve_bytes: BytesOrZero = Field(alias="reserveBytes")
 
 
 class Engine(Block):

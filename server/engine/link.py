@@ -42,7 +42,8 @@ class EngineOptions:
     """What an engine process works on.
 
     Segments up to the name `complete_through` are not written any more. `sql` is None for no
-    endpoint. `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
+    endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
+    `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
     the digests of statements that it does not run, and for how long.
     """
 
@@ -63,6 +64,9 @@ class EngineOptions:
     log_level: str
     caps: Caps = DEFAULT_CAPS
     memory_bytes: int = 2**62
+    segment_bytes: int = 64 * 2**20
+    store_budget_bytes: int = 2**62
+    reserve_bytes: int = 0
     refused_s: dict[str, float] = field(default_factory=dict)
 
     def as_line(self) -> bytes:
@@ -98,7 +102,11 @@ class EngineStatus:
     last_flush_s: float = 0
     unread_bytes: int = 0
     removed_segments: int = 0
+    given_up_segments: int = 0
+    deleted_days: int = 0
+    deleted_rows: int = 0
     store_bytes: int = 0
+    store_used_bytes: int = 0
     memory_bytes: int = 0
     cpu_s: float = 0
     sql_port: int = 0

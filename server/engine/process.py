@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from framewalk.engine.errors import FramewalkError, StoreLockedError
+from framewalk.engine.errors import FramewalkError, StoreLockedError, StoreRoomError
 from framewalk.engine.kubernetes import EntitiesFiles
 from framewalk.engine.oal import load_plan, read_apdex_thresholds
 from framewalk.engine.runs import SpoolFollower
@@ -37,6 +37,7 @@ from framewalk.server.engine.link import (
     SqlEndpoint,
 )
 from framewalk.server.engine.memory import resident_bytes
+from framewalk.server.engine.reserve import Reserve
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
@@ -57,6 +58,7 @@ _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _CHECK_PATH: Final = "check that it is there, and its permissions"
 
 
@@ -76,7 +78,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(lines, asked), daemon=True).start()
     report = _Report(_private_output())
     try:
-        _work(options, report, asked)
+        _work_with_room(options, report, asked)
     except FramewalkError as error:
         report.fail(str(error))
         sys.exit(1)
@@ -142,26 +144,46 @@ def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
     os._exit(1)
 
 
-def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
+def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> None:
+    """Work, and give the reserve up where the disk is full: the next engine goes on with it."""
+    options.store_path.parent.mkdir(parents=True, exist_ok=True)
+    reserve = Reserve(options.store_path, options.reserve_bytes)
+    reserve.release_if_full()
+    try:
+        _work(options, report, asked, reserve)
+    except StoreRoomError as error:
+        reserve.release(str(error))
+        raise
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            reserve.release(_explained(error))
+        raise
+
+
+def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reserve) -> None:
     with ExitStack() as stack:
         entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
         plan = _plan(options)
         report.set(is_opening_store=True)
-        store = stack.enter_context(_open_store(options, plan))
+        store = stack.enter_context(_open_store(options, plan, reserve))
         report.set(is_opening_store=False)
         store.limit_memory()
-        make_room: Callable[[], None] = _do_nothing
+        cancel_queries: Callable[[str], None] = _no_queries
         if options.sql is not None:
             server = stack.enter_context(_sql_served(options, options.sql, store, report))
             report.set(sql_port=server.port)
-            make_room = partial(_cancel_queries, server)
+            cancel_queries = partial(_cancel_queries, server)
         spool, complete_through = options.spool_folder, options.complete_through
+        # Readers and commits share the memory; what was received comes first.
+        make_room = partial(cancel_queries, "no memory for a commit, running queries are cancelled")
         follower = stack.enter_context(
             SpoolFollower(spool, store, time.monotonic(), complete_through, make_room)
         )
         follower.most_ahead_s = options.max_ahead_s
         follower.caps = options.caps
         upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
+        kept = "queries keep what was deleted, running ones are cancelled"
+        upkeep.budget.cancel_queries = partial(cancel_queries, kept)
         engine = _Engine(options, follower, entities, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
@@ -177,14 +199,13 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked) -> None:
     tell(logging.INFO, "engine stopped")
 
 
-def _cancel_queries(server: SqlServer) -> None:
-    # Readers and commits share the memory; what was received comes first.
-    tell(logging.WARNING, "no memory for a commit, running queries are cancelled")
+def _cancel_queries(server: SqlServer, event: str) -> None:
+    tell(logging.WARNING, event)
     server.cancel_queries()
 
 
-def _do_nothing() -> None:
-    """Nobody else has memory of the store's."""
+def _no_queries(_event: str) -> None:
+    """Nobody reads."""
 
 
 class _Engine:
@@ -208,6 +229,7 @@ class _Engine:
         self._told_s: float = 0
         self._is_asked = False
         self._entities_s = time.monotonic()
+        upkeep.budget.on_progress = self.tell_now_and_then
 
     def wait_s(self) -> float:
         """Return how long it is to the next look."""
@@ -228,7 +250,7 @@ class _Engine:
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
             # A look that catches up takes long, and streams wait for room.
-            self._upkeep.remove_segments(time.monotonic())
+            self._upkeep.make_room(time.monotonic())
             self.tell()
             started_s = time.monotonic()
             if finish.is_set():
@@ -253,7 +275,14 @@ class _Engine:
     def tell(self) -> None:
         """Tell the parent how things are."""
         self._told_s = time.monotonic()
-        self._report.set(removed_segments=self._upkeep.removed_segments)
+        upkeep = self._upkeep
+        self._report.set(
+            removed_segments=upkeep.removed_segments,
+            given_up_segments=upkeep.given_up_segments,
+            deleted_days=upkeep.budget.deleted_days,
+            deleted_rows=upkeep.budget.deleted_rows,
+            store_used_bytes=upkeep.budget.used_bytes,
+        )
         self._report.send(self._options, self._follower.unread_bytes())
 
     def _refresh_entities(self) -> None:
@@ -283,14 +312,16 @@ def _plan(options: EngineOptions) -> Plan:
     )
 
 
-def _open_store(options: EngineOptions, plan: Plan) -> Store:
-    options.store_path.parent.mkdir(parents=True, exist_ok=True)
+def _open_store(options: EngineOptions, plan: Plan, reserve: Reserve) -> Store:
     deadline_s = time.monotonic() + _LOCK_PATIENCE_S
     while True:
         try:
             return Store(options.store_path, plan)
         except StoreLockedError:
             if time.monotonic() >= deadline_s:
+                raise
+        except StoreRoomError as error:
+            if not reserve.release(str(error)):
                 raise
         time.sleep(_LOCK_RETRY_S)
 

@@ -24,6 +24,13 @@ _GAUGES: Final = (
     ("last_flush_seconds", "Seconds that the last commit took.", "last_flush_s"),
     ("unread_bytes", "Bytes of the spool that are not in the store.", "unread_bytes"),
     ("removed_segments", "Segments deleted.", "removed_segments"),
+    (
+        "given_up_segments",
+        "Stored segments deleted before their time, for the disk was full.",
+        "given_up_segments",
+    ),
+    ("deleted_days", "Days deleted because the store had too much.", "deleted_days"),
+    ("deleted_rows", "Rows of states of these days.", "deleted_rows"),
     ("memory_bytes", "Resident memory of the engine process.", "memory_bytes"),
     ("cpu_seconds", "CPU time of the engine process.", "cpu_s"),
 )
@@ -53,6 +60,11 @@ class EngineTelemetry(Collector):
         yield _by_label("bad_input", "Messages and values repaired.", "kind", status.quality)
         yield GaugeMetricFamily(
             "framewalk_store_bytes", "Size of the store.", value=status.store_bytes
+        )
+        yield GaugeMetricFamily(
+            "framewalk_store_used_bytes",
+            "What the store's budget counts.",
+            value=status.store_used_bytes,
         )
 
 

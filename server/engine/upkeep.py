@@ -6,10 +6,14 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.captures import segments_in
 from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.runs import forgettable
 from framewalk.engine.telling import Trouble, tell
+from framewalk.server.engine.budget import StoreBudget
+from framewalk.server.engine.disks import disk_of
 from framewalk.server.engine.expiry import ExpiryClock
+from framewalk.server.engine.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +31,9 @@ _AHEAD_MINUTES: Final = 10
 _EXPIRE_EVERY_S: Final = 3600
 # Stored segments go before their time when the spool has used up this share of its budget.
 _BUDGET_SHARE: Final = 0.8
+# And when less of the disk is free than two segments, or this share of a small disk.
+_SEGMENTS_FREE: Final = 2
+_DISK_SHARE: Final = 0.05
 _STAYS: Final = "stored segment cannot be deleted, it is tried again"
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
@@ -35,8 +42,9 @@ _DAY_S: Final = 86_400
 class Upkeep:
     """Keeps store and spool small; each job has its own pace, none runs at the start.
 
-    `removed_segments` counts the segments that were deleted. Times named `now_s` are since 1970,
-    `elapsed_s` is of a clock that is never set.
+    `removed_segments` counts the segments that were deleted, `given_up_segments` those of them that
+    went because the disk was full. Times named `now_s` are since 1970, `elapsed_s` is of a clock
+    that is never set.
     """
 
     def __init__(
@@ -48,17 +56,21 @@ class Upkeep:
         elapsed_s: float,
     ) -> None:
         self.removed_segments = 0
+        self.given_up_segments = 0
+        self.budget = StoreBudget(store, options.store_budget_bytes)
         self._told: set[Path] = set()
         self._options = options
         self._store = store
         self._follower = follower
+        self._reserve = Reserve(options.store_path, options.reserve_bytes)
         self._compacted_s = self._expired_s = elapsed_s
         self._clock = ExpiryClock(now_s, elapsed_s)
         self._waiting = Trouble("metrics do not expire", "metrics expire again")
 
     def run(self, now_s: float, elapsed_s: float) -> None:
         """Do what is due."""
-        self.remove_segments(elapsed_s)
+        self.make_room(elapsed_s)
+        self._forget_deleted()
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
             self._attempt(lambda: self._compact(now_s))
@@ -66,18 +78,71 @@ class Upkeep:
             self._expired_s = elapsed_s
             self._attempt(lambda: self._expire(now_s, elapsed_s))
 
-    def remove_segments(self, elapsed_s: float) -> None:
-        """Delete the segments that are no longer needed; a look may be under way."""
-        options = self._options
-        budget_bytes = int(options.budget_bytes * _BUDGET_SHARE)
-        for path in self._follower.remove(elapsed_s, options.retention_s, budget_bytes):
-            self.removed_segments += 1
-            tell(logging.DEBUG, "segment deleted", path=path)
+    def make_room(self, elapsed_s: float) -> None:
+        """Delete the segments and the days that are too much; a look may be under way."""
+        budget_bytes = int(self._options.budget_bytes * _BUDGET_SHARE)
+        self._remove_segments(elapsed_s, budget_bytes)
+        self._give_up_segments(elapsed_s)
         for path in self._follower.undeletable.keys() - self._told:
             self._told.add(path)
             problem = self._follower.undeletable[path]
             remedy = "let the server write in the folder"
             tell(logging.WARNING, _STAYS, problem=problem, remedy=remedy)
+        self._attempt(lambda: self._keep_budget(elapsed_s))
+        self._reserve.restore(self._left_bytes(self._options.store_path))
+
+    def _remove_segments(self, elapsed_s: float, budget_bytes: int) -> int:
+        removed = self._follower.remove(elapsed_s, self._options.retention_s, budget_bytes)
+        for path in removed:
+            tell(logging.DEBUG, "segment deleted", path=path)
+        self.removed_segments += len(removed)
+        return len(removed)
+
+    def _give_up_segments(self, elapsed_s: float) -> None:
+        """Delete stored segments before their time where the disk is about to be full."""
+        folder, store_path = self._options.spool_folder, self._options.store_path
+        disk = disk_of(folder)
+        wanted_bytes = self._left_bytes(folder)
+        if self._reserve.is_missing and disk_of(store_path).device == disk.device:
+            wanted_bytes += self._reserve.size_bytes
+        if disk.free_bytes >= wanted_bytes:
+            return
+        total_bytes = sum(path.stat().st_size for path in segments_in(folder))
+        budget_bytes = total_bytes - (wanted_bytes - disk.free_bytes)
+        count = self._remove_segments(elapsed_s, budget_bytes)
+        self.given_up_segments += count
+        if count:
+            tell(
+                logging.WARNING,
+                "disk is nearly full, stored segments are deleted before their time",
+                folder=folder,
+                segments=count,
+                free_bytes=disk.free_bytes,
+                wanted_bytes=wanted_bytes,
+            )
+
+    def _left_bytes(self, path: Path) -> int:
+        """Return how much of a disk is to be free."""
+        segments_bytes = _SEGMENTS_FREE * self._options.segment_bytes
+        return min(segments_bytes, int(disk_of(path).size_bytes * _DISK_SHARE))
+
+    def _keep_budget(self, elapsed_s: float) -> None:
+        # Without a reserve the store is to have half as much, so that it can go on.
+        is_missing = self._reserve.is_missing
+        wanted_bytes = self._reserve.size_bytes // 2 if is_missing else 0
+        free_bytes = disk_of(self._options.store_path).free_bytes if is_missing else 0
+        self.budget.keep(elapsed_s, wanted_bytes, free_bytes)
+
+    def _forget_deleted(self) -> None:
+        """Forget the captures of days that were deleted, as those of expired ones."""
+        before, self.budget.deleted_before = self.budget.deleted_before, None
+        if before is not None:
+            self._attempt(lambda: self._forget(before))
+
+    def _forget(self, before: datetime) -> None:
+        gone = forgettable(self._store, self._options.spool_folder, before.timestamp())
+        if gone:
+            self._store.forget(gone)
 
     @staticmethod
     def _attempt(job: Callable[[], None]) -> None:
@@ -110,9 +175,7 @@ class Upkeep:
         self._waiting.is_over()
         today_s = now_s - now_s % _DAY_S
         before = datetime.fromtimestamp(today_s - self._options.metrics_ttl_days * _DAY_S, UTC)
-        gone = forgettable(self._store, self._options.spool_folder, before.timestamp())
-        rows = self._store.expire(before)
-        if gone:
-            self._store.forget(gone)
+        rows = self._store.expire(before, self.budget.on_progress)
+        self._forget(before)
         if rows:
             tell(logging.INFO, "metrics expired", before=before.isoformat(), rows=rows)

@@ -24,6 +24,7 @@ class Serving(Server):
         self.store = folder / "metrics.duckdb"
         known = {
             "FRAMEWALK_FLUSH_INTERVAL_SECONDS": FLUSH_S,
+            "FRAMEWALK_STORE_RESERVE_BYTES": str(2**20),
             "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
             "SW_TELEMETRY_PROMETHEUS_PORT": str(free_port()),
         }

@@ -1,0 +1,110 @@
+"""How much room a store takes, and what is deleted to make some: whole days, the oldest first.
+
+Deleted rows do not shrink the file. A checkpoint frees their blocks, which new rows take, as soon
+as no reader sees them any more and enough of the rows that lie together are deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.store.connection import run, transaction
+from framewalk.engine.store.views import BUCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import duckdb
+
+# Rows that one transaction deletes, unless one minute has more.
+_ROWS_AT_ONCE: Final = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a store takes of its disk.
+
+    `used_bytes` are the blocks in use and the write-ahead log; an estimated `deleted_bytes` of them
+    have deleted rows, which a later checkpoint frees. `free_bytes` are blocks that new rows take
+    before the file grows.
+    """
+
+    used_bytes: int
+    deleted_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDay:
+    """A day that has rows, from `begin` on (UTC)."""
+
+    begin: dt.datetime
+    rows: int
+
+
+def room_of(connection: duckdb.DuckDBPyConnection, path: Path, tables: Sequence[str]) -> Room:
+    """Return what a store with these tables of states takes."""
+    blocks = "SELECT block_size, used_blocks, free_blocks FROM pragma_database_size()"
+    block_bytes, used_blocks, free_blocks = run(connection, blocks)[0]
+    used_bytes = block_bytes * used_blocks
+    live = " + ".join(f"(SELECT count(*) FROM {table})" for table in tables)
+    names = ", ".join(f"'{table.rpartition('.')[2]}'" for table in tables)
+    # Where rows were deleted and are not freed, this is more than there are.
+    kept = f"SELECT sum(estimated_size) FROM duckdb_tables() WHERE table_name IN ({names})"
+    live_rows, kept_rows = run(connection, f"SELECT {live}, ({kept})")[0]
+    deleted_rows = max(int(kept_rows) - live_rows, 0)
+    deleted_bytes = used_bytes * deleted_rows // max(int(kept_rows), 1)
+    log_bytes = 0
+    with contextlib.suppress(OSError):
+        log_bytes = path.with_name(f"{path.name}.wal").stat().st_size
+    return Room(used_bytes + log_bytes, deleted_bytes, block_bytes * free_blocks)
+
+
+def days_of(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> list[StoredDay]:
+    """Return the days that have rows in these tables, the oldest first."""
+    day = f"time_bucket(INTERVAL 1 DAY, {BUCKET})"
+    each = " UNION ALL ".join(f"SELECT {day} AS day FROM {table}" for table in tables)
+    rows = run(connection, f"SELECT day, count(*) FROM ({each}) GROUP BY 1 ORDER BY 1")
+    return [StoredDay(begin.replace(tzinfo=dt.UTC), count) for begin, count in rows]
+
+
+def delete_before(
+    connection: duckdb.DuckDBPyConnection,
+    tables: Sequence[str],
+    before: dt.datetime,
+    on_progress: Callable[[], None],
+    rows_at_once: int = _ROWS_AT_ONCE,
+) -> int:
+    """Delete the rows of minutes before a time (UTC, without a zone); return how many that were.
+
+    Each transaction deletes whole minutes, the oldest first, and a bounded number of rows;
+    `on_progress` is called after each.
+    """
+    deleted = 0
+    for last in _ends_of_parts(connection, tables, before, rows_at_once):
+        with transaction(connection):
+            for table in tables:
+                sql = f"DELETE FROM {table} WHERE {BUCKET} <= ?"
+                deleted += int(run(connection, sql, [last])[0][0])
+        on_progress()
+    return deleted
+
+
+def _ends_of_parts(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[str], before: dt.datetime, rows: int
+) -> list[dt.datetime]:
+    """Return the last minute of each part that has so many rows."""
+    each = " UNION ALL ".join(
+        f"SELECT {BUCKET} FROM {table} WHERE {BUCKET} < $before" for table in tables
+    )
+    per_minute = f"SELECT {BUCKET}, count(*) AS rows FROM ({each}) GROUP BY 1"
+    parts = f"SELECT {BUCKET}, sum(rows) OVER (ORDER BY {BUCKET}) // $rows AS part FROM minutes"
+    sql = (
+        f"WITH minutes AS ({per_minute}) "
+        f"SELECT max({BUCKET}) FROM ({parts}) GROUP BY part ORDER BY 1"
+    )
+    return [last for (last,) in run(connection, sql, {"before": before, "rows": rows})]
