@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +49,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class Engine:
     """A store with an upkeep, both at times that a test says; the clock is right unless it lies."""
 
-    def __init__(self, folder: Path, plan: Plan, entities: Entities) -> None:
+    def __init__(
+        self, folder: Path, plan: Plan, entities: Entities, **settings: float | str
+    ) -> None:
+        self._settings = settings
         self.store = Store(folder / "metrics.duckdb", plan)
         self._entities = entities
         self._numbers = itertools.count()
@@ -62,9 +66,8 @@ class Engine:
         spool = self._folder / "spool"
         spool.mkdir(exist_ok=True)
         follower = SpoolFollower(spool, self.store, self.elapsed_s)
-        self._upkeep = Upkeep(
-            options(self._folder), self.store, follower, self.now_s + self.lie_s, self.elapsed_s
-        )
+        chosen = replace(options(self._folder), **self._settings)
+        self.upkeep = Upkeep(chosen, self.store, follower, self.now_s + self.lie_s, self.elapsed_s)
 
     @property
     def now_s(self) -> float:
@@ -82,7 +85,7 @@ class Engine:
 
     def run_after(self, seconds: float) -> None:
         self.elapsed_s += seconds
-        self._upkeep.run(self.now_s + self.lie_s, self.elapsed_s)
+        self.upkeep.run(self.now_s + self.lie_s, self.elapsed_s)
 
     def minutes(self) -> dict[float, int]:
         """Return the minutes in the store, and how many rows each has."""

@@ -17,7 +17,7 @@ _LOOK_EVERY_S: Final = 60
 # Of all rows: so much may go at once, if it is more than a day. A store has many days where logs
 # of any age come, and few of them are worth a checkpoint.
 _SHARE_AT_ONCE: Final = 0.01
-# Deleted rows take half as much as the others at most; where it is more, readers keep them.
+# Deleted rows take half as much as the others at most; where it is more, somebody reads.
 _MOST_SCATTERED: Final = 1.5
 _DAY: Final = dt.timedelta(days=1)
 
@@ -27,7 +27,7 @@ class StoreBudget:
 
     What deleted rows still take, until a checkpoint can free it, is over the budget for that time
     and makes nothing else be deleted. The newest day stays, however large it is. `on_progress` is
-    called between transactions, `cancel_queries` where readers keep what is deleted.
+    called between transactions, `cancel_queries` before a day is deleted.
     """
 
     def __init__(self, store: Store, budget_bytes: int) -> None:
@@ -46,25 +46,34 @@ class StoreBudget:
         """Delete a day, or a few small ones, if there is too much.
 
         That is so, too, where `free_bytes` of the disk and the free blocks of the store are not
-        `disk_bytes` together. Looks once a minute, and at once again while there is too much.
+        `disk_bytes` together. Looks once a minute, and again at once where that has helped.
         """
         if elapsed_s - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = elapsed_s
         room = self._room()
-        if max(room.used_bytes - self._budget_bytes, disk_bytes - free_bytes) > 0:
-            # Frees what was deleted before, which is looked at first.
-            self._store.checkpoint()
-            room = self._room()
-        is_over = room.used_bytes - room.deleted_bytes > self._budget_bytes
-        is_short = free_bytes + room.free_bytes + room.deleted_bytes < disk_bytes
-        if is_over or is_short:
-            self._delete("its budget is used up" if is_over else "the disk is full", room)
-            return
-        self._is_told = False
-        if room.used_bytes > _MOST_SCATTERED * self._budget_bytes:
+        why = self._why(room, disk_bytes, free_bytes)
+        is_kept = room.used_bytes > _MOST_SCATTERED * self._budget_bytes
+        if (why or is_kept) and not self._is_told:
+            # While somebody reads nothing is freed: that is no reason to delete more.
             self.cancel_queries()
-            self._store.checkpoint()
+        if why or room.used_bytes > self._budget_bytes:
+            room = self._freed()
+        why = self._why(room, disk_bytes, free_bytes)
+        self._is_told = self._is_told and bool(why)
+        if why:
+            self._delete(why, room)
+
+    def _why(self, room: Room, disk_bytes: int, free_bytes: int) -> str:
+        """Say why there is too much; the empty string where there is not."""
+        if room.used_bytes - room.deleted_bytes > self._budget_bytes:
+            return "its budget is used up"
+        is_short = free_bytes + room.free_bytes + room.deleted_bytes < disk_bytes
+        return "the disk is full" if is_short else ""
+
+    def _freed(self) -> Room:
+        self._store.checkpoint()
+        return self._room()
 
     def _delete(self, why: str, room: Room) -> None:
         days = self._store.days()
@@ -74,7 +83,6 @@ class StoreBudget:
             return
         before = chosen[-1].begin + _DAY
         rows = self._store.expire(before, self.on_progress)
-        self._store.checkpoint()
         self.deleted_before = before
         self.deleted_days += len(chosen)
         self.deleted_rows += rows
@@ -87,9 +95,9 @@ class StoreBudget:
             used_bytes=room.used_bytes,
             budget_bytes=self._budget_bytes,
         )
-        self._room()
-        # There may be more of it.
-        self._looked_s = -float(_LOOK_EVERY_S)
+        if self._freed().used_bytes < room.used_bytes:
+            # There may be more to delete.
+            self._looked_s = -float(_LOOK_EVERY_S)
 
     def _room(self) -> Room:
         room = self._store.room()

@@ -182,8 +182,8 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         follower.most_ahead_s = options.max_ahead_s
         follower.caps = options.caps
         upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
-        kept = "queries keep what was deleted, running ones are cancelled"
-        upkeep.budget.cancel_queries = partial(cancel_queries, kept)
+        in_the_way = "no room in the store, running queries are cancelled"
+        upkeep.budget.cancel_queries = partial(cancel_queries, in_the_way)
         engine = _Engine(options, follower, entities, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.

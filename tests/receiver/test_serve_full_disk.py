@@ -15,14 +15,18 @@ from pathlib import Path
 import grpc
 import pytest
 from faulty_disk import FaultyDisk
-from recording import Messages, call_of, recorded, stream, wait_until
+from recording import Messages, Start, call_of, recorded, stream, wait_until
 from serving import BOOKINFO, Serving
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.captures.format import captures_in
 from framewalk.engine.oal.plan import Plan
 
+pytest_plugins = ["servers"]
+
 DISK_BYTES = 32 * 2**20
+# A sixteenth of the disk, which is the most that there is.
+RESERVE_BYTES = 2 * 2**20
 DUMP = BOOKINFO / "kubectl.yaml"
 
 
@@ -38,9 +42,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def fill(filler: Path) -> None:
-    """Use up the disk."""
+def fill(filler: Path, leaves_bytes: int = 0) -> None:
+    """Use up the disk, but for so much."""
     with filler.open("wb", buffering=0) as file:
+        if leaves_bytes:
+            free = os.statvfs(filler.parent)
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leaves_bytes)
+            return
         try:
             while file.write(b"\1" * 4096):
                 pass
@@ -55,6 +63,14 @@ def outcome(server: Serving, messages: Messages) -> grpc.StatusCode:
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
+
+
+def assert_whole(path: Path, plan: Plan) -> None:
+    """Check that a store has all of the capture, once."""
+    with Store(":memory:", plan) as whole, Store(path, plan) as store:
+        replay([BOOKINFO], read_entities(DUMP), whole)
+        wanted = whole.query("FROM service_minute ORDER BY ALL").fetchall()
+        assert store.query("FROM service_minute ORDER BY ALL").fetchall() == wanted
 
 
 @contextmanager
@@ -94,10 +110,122 @@ def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
         assert server.stop() == 0
     finally:
         server.process.send_signal(signal.SIGKILL)
-    with Store(":memory:", plan) as whole, Store(server.store, plan) as store:
-        replay([BOOKINFO], read_entities(DUMP), whole)
-        wanted = whole.query("FROM service_minute ORDER BY ALL").fetchall()
-        assert store.query("FROM service_minute ORDER BY ALL").fetchall() == wanted
+    assert_whole(server.store, plan)
+
+
+def test_with_its_reserve_an_engine_goes_on_while_the_disk_is_full(disk: Path, plan: Plan) -> None:
+    streams = recorded(BOOKINFO)
+    third = len(streams) // 3
+    # What is stored stays, so that only the reserve can help.
+    kept = {"FRAMEWALK_STORE_RESERVE_BYTES": str(RESERVE_BYTES), "FRAMEWALK_SQL": "-"}
+    reserve = disk / "metrics.duckdb.reserve"
+    with started(disk, "--entities", DUMP, **kept) as server:
+        server.wait_for("engine ready")
+        wait_until(reserve.exists)
+        assert reserve.stat().st_blocks * 512 == reserve.stat().st_size == RESERVE_BYTES
+        for one in streams[:third]:
+            assert outcome(server, one) is grpc.StatusCode.OK
+        server.wait_until_stored(sum(map(len, streams[:third])))
+        os.kill(server.engine(), signal.SIGSTOP)
+        for one in streams[third : 2 * third]:
+            assert outcome(server, one) is grpc.StatusCode.OK
+        filler = disk / "filler"
+        fill(filler)
+        acknowledged_s = time.time()
+        os.kill(server.engine(), signal.SIGCONT)
+        # It cannot commit; the next one does, with the disk as full as before.
+        told = server.wait_for("disk is full, the reserve is given up")
+        assert "no space left" in told["problem"]
+        watermark = "framewalk_engine_watermark_seconds"
+        wait_until(lambda: server.metrics().get(watermark, 0) > acknowledged_s, 300)
+        assert server.metrics()["framewalk_engine_restarts"] >= 1
+        assert not reserve.exists()
+        # Senders do not get what it needs.
+        assert outcome(server, streams[-1]) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "but what the engine needs" in server.wait_for("disk takes no streams")["error"]
+        filler.unlink()
+        wait_until(reserve.exists)
+        for one in streams[2 * third :]:
+            assert outcome(server, one) is grpc.StatusCode.OK
+        sent_s = time.time()
+        wait_until(lambda: server.metrics()[watermark] > sent_s, 300)
+        assert server.stop() == 0
+    assert_whole(server.store, plan)
+
+
+def test_stored_segments_go_before_streams_are_refused(disk: Path, plan: Plan) -> None:
+    streams = recorded(BOOKINFO)
+    half = len(streams) // 2
+    small = {"FRAMEWALK_SPOOL_SEGMENT_AGE_SECONDS": "0.2", "FRAMEWALK_SQL": "-"}
+    with started(disk, "--entities", DUMP, **small) as server:
+        server.wait_for("engine ready")
+        for one in streams[:half]:
+            assert outcome(server, one) is grpc.StatusCode.OK
+        server.wait_until_stored(sum(map(len, streams[:half])))
+        wait_until((disk / "metrics.duckdb.reserve").exists)
+        before = captures_in(server.spool)
+        fill(disk / "filler", leaves_bytes=DISK_BYTES // 32)
+        given_up = "framewalk_engine_given_up_segments"
+        wait_until(lambda: server.metrics()[given_up] > 0)
+        told = server.wait_for("disk is nearly full, stored segments are deleted before their time")
+        assert int(told["free_bytes"]) < int(told["wanted_bytes"])
+        assert before[0] not in captures_in(server.spool)
+        for one in streams[half:]:
+            assert outcome(server, one) is grpc.StatusCode.OK
+        sent_s = time.time()
+        watermark = "framewalk_engine_watermark_seconds"
+        wait_until(lambda: server.metrics()[watermark] > sent_s, 300)
+        assert server.metrics()['k8s_als_drop_count{reason="disk"}'] == 0
+        assert server.metrics()["framewalk_engine_restarts"] == 0
+        assert server.stop() == 0
+    assert_whole(server.store, plan)
+
+
+def test_a_server_starts_on_a_full_disk_and_computes_what_it_has(disk: Path, plan: Plan) -> None:
+    """Killed with streams that are not in the store, and started with the disk full."""
+    kept = {"FRAMEWALK_STORE_RESERVE_BYTES": str(RESERVE_BYTES)}
+    with started(disk, "--entities", DUMP, **kept) as server:
+        server.wait_for("engine ready")
+        wait_until((disk / "metrics.duckdb.reserve").exists)
+        os.kill(server.engine(), signal.SIGSTOP)
+        for one in recorded(BOOKINFO):
+            assert outcome(server, one) is grpc.StatusCode.OK
+        server.stop(signal.SIGKILL)
+    fill(disk / "filler")
+    with started(disk, "--entities", DUMP, **kept) as server:
+        assert "are free" in server.wait_for("disk is full, the reserve is given up")["problem"]
+        wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 300)
+        assert server.stop() == 0
+    assert_whole(server.store, plan)
+
+
+BUDGETS = {
+    "FRAMEWALK_SPOOL_BUDGET_BYTES": 2**28,
+    "FRAMEWALK_STORE_BUDGET_BYTES": 2**20,
+    "FRAMEWALK_STORE_RESERVE_BYTES": 2**20,
+}
+
+
+@pytest.mark.parametrize("name", [None, *list(BUDGETS)[:2]])
+def test_budgets_that_do_not_fit_are_told_at_the_start(tmp_path: Path, name: str | None) -> None:
+    large = {name: 2**50} if name is not None else {}
+    budgets = {one: str(size) for one, size in (BUDGETS | large).items()}
+    with started(tmp_path, FRAMEWALK_SQL="-", **budgets) as server:
+        server.wait_for("ready")
+        told = server.find("budgets are more than the disk has")
+        assert bool(told) == (name is not None)
+        if told:
+            assert f"{name} {2**50:,}" in told["budgets"]
+            assert "quarantine 67,108,864" in told["budgets"]
+            assert int(told["together"]) == sum((BUDGETS | large).values()) + 2**26
+            assert 0 < int(told["has"]) < 2**50
+
+
+def test_who_records_only_has_no_budget_of_a_store(start: Start) -> None:
+    server = start(FRAMEWALK_SPOOL_BUDGET_BYTES=str(2**50), FRAMEWALK_STORE_BUDGET_BYTES=str(2**50))
+    server.wait_for("ready")
+    told = server.find("budgets are more than the disk has")
+    assert told["budgets"] == f"FRAMEWALK_SPOOL_BUDGET_BYTES {2**50:,}"
 
 
 def test_a_stream_that_is_computed_and_refused_is_counted_once(tmp_path: Path) -> None:
