@@ -186,6 +186,8 @@ def test_the_spool_fits_its_volume_with_room_for_the_store(config: Config) -> No
     text = claim["spec"]["resources"]["requests"]["storage"]
     size_bytes = int(text.removesuffix("Gi")) * KIBIBYTE**3
     assert config.spool.budget_bytes <= size_bytes / 2
+    # The rest is for snapshots.
+    assert config.spool.budget_bytes + config.storage.budget_bytes <= size_bytes * 0.85
 
 
 def test_one_process_writes() -> None:

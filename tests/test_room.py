@@ -21,6 +21,8 @@ from framewalk.engine.oal.plan import Plan
 from framewalk.engine.states.merging import MINUTE, TRAITS, empty_states
 from framewalk.engine.store.room import delete_before
 from framewalk.server.engine.budget import StoreBudget
+from framewalk.server.engine.disks import DiskBudget, disk_of, shortages
+from framewalk.server.engine.reserve import Reserve
 
 MIB = 2**20
 NS = 10**9
@@ -254,3 +256,49 @@ def test_rows_are_deleted_a_bounded_number_at_a_time(start: Start) -> None:
     assert len(steps) == 7
     # Whole minutes, of some 40 rows each.
     assert max(steps) < 10_200
+
+
+def test_a_reserve_has_the_size_that_is_set(tmp_path: Path) -> None:
+    store = tmp_path / "metrics.duckdb"
+    path = tmp_path / "metrics.duckdb.reserve"
+    assert not Reserve(store, MIB).release("there is none")
+    for size_bytes in (MIB, 3 * MIB, MIB // 2):
+        reserve = Reserve(store, size_bytes)
+        reserve.restore(left_bytes=0)
+        assert not reserve.is_missing
+        found = path.stat()
+        assert found.st_blocks * 512 >= found.st_size == size_bytes
+        assert found.st_mode & 0o077 == 0
+    reserve.release_if_full()
+    assert not reserve.is_missing
+    assert reserve.release("it is needed")
+    assert reserve.is_missing
+    reserve.restore(left_bytes=0)
+    Reserve(store, 0).restore(left_bytes=0)
+    assert not path.exists()
+    assert not Reserve(store, 0).is_missing
+
+
+def test_a_reserve_that_finds_no_room_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    reserve = Reserve(tmp_path / "metrics.duckdb", MIB)
+    for _ in range(3):
+        reserve.restore(left_bytes=2**60)
+    assert reserve.is_missing
+    assert len(lines(caplog, "no room for a reserve")) == 1
+
+
+def test_budgets_of_one_disk_are_added_up(tmp_path: Path) -> None:
+    free_bytes = disk_of(tmp_path).free_bytes
+    used_bytes, half = 2**40, (free_bytes + 2**40) // 2
+    path = tmp_path / "not" / "there"
+    fits = [
+        DiskBudget("A", tmp_path, half - 2**34, used_bytes),
+        DiskBudget("B", path, half - 2**34, 0),
+    ]
+    assert not list(shortages(fits))
+    (shortage,) = shortages([*fits, DiskBudget("C", path, 2**36, 0)])
+    assert [one.name for one in shortage.budgets] == ["A", "B", "C"]
+    assert abs(shortage.has_bytes - free_bytes - used_bytes) < 2**34

@@ -146,9 +146,7 @@ def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
 
 def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> None:
     """Work, and give the reserve up where the disk is full: the next engine goes on with it."""
-    options.store_path.parent.mkdir(parents=True, exist_ok=True)
     reserve = Reserve(options.store_path, options.reserve_bytes)
-    reserve.release_if_full()
     try:
         _work(options, report, asked, reserve)
     except StoreRoomError as error:
@@ -313,6 +311,8 @@ def _plan(options: EngineOptions) -> Plan:
 
 
 def _open_store(options: EngineOptions, plan: Plan, reserve: Reserve) -> Store:
+    options.store_path.parent.mkdir(parents=True, exist_ok=True)
+    reserve.release_if_full()
     deadline_s = time.monotonic() + _LOCK_PATIENCE_S
     while True:
         try:
