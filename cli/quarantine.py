@@ -9,6 +9,7 @@ import typer
 
 from framewalk.cli.console import say
 from framewalk.cli.rows import Format, print_rows
+from framewalk.cli.suspicion import quarantine_of
 from framewalk.engine.errors import InputError
 from framewalk.engine.runs import QUARANTINE, Quarantine
 
@@ -16,17 +17,18 @@ _COLUMNS = ("capture", "is_there", "segment", "stream", "seq", "size_bytes", "pr
 
 quarantine = typer.Typer(
     name="quarantine",
-    help="Show the messages that were set aside because they end the engine.",
+    help="Show the messages that were set aside because they end the engine or a replay.",
     no_args_is_help=True,
 )
 
 
 @quarantine.callback()
 def root() -> None:
-    """Show the messages that were set aside because they end the engine.
+    """Show the messages that were set aside because they end the engine or a replay.
 
-    Each has a capture of its own in the folder [bold]quarantine[/bold] of the spool. Once a later
-    version reads it, [bold]framewalk replay SPOOL/quarantine --store FILE[/bold] counts it, once.
+    Each has a capture of its own, in the folder [bold]quarantine[/bold] of a server's spool, or in
+    [bold]FILE.quarantine[/bold] beside the store of a replay. Once a later version reads it,
+    [bold]framewalk replay FOLDER --store FILE[/bold] counts it, once.
     """
 
 
@@ -38,6 +40,16 @@ def list_set_aside(
             "--spool", metavar="FOLDER", help="The server's spool; it may be running or not."
         ),
     ] = Path("framewalk-data/spool"),
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            "-s",
+            metavar="FILE",
+            help="Those of replays into this store instead.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Format, typer.Option("--format", "-f", help="How to print: table, csv or json.")
     ] = Format.TABLE,
@@ -46,9 +58,12 @@ def list_set_aside(
 
     In [bold]is_there[/bold] stands whether its capture is still kept.
     """
-    if not spool.is_dir():
-        raise InputError(spool, "there is no such folder", "name the spool of a server (--spool)")
-    folder = Quarantine(spool / QUARANTINE)
+    if store is not None and not store.exists():
+        raise InputError(store, "there is no such file", "name the store of a replay (--store)")
+    if store is None and not spool.is_dir():
+        remedy = "name the spool of a server (--spool) or the store of a replay (--store)"
+        raise InputError(spool, "there is no such folder", remedy)
+    folder = Quarantine(quarantine_of(store) if store is not None else spool / QUARANTINE)
     rows = [
         (
             one.capture,

@@ -17,13 +17,21 @@ import typer
 from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, print_summary, warn
+from framewalk.cli.suspicion import guarded
+from framewalk.cli.worker import worker
 from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.oal import SCOPES, read_apdex_thresholds
 from framewalk.engine.paths import keep_files_private
-from framewalk.engine.runs import COMMIT_LOGS, ReplayProgress, ReplaySummary
+from framewalk.engine.runs import (
+    COMMIT_LOGS,
+    ReadingNote,
+    ReplayProgress,
+    ReplaySummary,
+    Setup,
+)
 from framewalk.engine.runs import replay as replay_captures
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.store import IN_MEMORY
@@ -160,6 +168,9 @@ def replay(
 
     Read the metrics with [bold]framewalk sql[/bold].
     """
+    note = store.with_name(f"{store.name}.reading")
+    # Before anything is computed: a process with threads must not be forked.
+    process = worker(note)
     plan = load_plan(
         oal or (),
         read_apdex_thresholds(apdex_thresholds) if apdex_thresholds else None,
@@ -175,19 +186,24 @@ def replay(
     if str(store) == IN_MEMORY:
         raise StoreError(store, "would be gone when the command ends", "name a file")
     keep_files_private()
-    with Store(store, plan) as opened, byte_progress() as progress:
+    setup = Setup(tuple(oal or ()), apdex_thresholds, skip_unknown_scopes=skip_unknown_scopes)
+    with process.fault_ends_it(), Store(store, plan) as opened:
         opened.limit_memory()
-        show = _Bars(progress, paths)
+        guard = guarded(opened, ReadingNote(note), setup, known_entities)
         started_s = time.monotonic()
-        summary = replay_captures(
-            paths,
-            known_entities,
-            opened,
-            on_progress=show,
-            commit_logs=commit_logs,
-            most_ahead_s=max_ahead,
-            caps=Caps(max_endpoints, max_stream_entities, max_stream_minutes, max_minute_entities),
-        )
+        with byte_progress() as progress:
+            summary = replay_captures(
+                paths,
+                known_entities,
+                opened,
+                on_progress=_Bars(progress, paths),
+                commit_logs=commit_logs,
+                most_ahead_s=max_ahead,
+                caps=Caps(
+                    max_endpoints, max_stream_entities, max_stream_minutes, max_minute_entities
+                ),
+                guard=guard,
+            )
         rows = _summary_rows(summary, opened, time.monotonic() - started_s)
     for capture in summary.captures:
         if capture.warning:

@@ -1,4 +1,5 @@
-from .examining import Examination as Examination
+from .examining import Trial as Trial
+from .examining import examine as examine
 from .examining import not_stored as not_stored
 from .live import QUARANTINE as QUARANTINE
 from .live import Flushed as Flushed
@@ -11,9 +12,11 @@ from .quarantine import QUARANTINE_BYTES as QUARANTINE_BYTES
 from .quarantine import Quarantine as Quarantine
 from .quarantine import SetAside as SetAside
 from .quarantine import Verdict as Verdict
+from .reading import NOTE_NAME as NOTE_NAME
 from .reading import Reading as Reading
 from .reading import ReadingNote as ReadingNote
 from .replayer import COMMIT_LOGS as COMMIT_LOGS
+from .replayer import Guard as Guard
 from .replayer import ReplayProgress as ReplayProgress
 from .replayer import ReplaySummary as ReplaySummary
 from .replayer import replay as replay

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow.compute as pc
 
 from framewalk.engine.runs.probe import Attempt
+from framewalk.engine.runs.prober import Prober
 from framewalk.engine.runs.quarantine import Verdict, row_of, search
 from framewalk.engine.runs.reading import Reading, batches_of
 
@@ -17,9 +18,48 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from framewalk.engine.captures import CaptureBatch
-    from framewalk.engine.runs.prober import Prober
+    from framewalk.engine.kubernetes import Entities
+    from framewalk.engine.runs.probe import Setup
     from framewalk.engine.runs.quarantine import Quarantine, SetAside
     from framewalk.engine.runs.reading import ReadingNote
+
+_ENTITIES: Final = "entities.arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is tried: what `note` names, `reading`, with what is computed as `setup` and `entities`.
+
+    What ends a process goes to `quarantine`.
+    """
+
+    note: ReadingNote
+    reading: Reading
+    quarantine: Quarantine
+    setup: Setup
+    entities: Entities
+
+
+def examine(
+    trial: Trial,
+    on_found: Callable[[SetAside, list[str]], None],
+    on_wait: Callable[[], None],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Verdict | None:
+    """Set aside every message that ends a process; None if it was stopped. See Examination.
+
+    Raises ProbeError where nothing can be tried, and OSError where nothing can be written.
+    """
+    folder = trial.quarantine.folder
+    folder.mkdir(mode=0o700, exist_ok=True)
+    table = folder / _ENTITIES
+    trial.entities.addresses.write_ipc(table)
+    try:
+        with Prober(replace(trial.setup, entities=table), on_wait) as prober:
+            search = Examination(trial.note, trial.quarantine, prober, on_found, is_wanted)
+            return search.run(trial.reading)
+    finally:
+        table.unlink(missing_ok=True)
 
 
 class _StoppedError(Exception):

@@ -31,7 +31,7 @@ from framewalk.engine.runs.admission import Admission, BeyondCaps
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Quarantine, without
-from framewalk.engine.runs.reading import Reading, ReadingNote, Span
+from framewalk.engine.runs.reading import NOTE_NAME, Reading, ReadingNote, Span
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import Carried, first_phase, pieces, regroup
 from framewalk.engine.store import Reached
@@ -119,7 +119,7 @@ class SpoolFollower(Closing):
         self.unreadable: dict[Path, str] = {}
         self.undeletable: dict[Path, str] = {}
         self.careful_to_bytes: dict[Path, int] = {}
-        self._note = ReadingNote(folder)
+        self._note = ReadingNote(folder / NOTE_NAME)
         self.quarantine = Quarantine(folder / QUARANTINE)
         self._folder = folder
         self._store = store

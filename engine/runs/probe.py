@@ -48,6 +48,7 @@ class Setup:
     oal_paths: tuple[Path, ...] = ()
     apdex_path: Path | None = None
     entities: Path | None = None
+    skip_unknown_scopes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     setup = SETUP.validate_json(sys.stdin.buffer.readline())
     apdex = read_apdex_thresholds(setup.apdex_path) if setup.apdex_path else None
-    plan = load_plan(setup.oal_paths, apdex)
+    plan = load_plan(setup.oal_paths, apdex, skip_unknown_scopes=setup.skip_unknown_scopes)
     answers.write(b"ready\n")
     for line in sys.stdin.buffer:
         attempt = ATTEMPT.validate_json(line)

@@ -36,15 +36,22 @@ _DEATHS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a message is: its segment, the end of its record batch there, its row in that."""
+    """Where a message is: its capture, the end of its record batch there, its row in that.
+
+    `digest` is that of the batch, by which it is known in a copy, too; empty where an earlier
+    version has set it aside.
+    """
 
     segment: str
     end_bytes: int
     row: int
+    digest: str = ""
 
     def is_in(self, path: Path, batch: CaptureBatch) -> bool:
         """Tell whether the message is one of this batch."""
-        return self.segment == path.name and self.end_bytes == batch.position.offset_bytes
+        if self.end_bytes != batch.position.offset_bytes:
+            return False
+        return self.digest == batch.position.digest if self.digest else self.segment == path.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ _INDEX: Final = TypeAdapter(list[SetAside])
 
 
 class Quarantine:
-    """The folder of what is set aside, in that of a spool.
+    """The folder of what is set aside: in that of a spool, or beside a store.
 
     Raises InputError for an index that is none.
     """
@@ -95,10 +102,12 @@ class Quarantine:
         )
         found = SetAside(place, stream, seq, len(message), problem)
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        path = self.folder / found.capture
-        with CaptureWriter(path) as writer:
-            writer.write(alone(batch.messages, place.row))
-        _force(path)
+        path = self.folder / place.segment
+        if not path.exists():
+            path = self.folder / found.capture
+            with CaptureWriter(path) as writer:
+                writer.write(alone(batch.messages, place.row))
+            _force(path)
         self._entries.append(found)
         gone = self._make_room(path)
         self._entries = [one for one in self._entries if self._matters(one)]
@@ -119,8 +128,9 @@ class Quarantine:
 
     def _matters(self, found: SetAside) -> bool:
         """Tell whether a message can still be read: in its segment, or in its capture."""
-        segment = self.folder.parent / found.place.segment
-        return segment.exists() or (self.folder / found.capture).exists()
+        segment = found.place.segment
+        places = (self.folder.parent / segment, self.folder / segment, self.folder / found.capture)
+        return any(place.exists() for place in places)
 
     def _read(self) -> list[SetAside]:
         try:
@@ -241,7 +251,8 @@ def row_of(batches: Iterable[tuple[Path, CaptureBatch]], number: int) -> tuple[P
     left = number
     for path, batch in batches:
         if left < batch.messages.num_rows:
-            return Place(path.name, batch.position.offset_bytes, left), batch
+            position = batch.position
+            return Place(path.name, position.offset_bytes, left, position.digest), batch
         left -= batch.messages.num_rows
     message = f"there is no message {number}"
     raise IndexError(message)

@@ -1,6 +1,6 @@
-"""What a live engine is reading, written down before it is read.
+"""What a live engine, or a replay, is reading, written down before it is read.
 
-The note is gone once the states of it are committed. Where an engine finds one of another, that one
+The note is gone once the states of it are committed. Where one finds the note of another, that one
 died, was killed or hung over what the note names: it is tried apart before it is read again
 (quarantine.py).
 """
@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from framewalk.engine.captures import CaptureBatch, CapturePosition, GrowingCapture
+from framewalk.engine.captures import (
+    CaptureBatch,
+    CapturePosition,
+    CaptureReader,
+    GrowingCapture,
+    is_segment,
+)
 from framewalk.engine.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -51,11 +57,11 @@ _READING: Final = TypeAdapter(Reading)
 
 
 class ReadingNote:
-    """The note of one spool, a file in its folder."""
+    """A note: a file, NOTE_NAME in the folder of a spool."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / NOTE_NAME
-        self._partial = folder / f"{NOTE_NAME}.partial"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.with_name(f"{path.name}.partial")
 
     def write(self, reading: Reading) -> None:
         """Replace the note. It outlives this process, and need not outlive the machine."""
@@ -65,31 +71,47 @@ class ReadingNote:
             os.write(descriptor, content)
         finally:
             os.close(descriptor)
-        self._partial.replace(self._path)
+        self._partial.replace(self.path)
+
+    def touch(self) -> None:
+        """Show that what it names is still worked on."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
 
     def clear(self) -> None:
         """Remove it: what it names is stored."""
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            self.path.unlink()
 
     def read(self) -> Reading:
         """Return what it names; nothing where there is none, or it cannot be read."""
         try:
-            return _READING.validate_json(self._path.read_bytes())
+            return _READING.validate_json(self.path.read_bytes())
         except (OSError, ValidationError):
             return Reading()
 
 
 def batches_of(spans: Iterable[Span]) -> Iterator[tuple[Path, CaptureBatch]]:
-    """Yield the record batches of spans; those of a segment that is gone are left out."""
+    """Yield the record batches of spans; those of a capture that is gone are left out."""
     for span in spans:
-        try:
-            capture = GrowingCapture(span.path, CapturePosition(span.begin_bytes, 0, ""))
-        except (CaptureError, OSError):
-            continue
-        with capture:
-            for item in capture.read(is_complete=True):
-                if item.position.offset_bytes > span.end_bytes:
+        batches = _of_segment(span) if is_segment(span.path) else _of_capture(span)
+        # What was read before damage counts.
+        with contextlib.suppress(CaptureError, OSError):
+            for batch in batches:
+                if batch.position.offset_bytes > span.end_bytes:
                     break
-                if isinstance(item, CaptureBatch):
-                    yield span.path, item
+                if batch.position.offset_bytes > span.begin_bytes:
+                    yield span.path, batch
+
+
+def _of_segment(span: Span) -> Iterator[CaptureBatch]:
+    """Read on where the span begins, past damage."""
+    with GrowingCapture(span.path, CapturePosition(span.begin_bytes, 0, "")) as capture:
+        for item in capture.read(is_complete=True):
+            if isinstance(item, CaptureBatch):
+                yield item
+
+
+def _of_capture(span: Span) -> Iterator[CaptureBatch]:
+    with CaptureReader(span.path) as reader:
+        yield from reader

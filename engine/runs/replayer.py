@@ -7,7 +7,9 @@ grown, or whose replay was cut off, goes on where the store ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,8 @@ from framewalk.engine.counters import Counters
 from framewalk.engine.runs.admission import Admission
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
+from framewalk.engine.runs.quarantine import without
+from framewalk.engine.runs.reading import Reading, Span
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import (
     Carried,
@@ -31,13 +35,17 @@ from framewalk.engine.stages import (
 from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
     from framewalk.engine.caps import Caps
     from framewalk.engine.captures import CaptureBatch, CapturePosition
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.paths import Paths
+    from framewalk.engine.runs.quarantine import Quarantine
+    from framewalk.engine.runs.reading import ReadingNote
     from framewalk.engine.store import Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
@@ -90,12 +98,14 @@ def replay(  # noqa: PLR0913 - options, each with a default
     commit_logs: int = COMMIT_LOGS,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
     caps: Caps = DEFAULT_CAPS,
+    guard: Guard | None = None,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
     Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless most nodes
     that a capture has heard of up to a commit are ahead: then the receiver's clock was behind.
-    What is beyond `caps` is dropped or called `others`, and counted.
+    What is beyond `caps` is dropped or called `others`, and counted. With a `guard` what is read is
+    written down before, and what was set aside is left out and counted.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -108,7 +118,7 @@ def replay(  # noqa: PLR0913 - options, each with a default
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
-    options = _Options(on_progress, commit_logs, most_ahead_s)
+    options = _Options(on_progress, commit_logs, most_ahead_s, guard)
     admission = Admission(store.names, caps)
     for path in paths:
         job = _CaptureReplay(path, entities, store, admission, options)
@@ -118,10 +128,24 @@ def replay(  # noqa: PLR0913 - options, each with a default
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What keeps a message from ending a replay for good.
+
+    `note` says what is being read, `quarantine` what is left out. Captures are committed a record
+    batch at a time up to where `careful_to_bytes` says.
+    """
+
+    note: ReadingNote
+    quarantine: Quarantine
+    careful_to_bytes: Mapping[Path, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class _Options:
     on_progress: Callable[[ReplayProgress], None] | None
     commit_logs: int
     most_ahead_s: float
+    guard: Guard | None
 
 
 class _CaptureReplay:
@@ -147,6 +171,8 @@ class _CaptureReplay:
         self._counters = Counters()
         self._pending = self._new_pending()
         self._reached: list[CapturePosition] = []
+        self._known_bytes = 0
+        self._left_out = 0
 
     def run(self) -> CaptureSummary:
         """Replay what the store does not have yet."""
@@ -157,11 +183,12 @@ class _CaptureReplay:
         capture = known.capture if known else None
         known_bytes = known.position.offset_bytes if known else 0
         with CaptureReader(self._path) as reader:
-            carried = _carried_over(reader.until(known_bytes))
-            for group in regroup(reader, attrgetter("messages")):
+            self._known_bytes = known_bytes
+            carried = self._carried_over(reader.until(known_bytes))
+            for group, is_alone in self._grouped(reader):
                 carried = self._work(group, carried)
                 self._tell(reader)
-                if self._pending.is_due(self._options.commit_logs):
+                if is_alone or self._pending.is_due(self._options.commit_logs):
                     capture = self._commit(capture)
             if self._reached:
                 self._commit(capture)
@@ -169,7 +196,8 @@ class _CaptureReplay:
             return CaptureSummary(self._path, self._counters, known_messages, self._warning(reader))
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
-        for messages in pieces([batch.messages for batch in group]):
+        self._write_down(group)
+        for messages in pieces([self._allowed(batch) for batch in group]):
             self._pending.begin(messages)
             for found, after in first_phase(
                 messages,
@@ -189,8 +217,13 @@ class _CaptureReplay:
     def _commit(self, capture: int | None) -> int:
         pending, reached = self._pending, Reached(capture, self._path, self._reached)
         pending.decide()
-        (committed,) = self._store.commit_many([reached], pending.rolled_up())
-        self._counters += pending.counters
+        lost = Counters(messages=self._left_out, quality=Counter(quarantined=self._left_out))
+        (committed,) = self._store.commit_many([reached], pending.rolled_up(lost))
+        self._known_bytes = self._reached[-1].offset_bytes
+        if self._options.guard is not None:
+            self._options.guard.note.clear()
+        self._counters += pending.counters + lost
+        self._left_out = 0
         self.minutes = pl.concat([self.minutes, pending.minutes]).unique()
         self._pending, self._reached = self._new_pending(), []
         return committed
@@ -200,7 +233,56 @@ class _CaptureReplay:
             return self._clocks.keeps_ahead(clocks, self._clock_s)
 
         self._admission.begin()
-        return Pending(self._store, keeps_ahead, admission=self._admission)
+        guard = self._options.guard
+        on_progress = guard.note.touch if guard is not None else _do_nothing
+        return Pending(self._store, keeps_ahead, on_progress, self._admission)
+
+    def _grouped(self, reader: CaptureReader) -> Iterator[tuple[list[CaptureBatch], bool]]:
+        """Yield what is worked on at once, and whether it is committed by itself."""
+        guard = self._options.guard
+        careful_to_bytes = guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
+        batches = iter(reader)
+        while reader.position.offset_bytes < careful_to_bytes:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield [batch], True
+        for group in regroup(batches, attrgetter("messages")):
+            yield group, False
+
+    def _write_down(self, group: Sequence[CaptureBatch]) -> None:
+        """Note what is about to be worked on, beside what is not committed yet."""
+        if self._options.guard is not None:
+            end_bytes = group[-1].position.offset_bytes
+            span = Span(self._path.absolute(), self._known_bytes, end_bytes)
+            # Without a note a death is harder to explain, but a full disk must not stop it.
+            with suppress(OSError):
+                self._options.guard.note.write(Reading((span,)))
+
+    def _allowed(self, batch: CaptureBatch) -> pa.RecordBatch:
+        allowed = self._without_set_aside(batch)
+        self._left_out += batch.messages.num_rows - allowed.num_rows
+        return allowed
+
+    def _without_set_aside(self, batch: CaptureBatch) -> pa.RecordBatch:
+        guard = self._options.guard
+        if guard is None:
+            return batch.messages
+        return without(batch.messages, guard.quarantine.rows_of(self._path, batch))
+
+    def _carried_over(self, stored: Iterable[CaptureBatch]) -> Carried:
+        """Follow the streams of messages that the store has, for those that come after them.
+
+        All of them are decoded: a stream that never fell silent may still be about a connection
+        that it named long ago.
+        """
+        carried = Carried()
+        for group in regroup(stored, attrgetter("messages")):
+            for messages in pieces([self._without_set_aside(batch) for batch in group]):
+                for decoded in decode(messages):
+                    for context in follow_streams(decoded.captured, decoded.nested, carried):
+                        carried = context.carried
+        return carried
 
     def _tell(self, reader: CaptureReader) -> None:
         if self._options.on_progress is not None:
@@ -215,19 +297,8 @@ class _CaptureReplay:
         return "\n".join(filter(None, said)) or None
 
 
-def _carried_over(stored: Iterable[CaptureBatch]) -> Carried:
-    """Follow the streams of messages that the store has, for those that come after them.
-
-    All of them are decoded: a stream that never fell silent may still be about a connection
-    that it named long ago.
-    """
-    carried = Carried()
-    for group in regroup(stored, attrgetter("messages")):
-        for messages in pieces([batch.messages for batch in group]):
-            for decoded in decode(messages):
-                for context in follow_streams(decoded.captured, decoded.nested, carried):
-                    carried = context.carried
-    return carried
+def _do_nothing() -> None:
+    """Nobody waits for a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)

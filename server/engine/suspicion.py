@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.runs import (
-    Examination,
+    NOTE_NAME,
     ProbeError,
-    Prober,
     ReadingNote,
     Setup,
+    Trial,
     Verdict,
     not_stored,
 )
+from framewalk.engine.runs import examine as tried
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from framewalk.engine.store import Store
     from framewalk.server.engine.link import EngineOptions
 
-_ENTITIES: Final = "entities.arrow"
 _REMEDY: Final = "send its capture to whoever maintains framewalk; a later version may read it"
 
 
@@ -44,26 +44,20 @@ def examine(
 
     Where no single message is at fault, the follower is told to read with care.
     """
-    note = ReadingNote(options.spool_folder)
+    note = ReadingNote(options.spool_folder / NOTE_NAME)
     reading = _suspected(note, store)
     if not reading.spans:
         note.clear()
         return
     segments = ", ".join(one.path.name for one in reading.spans)
     tell(logging.WARNING, "an engine ended while it read, it is tried apart", segments=segments)
-    quarantine = follower.quarantine
-    quarantine.folder.mkdir(mode=0o700, exist_ok=True)
-    table = quarantine.folder / _ENTITIES
-    entities.addresses.write_ipc(table)
+    setup = Setup(options.oal_paths, options.apdex_path)
     try:
-        with Prober(Setup(options.oal_paths, options.apdex_path, table), watch.on_wait) as prober:
-            search = Examination(note, quarantine, prober, _told, watch.is_wanted)
-            verdict = search.run(reading)
+        trial = Trial(note, reading, follower.quarantine, setup, entities)
+        verdict = tried(trial, _told, watch.on_wait, watch.is_wanted)
     except ProbeError as error:
         tell(logging.ERROR, "what was read cannot be tried apart", problem=error)
         verdict = Verdict.UNCLEAR
-    finally:
-        table.unlink(missing_ok=True)
     if verdict is Verdict.HARMLESS:
         tell(logging.INFO, "what was read does no harm")
     if verdict is Verdict.TOGETHER:

@@ -28,7 +28,14 @@ _AT_START = """
 import os
 import sys
 
-if {{"framewalk.server.engine.process", "framewalk.engine.runs.probe"}} & set(sys.orig_argv):
+if "replay" in sys.orig_argv:
+    from framewalk.cli import worker
+
+    # Nobody wants to wait for two minutes.
+    worker._LONGEST_CPU_S = 10
+
+names = {{"framewalk.server.engine.process", "framewalk.engine.runs.probe", "replay"}}
+if names & set(sys.orig_argv):
     from framewalk.engine.stages import pipeline
 
     _decode = pipeline.decode
@@ -43,7 +50,7 @@ if {{"framewalk.server.engine.process", "framewalk.engine.runs.probe"}} & set(sy
 
 
 def environment(folder: Path, fault: str) -> dict[str, str]:
-    """Return what a server is started with to have this fault; `folder` is made."""
+    """Return what a server, or a replay, is started with to have this fault; makes `folder`."""
     folder.mkdir()
     text = _AT_START.format(mark=MARK, fault=FAULTS[fault].replace("\n", "\n    "))
     (folder / "sitecustomize.py").write_text(text, encoding="utf-8")
