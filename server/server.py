@@ -11,7 +11,7 @@ import socket
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 # Its core writes lines of its own on standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from framewalk.receiver.spool import Recovered
     from framewalk.receiver.transports import GrpcServer, Transport
     from framewalk.server.config import Config, UnknownVariable
     from framewalk.server.config import Engine as EngineConfig
@@ -226,27 +227,24 @@ def _token(config: Config) -> str | None:
 
 @contextmanager
 def _opened(options: SpoolOptions, telemetry: Telemetry) -> Iterator[Spool]:
-    spool = Spool(options, telemetry.flushed)
+    spool = Spool(options, telemetry.flushed, partial(_tell_recovered, options))
     try:
-        _tell_recovered(spool)
+        for path in set(captures_in(options.folder)) - set(segments_in(options.folder)):
+            tell(logging.WARNING, "this is no segment, it is left out; replay it", path=path)
         telemetry.watch("framewalk_spool_bytes", "Size of all segments.", spool.size_bytes)
         yield spool
     finally:
         spool.close(_LAST_WRITE_S)
 
 
-def _tell_recovered(spool: Spool) -> None:
-    recovered = spool.recovered
-    folder = spool.options.folder
-    for path in set(captures_in(folder)) - set(segments_in(folder)):
-        tell(logging.WARNING, "this is no segment, it is left out; replay it", path=path)
+def _tell_recovered(options: SpoolOptions, recovered: Recovered) -> None:
     for warning in recovered.warnings:
         tell(logging.WARNING, "spool segment is damaged", warning=warning)
     tell(
         logging.INFO,
         "spool opened",
-        folder=folder,
-        fsync=spool.options.fsync,
+        folder=options.folder,
+        fsync=options.fsync,
         segments=recovered.segments,
         bytes=recovered.size_bytes,
         read_segments=recovered.read_segments,
@@ -296,18 +294,36 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
             tls=_tls_kind(server),
             token="required" if token else "none",
         )
-        # Last, as nothing may fail while a process is being started: asyncio would wait for ever.
-        computing = asyncio.create_task(engine.run()) if engine is not None else None
         parts.signals.on_hangup(asyncio.get_running_loop(), partial(_read_again, engine))
-        await asyncio.wait(
-            [one for one in (stop, computing) if one is not None],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        reason = stop.result() if stop.done() else "engine cannot work"
+        reason, computing = await _work(spool, engine, stop)
         tell(logging.INFO, "draining", reason=reason, streams=in_flight.streams)
-        await _end(transport, spool, engine, config.core.drain_timeout_s)
+        # Without a spool no stream that is under way can be kept.
+        has_failed = spool.opening.done() and spool.opening.exception() is not None
+        await _end(transport, spool, engine, 0 if has_failed else config.core.drain_timeout_s)
+    if spool.opening.done():
+        spool.opening.result()
     if computing is not None:
         await _ended(computing)
+
+
+async def _work(
+    spool: Spool, engine: EngineChild | None, stop: asyncio.Future[str]
+) -> tuple[str, asyncio.Task[None] | None]:
+    """Compute once the spool is open, until there is a reason to end; return that and the task."""
+    opening = asyncio.wrap_future(spool.opening)
+    either: list[asyncio.Future[Any]] = [stop, opening]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        return stop.result(), None
+    if opening.exception() is not None:
+        return "spool cannot be opened", None
+    if engine is None:
+        return await stop, None
+    # Last, as nothing may fail while a process is being started: asyncio would wait for ever.
+    computing = asyncio.create_task(engine.run())
+    either = [stop, computing]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    return stop.result() if stop.done() else "engine cannot work", computing
 
 
 def _read_again(engine: EngineChild | None) -> None:

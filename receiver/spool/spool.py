@@ -9,12 +9,10 @@ synced together, so safety costs one fsync per group and not per stream.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import threading
 import time
-from array import array
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from framewalk.receiver.spool.segment import (
     NotSyncedError,
     Segment,
     WaitingStream,
+    stream_digest,
     sync_folder,
 )
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 # What is written and forced to disk at once, unless a stream is larger: meanwhile it is in memory
 # three times.
 _GROUP_BYTES: Final = 8 * 2**20
-_HASHED_AT_ONCE: Final = 1024
-_HASHED_AT_ONCE_BYTES: Final = 2**20
 # How often a batch is written again because somebody deletes the segments it is in.
 _MOST_DELETED: Final = 3
 # How long what could not be forced to disk waits for the next try, where no stream asks for it.
@@ -114,14 +111,22 @@ class Spool:
     got the answer sends it again), or raises SpoolFullError. A future that is cancelled before
     its stream is taken up leaves nothing behind.
 
+    The newest segments are read first, by the same thread: what is handed over meanwhile waits.
+    `on_opened` is told what was found before any stream is answered; `opening` has it then, or
+    what made the spool of no use, an OSError as a rule, and every stream is refused.
+
     Raises SpoolLockedError where another process has the folder open.
     """
 
     def __init__(
-        self, options: SpoolOptions, on_flush: Callable[[float], None] = lambda _duration_s: None
+        self,
+        options: SpoolOptions,
+        on_flush: Callable[[float], None] = lambda _duration_s: None,
+        on_opened: Callable[[Recovered], None] = lambda _recovered: None,
     ) -> None:
         self.options = options
         self._on_flush = on_flush
+        self._on_opened = on_opened
         options.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(options.folder)
         self._known: OrderedDict[bytes, None] = OrderedDict()
@@ -129,8 +134,10 @@ class Spool:
         self._unsynced: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._trouble = Trouble("disk takes no streams", "disk takes streams again")
-        self.recovered = self._recover()
-        self._used_bytes = self.recovered.size_bytes
+        self.opening: Future[Recovered] = Future()
+        # Nobody who waits for it can cancel it.
+        self.opening.set_running_or_notify_cancel()
+        self._used_bytes = 0
         self._queue: Queue[WaitingStream | None] = Queue()
         self._closing = threading.Lock()
         self._is_closed = False
@@ -139,6 +146,11 @@ class Spool:
         self._synced_at_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
+
+    @property
+    def recovered(self) -> Recovered:
+        """Return what was found, as soon as it is known; raises what `opening` raises."""
+        return self.opening.result()
 
     def append(self, messages: Sequence[bytes], received_at_ns: Sequence[int]) -> Future[bool]:
         """Hand over a whole stream, in the order its messages came."""
@@ -171,6 +183,18 @@ class Spool:
     def size_bytes(self) -> int:
         """Return the size of all segments on disk."""
         return sum(_size_bytes(path) for path in segments_in(self.options.folder))
+
+    def _open(self) -> bool:
+        """Read what is there, and tell whether streams can be taken."""
+        try:
+            recovered = self._recover()
+            self._used_bytes = recovered.size_bytes
+            self._on_opened(recovered)
+        except Exception as error:  # noqa: BLE001 - whoever opened the spool is told
+            self.opening.set_exception(error)
+            return False
+        self.opening.set_result(recovered)
+        return True
 
     def _recover(self) -> Recovered:
         for path in self.options.folder.glob(f"*{CAPTURE_SUFFIX}{NEW_SUFFIX}"):
@@ -214,7 +238,8 @@ class Spool:
 
     def _run(self) -> None:
         try:
-            self._write_forever()
+            if self._open():
+                self._write_forever()
         except Exception as error:  # noqa: BLE001 - whatever it is, streams must not wait for ever
             tell(logging.ERROR, "writing has ended, streams are refused", error=repr(error))
         with self._closing:
@@ -448,19 +473,6 @@ def _newest_name(folder: Path) -> int:
     """Return the number that the newest segment is named by, 0 where there is none."""
     newest = segments_in(folder)[-1:]
     return int(newest[0].name.removesuffix(CAPTURE_SUFFIX)) if newest else 0
-
-
-def stream_digest(messages: Sequence[bytes]) -> bytes:
-    """Return what tells a stream from every other: its messages carry times in nanoseconds."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(len(messages).to_bytes(8))
-    digest.update(array("Q", map(len, messages)).tobytes())
-    for start in range(0, len(messages), _HASHED_AT_ONCE):
-        some = messages[start : start + _HASHED_AT_ONCE]
-        is_small = sum(map(len, some)) <= _HASHED_AT_ONCE_BYTES
-        for content in [b"".join(some)] if is_small else some:
-            digest.update(content)
-    return digest.digest()
 
 
 def _taken_up(waiting: Iterable[WaitingStream]) -> list[WaitingStream]:

@@ -61,6 +61,7 @@ def kept_in(path: Path) -> list[list[bytes]]:
 def opened(folder: Path, **options: object) -> Iterator[Spool]:
     spool = Spool(SpoolOptions(folder, **options))  # type: ignore[arg-type]
     try:
+        spool.opening.result(DEADLINE_S)
         yield spool
     finally:
         spool.close()
