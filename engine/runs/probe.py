@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,15 +83,24 @@ ATTEMPT: Final = TypeAdapter(Attempt)
 def main() -> None:
     """Try what is asked for, until nobody asks any more."""
     _end_with_parent()
+    # Who asked may have died before that, and does not read the answers.
+    with suppress(BrokenPipeError):
+        _answer()
+
+
+def _answer() -> None:
     # Threads of libraries have done nothing yet, and an attempt that hangs for it is tried again.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    setup = SETUP.validate_json(sys.stdin.buffer.readline())
+    lines = iter(_line, None)
+    if (first := next(lines, None)) is None:
+        return
+    setup = SETUP.validate_json(first)
     apdex = read_apdex_thresholds(setup.apdex_path) if setup.apdex_path else None
     plan = load_plan(setup.oal_paths, apdex, skip_unknown_scopes=setup.skip_unknown_scopes)
     answers.write(b"ready\n")
-    for line in sys.stdin.buffer:
+    for line in lines:
         attempt = ATTEMPT.validate_json(line)
         process = os.fork()
         if not process:
@@ -99,6 +109,12 @@ def main() -> None:
         answers.write(b"%d\n" % process)
         _, status = os.waitpid(process, 0)
         answers.write(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def _line() -> bytes | None:
+    """Read a line; None where there is none that is whole, as who asked has died."""
+    line = sys.stdin.buffer.readline()
+    return line if line.endswith(b"\n") else None
 
 
 def _try(attempt: Attempt, setup: Setup, plan: Plan) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +126,21 @@ def test_kills_at_random_set_nothing_aside(
     assert server.stop() == 0
     assert not list((server.spool / "quarantine").glob("*.arrows"))
     assert differences(stored(server, plan), replayed) == []
+
+
+@pytest.mark.parametrize("asked", [b"", b"{", b"{}\n", b'{}\n{"spans": '])
+def test_a_probe_whose_engine_died_ends_without_a_word(asked: bytes) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "framewalk.engine.runs.probe"],
+        input=asked,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == b""
 
 
 def is_reading(server: Serving) -> bool:
