@@ -1,7 +1,7 @@
 """Stage 1: message bytes -> nested Arrow tables of bounded size, in native code (wire.md).
 
 A message that cannot be decoded costs itself only. Decoding fails for a whole batch and does not
-say which message it was, so a failing batch is halved until the bad ones stand alone.
+say which message it was, so those of a failing batch are tried apart.
 
 A log of two bytes becomes hundreds. So what is decoded at once is bounded in bytes, a message that
 has more is split, and what comes of it is handed on before it is too much.
@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framewalk.engine.stages.native import columns_of, overflowing, to_columns
+from framewalk.engine.stages.native import columns_of, is_message, overflowing, to_columns
 from framewalk.engine.stages.splitting import (
     PART_BYTES,
     UNDECODABLE,
@@ -114,10 +114,11 @@ def _decode_slice(messages: pa.RecordBatch) -> _Decoded:
     refused = overflowing(messages["message"], EBPFAccessLogMessage)
     if refused:
         messages = _without(messages, refused)
-    decoded = _to_columns(messages)
+    decoded = _to_columns(messages["message"])
     if decoded is None:
-        messages = messages.take(pa.array(_decodable_rows(messages, 0), pa.int64()))
-        decoded = _to_columns(messages)
+        rows = _decodable_rows(messages["message"])
+        messages = messages.take(pa.array(rows, pa.int64()))
+        decoded = _to_columns(messages["message"])
     assert decoded is not None  # noqa: S101 - each of them was decoded
     return _Decoded(messages, decoded, count, _refused(count - messages.num_rows))
 
@@ -164,18 +165,34 @@ def _without(messages: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
     return messages.filter((~every.is_in(rows)).to_arrow())
 
 
-def _decodable_rows(messages: pa.RecordBatch, first_row: int) -> list[int]:
-    if _to_columns(messages) is not None:
-        return list(range(first_row, first_row + messages.num_rows))
-    if messages.num_rows == 1:
+def _decodable_rows(messages: pa.BinaryArray) -> list[int]:
+    """Find the rows that the decoder takes; each of them alone would cost fifty times as much.
+
+    Protobuf's own parser, which says which message it was, only says where to look: it refuses
+    groups that the decoder takes.
+    """
+    contents = enumerate(messages.to_pylist())
+    likely = [row for row, content in contents if is_message(content, EBPFAccessLogMessage)]
+    others = sorted(set(range(len(messages))).difference(likely))
+    found = _halved(messages, likely)
+    return sorted(found + [row for row in others if _can_decode(messages.slice(row, 1))])
+
+
+def _halved(messages: pa.BinaryArray, rows: list[int]) -> list[int]:
+    if not rows or _can_decode(messages.take(pa.array(rows, pa.int64()))):
+        return rows
+    if len(rows) == 1:
         return []
-    half = messages.num_rows // 2
-    left = _decodable_rows(messages.slice(0, half), first_row)
-    return left + _decodable_rows(messages.slice(half), first_row + half)
+    half = len(rows) // 2
+    return _halved(messages, rows[:half]) + _halved(messages, rows[half:])
 
 
-def _to_columns(messages: pa.RecordBatch) -> pa.RecordBatch | None:
-    return to_columns(messages["message"], EBPFAccessLogMessage)
+def _can_decode(messages: pa.BinaryArray) -> bool:
+    return _to_columns(messages) is not None
+
+
+def _to_columns(messages: pa.BinaryArray) -> pa.RecordBatch | None:
+    return to_columns(messages, EBPFAccessLogMessage)
 
 
 def leaf_frame(struct: pa.ChunkedArray, leaves: tuple[Leaf, ...]) -> pl.DataFrame:

@@ -56,10 +56,11 @@ def overflowing(messages: pa.BinaryArray, kind: type[Message]) -> list[int]:
     suspects = pl.Series(messages).bin.contains(_NEAR_OVERFLOW)
     if not suspects.any():
         return []
-    return [row for row in suspects.arg_true() if not _is_message(messages[row].as_py(), kind)]
+    return [row for row in suspects.arg_true() if not is_message(messages[row].as_py(), kind)]
 
 
-def _is_message(content: bytes, kind: type[Message]) -> bool:
+def is_message(content: bytes, kind: type[Message]) -> bool:
+    """Ask protobuf's own parser whether these bytes are a message."""
     try:
         kind.FromString(content)
     except DecodeError:
