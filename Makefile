@@ -151,6 +151,14 @@ idle: $(DEV) ## Measure a server that has nothing to do, twice ten minutes
 crash: $(DEV) ## Kill both processes of a server 100 times while it receives
 	@$(BIN)/python tests/receiver/crashing.py --kills 100
 
+.PHONY: crash-hostile
+crash-hostile: $(DEV) ## Kill both 300 times while it receives hostile and honest streams
+	@$(BIN)/python tests/receiver/crashing.py --kills 300 --hostile
+
+.PHONY: hostile
+hostile: $(DEV) ## Send a server a million hostile messages, with honest streams between them
+	@$(BIN)/python tests/receiver/hostile.py --messages 1000000 --seeds 1 2 3
+
 .PHONY: mutants
 mutants: $(DEV) ## Change 100 places of four rooms and list what no test notices (90 minutes at most)
 	@nice $(BIN)/python tests/mutation/run.py

@@ -1,6 +1,7 @@
 """Kills servers at random moments while streams are sent: run it for as many kills as you like.
 
 python tests/receiver/crashing.py --kills 100
+python tests/receiver/crashing.py --kills 300 --hostile
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,36 +20,63 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from comparison import differences, read_views
-from recording import FRAMEWALK, Messages, call_of, free_port, recorded, wait_until
+from hostile_messages import (
+    ATTACKER,
+    Hostile,
+    calls_query,
+    honest_calls,
+    honest_stream,
+)
+from http2_client import Http2Client, body_of
+from recording import (
+    COLLECT,
+    DEADLINE_S,
+    FRAMEWALK,
+    Messages,
+    call_of,
+    free_port,
+    recorded,
+    wait_until,
+)
 
-from framewalk.engine import Store, load_plan, read_entities, replay
+from framewalk.engine import Entities, Store, load_plan, read_entities, replay
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 SENDERS = 4
 LONGEST_PAUSE_S = 2.0
+# Long enough for an engine to come to reading now and then.
+LONG_PAUSE_S = 4.0
 # How long a killed server may take until it takes in a stream again.
 RECOVERY_S = 300
+CLIENT = "honest"
+COUNT_CALLS = calls_query(CLIENT)
+HONEST_MESSAGES = 20
+STREAMS_A_KILL = 10
+HOSTILE_MESSAGES = 50
+HOSTILE_EVERY_S = 0.1
 
 
 class Servers:
     """One server after the other, over the same spool and store."""
 
-    def __init__(self, folder: Path, dump: Path, **environment: str) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, dump: Path | None, **environment: str) -> None:
+        self.port, self._metrics_port = free_port(), free_port()
         self.spool, self.store, self.log = folder / "spool", folder / "store", folder / "log"
-        self._dump = dump
+        self._entities = () if dump is None else ("--entities", dump)
         self._environment = {
             "FRAMEWALK_FLUSH_INTERVAL_SECONDS": "0.2",
             "FRAMEWALK_SPOOL_SEGMENT_AGE_SECONDS": "2",
             "FRAMEWALK_SQL": "-",
-            "SW_TELEMETRY": "none",
+            "SW_TELEMETRY_PROMETHEUS_PORT": str(self._metrics_port),
             "SW_CORE_GRPC_HOST": "127.0.0.1",
         } | environment
         self.process = self._start()
@@ -56,7 +85,7 @@ class Servers:
         arguments = ["--port", str(self.port), "--spool", self.spool, "--store", self.store]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [FRAMEWALK, "serve", *arguments, "--entities", self._dump],
+                [FRAMEWALK, "serve", *arguments, *self._entities],
                 env=os.environ | self._environment,
                 stderr=log,
             )
@@ -82,12 +111,20 @@ class Servers:
         return True
 
     def end(self) -> None:
-        """Start one that is left alone, and stop it as an operator does."""
-        told = self.log.read_bytes().count(b"engine ready")
+        """Start one that is left alone until it has read all, and stop it as an operator does."""
         self.kill_receiver()
-        wait_until(lambda: self.log.read_bytes().count(b"engine ready") > told, RECOVERY_S)
+        wait_until(self._has_read_all, RECOVERY_S)
         self.process.terminate()
         assert self.process.wait(RECOVERY_S) == 0, self.log.read_text()
+
+    def _has_read_all(self) -> bool:
+        try:
+            told = httpx.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=DEADLINE_S)
+        except httpx.TransportError:
+            return False
+        # When its last look found everything stored; 0 before the first.
+        found = re.search(r"^framewalk_engine_watermark_seconds (\S+)$", told.text, re.MULTILINE)
+        return found is not None and float(found[1]) > 0
 
 
 class Sender:
@@ -138,37 +175,101 @@ class Sender:
                 return
 
 
+class Attacker:
+    """Sends hostile streams, ten a second at most, to whichever server is there."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self.acknowledged = 0
+        self._address = f"127.0.0.1:{port}"
+        self._hostile = Hostile(seed, int(time.time()))
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(HOSTILE_EVERY_S):
+            # It is killed, too, and does not come back.
+            with suppress(OSError, AssertionError):
+                self._send()
+
+    def end(self) -> None:
+        self._done.set()
+
+    def _send(self) -> None:
+        with Http2Client(self._address, source=ATTACKER) as client:
+            while not self._done.wait(HOSTILE_EVERY_S):
+                stream = self._hostile.stream(HOSTILE_MESSAGES)
+                self.acknowledged += client.call(COLLECT, body_of(stream)).status == "0"
+
+
+@dataclass(frozen=True)
+class Killing:
+    """What is sent, and how often a server is killed meanwhile, after a drawn pause each time."""
+
+    streams: list[Messages]
+    kills: int
+    seed: int
+    longest_pause_s: float
+
+
 def crash(folder: Path, capture: Path, kills: int, seed: int, **environment: str) -> Counter[str]:
     """Send a capture's streams to servers that are killed, and check what became of them."""
-    draws = random.Random(seed)  # noqa: S311 - any numbers will do
     streams = recorded(capture)
     servers = Servers(folder, capture / "kubectl.yaml", **environment)
-    sender = Sender(servers.port, streams)
+    done = _send_and_kill(servers, Killing(streams, kills, seed, LONGEST_PAUSE_S))
+    _check(servers, capture, streams)
+    return done
+
+
+def crash_attacked(folder: Path, kills: int, seed: int, **environment: str) -> Counter[str]:
+    """Do the same with honest streams beside hostile ones, and count the honest logs."""
+    numbers, now_s = range(kills * STREAMS_A_KILL), int(time.time())
+    streams = [honest_stream(CLIENT, number, HONEST_MESSAGES, now_s) for number in numbers]
+    servers = Servers(folder, None, **environment)
+    attacker = Attacker(servers.port, seed)
+    done = _send_and_kill(servers, Killing(streams, kills, seed, LONG_PAUSE_S), attacker)
+    done["hostile streams"] = attacker.acknowledged
+    _check_attacked(servers, streams)
+    return done
+
+
+def _send_and_kill(
+    servers: Servers, killing: Killing, attacker: Attacker | None = None
+) -> Counter[str]:
+    """Send streams, each until it is acknowledged, and kill both processes meanwhile."""
+    draws = random.Random(killing.seed)  # noqa: S311 - any numbers will do
+    sender = Sender(servers.port, killing.streams)
     done: Counter[str] = Counter()
-    with ThreadPoolExecutor(1) as thread, _ended(servers, sender):
-        sending = thread.submit(sender.run)
-        while done.total() < kills:
-            sender.allow(len(streams) // kills)
-            threading.Event().wait(draws.uniform(0, LONGEST_PAUSE_S))
+    with ThreadPoolExecutor(2) as threads, _ended(servers, sender, attacker):
+        sending = threads.submit(sender.run)
+        attacking = threads.submit(attacker.run) if attacker else None
+        while done.total() < killing.kills:
+            sender.allow(len(killing.streams) // killing.kills)
+            threading.Event().wait(draws.uniform(0, killing.longest_pause_s))
             if draws.random() < 0.5:
                 servers.kill_receiver()
                 done["receiver killed"] += 1
-            else:
+            elif done["engine killed"]:
                 done["engine killed"] += servers.kill_engine()
-        sender.allow(len(streams) + SENDERS)
+            else:
+                wait_until(servers.kill_engine, RECOVERY_S)
+                done["engine killed"] += 1
+        sender.allow(len(killing.streams) + SENDERS)
         sending.result()
+        if attacker and attacking:
+            attacker.end()
+            attacking.result()
         servers.end()
-    _check(servers, capture, streams)
-    done["streams"], done["attempts"] = len(streams), sender.attempts
+    done["streams"], done["attempts"] = len(killing.streams), sender.attempts
     return done
 
 
 @contextmanager
-def _ended(servers: Servers, sender: Sender) -> Iterator[None]:
+def _ended(servers: Servers, sender: Sender, attacker: Attacker | None) -> Iterator[None]:
     try:
         yield
     finally:
         sender.give_up()
+        if attacker:
+            attacker.end()
         servers.process.kill()
         servers.process.wait()
 
@@ -186,6 +287,25 @@ def _check(servers: Servers, capture: Path, streams: list[Messages]) -> None:
         assert differences(read_views(crashed), read_views(whole)) == []
 
 
+def _check_attacked(servers: Servers, streams: list[Messages]) -> None:
+    log = servers.log.read_text()
+    assert "Traceback" not in log, log
+    assert list((servers.spool / "quarantine").glob("*.arrows")) == []
+    # What was acknowledged is there, and once.
+    kept = Counter(map(tuple, recorded(servers.spool)))
+    assert [kept[tuple(one)] for one in streams] == [1] * len(streams)
+    plan = load_plan()
+    with Store(":memory:", plan) as whole, Store(servers.store, plan) as crashed:
+        found = {str(name): int(calls) for name, calls in crashed.query(COUNT_CALLS).fetchall()}
+        numbers = [(number, len(one)) for number, one in enumerate(streams)]
+        accepts = sum(map(len, streams))
+        assert found == honest_calls(numbers) | {"accept": accepts}
+        # The same for those that are hostile.
+        replay([servers.spool], Entities.empty(), whole)
+        whole.query("SELECT 1").fetchall()
+        assert _counters(crashed) == _counters(whole)
+
+
 def _counters(store: Store) -> dict[tuple[str, str], int]:
     sums = "SELECT kind, name, sum(count)::BIGINT FROM internal.counters GROUP BY ALL"
     return {(kind, name): count for kind, name, count in store.query(sums).fetchall()}
@@ -196,11 +316,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--capture", type=Path, default=BOOKINFO, help="folder with kubectl.yaml")
+    parser.add_argument(
+        "--hostile", action="store_true", help="made streams, with hostile ones beside them"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done = crash(Path(folder), options.capture, options.kills, options.seed)
+        if options.hostile:
+            done = crash_attacked(Path(folder), options.kills, options.seed)
+        else:
+            done = crash(Path(folder), options.capture, options.kills, options.seed)
     print(*(f"{count:,} {what}" for what, count in done.items()), sep=", ")
-    print("every stream is counted once: the store equals a replay of the capture")
+    print("every stream is counted once: the store equals a replay")
 
 
 if __name__ == "__main__":

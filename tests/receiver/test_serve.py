@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from comparison import Values, differences, read_views
-from crashing import crash
+from crashing import crash, crash_attacked
 from recording import FRAMEWALK, Server, collect, recorded, stream, wait_until
 from serving import BOOKINFO, Serve, Serving, is_alive, send
 
@@ -80,6 +80,15 @@ def test_computing_never_delays_an_answer(serve: Serve, plan: Plan, replayed: Va
 def test_whatever_is_killed_each_message_is_counted_once(tmp_path: Path) -> None:
     done = crash(tmp_path, BOOKINFO, kills=4, seed=5)
     assert done["streams"] == len(recorded(BOOKINFO))
+    assert done["engine killed"]
+    assert done["receiver killed"]
+
+
+def test_whatever_is_killed_beside_hostile_streams_each_honest_log_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    done = crash_attacked(tmp_path, kills=4, seed=2)
+    assert done["hostile streams"]
     assert done["engine killed"]
     assert done["receiver killed"]
 
