@@ -27,6 +27,7 @@ from recording import (
     stream,
     wait_until,
 )
+from serving import Serve
 from unharmed import PREFACE, SETTINGS, connect, others_unharmed, request_headers, times_told
 
 from framewalk.receiver.intake.collect import Collector
@@ -213,6 +214,22 @@ def test_places_are_shared_when_all_are_taken() -> None:
     assert not places.take(b[5], 0)
 
 
+def test_each_address_of_a_peer_has_its_own_bound_and_they_share_one_share() -> None:
+    ended: list[str] = []
+    places = Places(6, 2)
+    for address in ("1", "1", "2", "2", "3", "3"):
+        name = f"a{address}"
+        assert places.take(Place("a", lambda name=name: ended.append(name), address=address), 0)
+    assert not places.take(Place("a", ended.clear, address="4"), 0)
+    b = [Place("b", lambda: ended.append("b"), address="4") for _ in range(3)]
+    assert [places.take(one, 0) for one in b] == [True, True, False]
+    assert ended == ["a1", "a1"]
+    places.leave(b[1])
+    assert places.take(b[2], 0)
+    # The places of its first address are free again, and it has more than its share.
+    assert not places.take(Place("a", ended.clear, address="1"), 0)
+
+
 def test_a_peer_is_barred_for_some_seconds_only() -> None:
     places = Places(10, 10)
     for at_s in (0, 50, 51, 52, 53, 54, 55, 56):
@@ -294,6 +311,31 @@ def test_who_stops_halfway_is_given_up(content: bytes, tmp_path: Path) -> None:
             assert is_at_end(client)
 
     with_transport(tmp_path, 0.2, attack)
+
+
+HALF_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
+
+
+def test_halves_on_every_port_of_a_server_are_given_up_and_who_is_idle_stays(serve: Serve) -> None:
+    """Case 22: nothing, or half of what is due, to all ports of `framewalk serve` as shipped."""
+    server = serve(FRAMEWALK_SQL="default")
+    server.wait_for("engine ready")
+    ports = [int(server.find(event)["port"]) for event in ("metrics served", "sql served")]
+    halves = [(int(server.find("ready")["port"]), content) for content in HALVES.values()]
+    halves += [(port, content) for port in ports for content in (b"", HALF_REQUEST)]
+    with contextlib.ExitStack() as opened:
+
+        def open_one(port: int, content: bytes) -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+            client.sendall(content)
+            return opened.enter_context(client)
+
+        idle = open_one(halves[0][0], PREFACE + SETTINGS)
+        held = [open_one(port, content) for port, content in halves]
+        # After the same 20 s; 30 where much came before.
+        assert [is_at_end(client) for client in held] == [True] * len(held)
+        idle.sendall(HEADERS + raw_frame(0, 1, 1, framed(b"idle")))
+        wait_until(lambda: [b"idle"] in recorded(server.spool))
 
 
 def test_who_sends_half_a_frame_byte_by_byte_is_given_up(tmp_path: Path) -> None:

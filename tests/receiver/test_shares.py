@@ -219,15 +219,24 @@ def test_a_slow_stream_is_ended_and_one_that_keeps_up_is_not(tmp_path: Path) -> 
 
 def test_names_of_peers() -> None:
     peers = Peers(
-        load_config(None, {"FRAMEWALK_TRUSTED_PROXIES": "10.1.0.0/16, ::1"}).grpc.trusted_proxies
+        load_config(
+            None, {"FRAMEWALK_TRUSTED_PROXIES": "10.1.0.0/16, ::1, 2001:db8:0:7::/64"}
+        ).grpc.trusted_proxies
     )
-    addresses = (
-        "10.2.0.1",
-        "::ffff:10.2.0.1",
-        "10.1.2.3",
-        "::ffff:10.1.2.3",
-        "::1",
-        "fe80::1%eth0",
-    )
-    names = [peers.name(address, 7) for address in addresses]
-    assert names == ["10.2.0.1", "10.2.0.1", "10.1.2.3:7", "10.1.2.3:7", "::1:7", "fe80::1"]
+    names = {
+        "10.2.0.1": "10.2.0.1",
+        "::ffff:10.2.0.1": "10.2.0.1",
+        "10.1.2.3": "10.1.2.3:7",
+        "::ffff:10.1.2.3": "10.1.2.3:7",
+        "::1": "::1:7",
+        # Who has one address has all of its /64.
+        "2001:db8::1": "2001:db8::/64",
+        "2001:db8::ffff:ffff:ffff:ffff": "2001:db8::/64",
+        "2001:db8:0:1::1": "2001:db8:0:1::/64",
+        "fd00:1:2:3:4::5": "fd00:1:2:3::/64",
+        "2001:db8:0:7::1": "2001:db8:0:7::1:7",
+        # But every neighbour has one of these.
+        "fe80::1%eth0": "fe80::1",
+    }
+    assert {address: peers.name(address, 7) for address in names} == names
+    assert Peers().name("::1", 7) == "::1"

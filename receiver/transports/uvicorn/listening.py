@@ -6,6 +6,7 @@ import asyncio
 import errno
 import resource
 import ssl
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,11 +38,15 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """The place of one connection; `end` ends it, and `is_idle` tells if it has no call."""
+    """The place of one connection; `end` ends it, and `is_idle` tells if it has no call.
+
+    A peer may have many addresses.
+    """
 
     peer: str
     end: Callable[[], None]
     is_idle: Callable[[], bool] = lambda: True
+    address: str = ""
 
     def forget(self) -> None:
         """Lead to nothing any more."""
@@ -50,7 +55,7 @@ class Place:
 
 @dataclass(slots=True)
 class Places:
-    """Who is connected: so many in all, and so many of one peer.
+    """Who is connected: so many in all, and so many of one address of a peer.
 
     When all places are taken, the peer that has most gives one to a newcomer that has fewer than
     its share: the oldest without a call, else the oldest. A peer whose connections were cut off for
@@ -61,16 +66,18 @@ class Places:
     most_per_peer: int
     _taken: int = 0
     _by_peer: dict[str, dict[Place, None]] = field(default_factory=dict)
+    _by_address: Counter[tuple[str, str]] = field(default_factory=Counter)
     _strikes: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def take(self, place: Place, now_s: float) -> bool:
         """Take a place, and tell whether there was one."""
-        own = self._by_peer.get(place.peer, {})
-        if len(own) >= self.most_per_peer or self.is_barred(place.peer, now_s):
+        own, address = self._by_peer.get(place.peer, {}), (place.peer, place.address)
+        if self._by_address[address] >= self.most_per_peer or self.is_barred(place.peer, now_s):
             return False
         if self._taken >= self.most and not self._make_room(len(own), place.peer):
             return False
         self._by_peer.setdefault(place.peer, {})[place] = None
+        self._by_address[address] += 1
         self._taken += 1
         return True
 
@@ -80,6 +87,9 @@ class Places:
         if place in own:
             del own[place]
             self._taken -= 1
+            self._by_address[place.peer, place.address] -= 1
+            if not self._by_address[place.peer, place.address]:
+                del self._by_address[place.peer, place.address]
         if not own:
             self._by_peer.pop(place.peer, None)
 
@@ -185,7 +195,8 @@ class Listener:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     def _admit(self, connected: socket.socket, address: Any) -> None:  # noqa: ANN401 - of any family
-        place = Place(self._peers.name(*address[:2]), connected.close)
+        host, port = address[:2]
+        place = Place(self._peers.name(host, port), connected.close, address=host)
         if not self._places.take(place, self._loop.time()):
             connected.close()
             self._tally.add(REFUSED, place.peer, "connections")
