@@ -156,6 +156,12 @@ def empty_logs() -> Iterator[bytes]:
     yield said().SerializeToString() + delimited(KERNEL_LOGS, b"\x22\x00") * 4_000_000
 
 
+def logs_of_many() -> Iterator[bytes]:
+    """Messages of 32 KB with logs of two bytes, which have no operation."""
+    for _ in range(200):
+        yield said().SerializeToString() + delimited(KERNEL_LOGS, b"") * 16_000
+
+
 def own_minutes() -> Iterator[bytes]:
     """One message of 300,000 logs, each in a minute of its own."""
     message = said()
@@ -191,6 +197,7 @@ def long_names() -> Iterator[bytes]:
     ("sent", "logs", "dropped"),
     [
         ((empty_logs, RECEIVED_NS, ""), 4_000_000, 0),
+        ((logs_of_many, RECEIVED_NS, ""), 3_200_000, 3_200_000),
         ((own_minutes, RECEIVED_NS, ""), 300_000, 300_000 - 64),
         ((own_minutes, RECEIVED_NS, "without caps"), 300_000, 0),
         # Each is a service and a pod; there is a remote service, too.
