@@ -240,14 +240,3 @@ CLOCKS_SCHEMA: Final = pl.Schema(
         "offset_ns": pl.Int64,
     }
 )
-
-# At most how many entities a stream has named, and the minutes between which its logs are.
-NAMED_SCHEMA: Final = pl.Schema(
-    {
-        "stream": pl.UInt64,
-        "heard_ns": pl.Int64,
-        "entities": pl.Int64,
-        "first_minute": pl.Int64,
-        "last_minute": pl.Int64,
-    }
-)

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import polars as pl
 
@@ -30,7 +30,7 @@ from framewalk.engine.states import MINUTE, merge_scope
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from framewalk.engine.caps import Caps
     from framewalk.engine.stages import PeerStates
@@ -40,12 +40,16 @@ if TYPE_CHECKING:
 _OWNER: Final = "owner"
 _MEMBER: Final = "member"
 _KEYS: Final = [MINUTE, _OWNER]
+_Key: TypeAlias = tuple[int, str]
 _MEMBERS: Final = pl.Schema({MINUTE: pl.Int64, _OWNER: pl.String, _MEMBER: pl.UInt64})
 # Rows that are kept of what is known: bounds, and members (some 30 MB).
 _MOST_BOUNDS: Final = 100_000
 _MOST_KNOWN: Final = 1_000_000
 # Minutes that are likely to get more.
 _OPEN_MINUTES: Final = 5
+_FEW_MINUTES: Final = 1_000
+# A row of peers is two services and two pods.
+_NAMED_BY_PEERS: Final = 4
 _TELL_EVERY_S: Final = 60
 # The columns that hold a service and its endpoint.
 _ENDPOINTS: Final = {
@@ -76,20 +80,13 @@ class Admission:
         The parts' counters have them; they are returned apart, too.
         """
         result, beyond = list(parts), Counters()
-        named = {at: _hashed(part.peers) for at, part in enumerate(parts) if part.operations}
-        if not named:
-            return result, beyond
-        bounds = pl.concat(
-            _minutes(parts[at]).select(
-                MINUTE,
-                pl.lit("").alias(_OWNER),
-                members=pl.lit(hashes[_MEMBER].n_unique(), pl.Int64),
-            )
-            for at, hashes in named.items()
-        )
-        crowded = self._entities.crowded(_added_up(bounds), self.caps.entities_per_minute)
+        with_logs = [at for at, part in enumerate(parts) if part.operations]
+        most = sum(_NAMED_BY_PEERS * parts[at].peers.height for at in with_logs)
+        counted = [((minute, ""), most) for minute in _minutes([parts[at] for at in with_logs])]
+        crowded = self._entities.crowded(counted, self.caps.entities_per_minute)
         if crowded.is_empty():
             return result, beyond
+        named = {at: _hashed(parts[at].peers) for at in with_logs}
         pairs = {at: _pairs(parts[at]).join(crowded, on=MINUTE, how="semi") for at in named}
         # What is named together is admitted together.
         members = pl.concat(
@@ -119,8 +116,11 @@ class Admission:
         if not named:
             return states, Counters()
         members = pl.concat(named).unique()
-        counted = members.group_by(_KEYS).agg(members=pl.len().cast(pl.Int64))
-        crowded = self._endpoints.crowded(counted, self.caps.endpoints_per_service)
+        counted = members.lazy().group_by(_KEYS).agg(pl.len()).collect().iter_rows()
+        crowded = self._endpoints.crowded(
+            (((minute, owner), count) for minute, owner, count in counted),
+            self.caps.endpoints_per_service,
+        )
         if crowded.is_empty():
             return states, Counters()
         members = members.join(crowded, on=_KEYS, how="semi").sort(_MEMBER)
@@ -175,41 +175,42 @@ class _Members:
         self._held = held
         # Of an owner in an earlier minute the store may have more than is known here.
         self._known_from = known_from
-        self._bounds = _NO_BOUNDS
+        self._bounds: dict[_Key, int] = {}
+        # Those whose members are known one by one.
+        self._listed: set[_Key] = set()
         self._known = pl.DataFrame(schema=_MEMBERS)
 
     def trim(self) -> None:
         """Forget what is too much; the store has it."""
         for open_minutes in (_OPEN_MINUTES, 0):
-            newest = self._bounds[MINUTE].max()
-            is_much = self._bounds.height > _MOST_BOUNDS or self._known.height > _MOST_KNOWN
-            if not is_much or not isinstance(newest, int):
+            is_much = len(self._bounds) > _MOST_BOUNDS or self._known.height > _MOST_KNOWN
+            if not is_much:
                 return
+            newest = max(minute for minute, _ in self._bounds)
             self._known_from = max(self._known_from, newest + 1 - open_minutes)
-            is_kept = pl.col(MINUTE) >= self._known_from
-            self._bounds = self._bounds.filter(is_kept)
-            self._known = self._known.filter(is_kept)
+            self._bounds = {
+                key: bound for key, bound in self._bounds.items() if key[0] >= self._known_from
+            }
+            self._listed = {key for key in self._listed if key[0] >= self._known_from}
+            self._known = self._known.filter(pl.col(MINUTE) >= self._known_from)
 
-    def crowded(self, counted: pl.DataFrame, most: int) -> pl.DataFrame:
+    def crowded(self, counted: Iterable[tuple[_Key, int]], most: int) -> pl.DataFrame:
         """Note how many members each owner may get; return the owners that may have too many."""
-        with_known = counted.join(
-            self._bounds.rename({"members": "before"}), on=_KEYS, how="left"
-        ).with_columns(
-            members=pl.col("members") + pl.col("before").fill_null(0),
-            is_listed=pl.col("is_listed").fill_null(value=False),
-        )
-        is_new = pl.col("before").is_null() & (pl.col(MINUTE) < self._known_from)
-        is_crowded = with_known.select(
-            is_new | pl.col("is_listed") | (pl.col("members") > most)
-        ).to_series()
-        self._bound(with_known.filter(~is_crowded).select(_NO_BOUNDS.columns))
-        return with_known.filter(is_crowded).select(_KEYS)
+        crowded = []
+        for key, count in counted:
+            before = self._bounds.get(key)
+            is_new = before is None and key[0] < self._known_from
+            if is_new or key in self._listed or (before or 0) + count > most:
+                crowded.append(key)
+            else:
+                self._bounds[key] = (before or 0) + count
+        return pl.DataFrame(crowded, schema={MINUTE: pl.Int64, _OWNER: pl.String}, orient="row")
 
     def refused(self, members: pl.DataFrame, most: int) -> pl.DataFrame:
         """Return the members of crowded owners that have no room; each is given once, in order."""
         owners = members.select(_KEYS).unique()
-        listed = self._bounds.filter(pl.col("is_listed"))
-        asked = owners.join(listed, on=_KEYS, how="anti")
+        new = [key not in self._listed for key in owners.iter_rows()]
+        asked = owners.filter(pl.Series(new, dtype=pl.Boolean))
         if asked.height:
             self._known = pl.concat([self._known, self._held(asked).cast(_MEMBERS)])
         count = pl.len().cast(pl.Int64)
@@ -225,27 +226,9 @@ class _Members:
         has_room = placed["place"] < most
         admitted = placed.filter(has_room).select(members.columns)
         self._known = pl.concat([self._known, admitted.select(*_MEMBERS)])
-        counts = self._known.join(owners, on=_KEYS, how="semi").group_by(_KEYS).agg(members=count)
-        self._bound(counts.with_columns(is_listed=pl.lit(value=True)))
+        self._listed.update(owners.iter_rows())
+        self._bounds.update(dict.fromkeys(owners.iter_rows(), most))
         return placed.filter(~has_room).select(members.columns)
-
-    def _bound(self, rows: pl.DataFrame) -> None:
-        others = self._bounds.join(rows, on=_KEYS, how="anti")
-        self._bounds = pl.concat([others, rows.select(_NO_BOUNDS.columns)])
-
-
-_NO_BOUNDS: Final = pl.DataFrame(
-    schema={
-        MINUTE: pl.Int64,
-        _OWNER: pl.String,
-        "members": pl.Int64,
-        "is_listed": pl.Boolean,
-    }
-)
-
-
-def _added_up(bounds: pl.DataFrame) -> pl.DataFrame:
-    return bounds.group_by(_KEYS).agg(pl.col("members").sum())
 
 
 def _hash(*columns: str) -> pl.Expr:
@@ -269,10 +252,16 @@ def _hashed(peers: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).select("peer", _hash("service", "instance"))
 
 
-def _minutes(part: PeerStates) -> pl.DataFrame:
-    return pl.concat(
-        one.scalars.select(MINUTE).unique() for one in part.operations.values()
-    ).unique()
+def _minutes(parts: Sequence[PeerStates]) -> Sequence[int]:
+    """Return the minutes that parts are about, or all between the first and the last if few."""
+    columns = [one.scalars[MINUTE] for part in parts for one in part.operations.values()]
+    first = [one for one in (column.min() for column in columns) if isinstance(one, int)]
+    last = [one for one in (column.max() for column in columns) if isinstance(one, int)]
+    if not first:
+        return ()
+    if max(last) - min(first) < _FEW_MINUTES:
+        return range(min(first), max(last) + 1)
+    return pl.concat([column.unique() for column in columns]).unique().to_list()
 
 
 def _pairs(part: PeerStates) -> pl.DataFrame:

@@ -15,10 +15,10 @@ import polars as pl
 
 from framewalk.engine.caps import STREAM_ENTITIES, STREAM_MINUTES
 from framewalk.engine.counters import Counters
-from framewalk.engine.stages.streams import STREAM, Named
+from framewalk.engine.stages.streams import STREAM, Bound, Named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from framewalk.engine.caps import Caps
     from framewalk.engine.stages.flattening import LogFrames
@@ -28,6 +28,8 @@ _SILENCE_NS: Final = 60 * 10**9
 _NS_PER_MINUTE: Final = 60 * 10**9
 # A connection is between two services and two pods.
 _NAMED_BY_CONNECTION: Final = 4
+# Above this those that are over are looked for.
+_MANY_STREAMS: Final = 4_096
 
 
 def within_caps(
@@ -38,17 +40,16 @@ def within_caps(
     `logs.connections` have a column STREAM, which they have no more afterwards. `clock_ns` is the
     capture's own.
     """
-    bounds = _bounds(logs, named, clock_ns)
-    entities, minutes = (frame.join(bounds, on=STREAM, how="semi") for frame in _members(named))
-    crowded = bounds.filter(pl.col("entities") > caps.entities_per_stream)
-    if crowded.height:
-        refused, entities = _refused_entities(logs, crowded, entities, caps)
+    bounds, streams = _bounds(logs, named, clock_ns)
+    entities, minutes = _of_streams(named.entities, bounds), _of_streams(named.minutes, bounds)
+    crowded = [one for one in streams if bounds[one].entities > caps.entities_per_stream]
+    if crowded:
+        refused, entities = _refused_entities(logs, _as_frame(crowded), entities, caps)
         logs = _without(logs, STREAM_ENTITIES, refused)
-    is_long = pl.col("last_minute") - pl.col("first_minute") >= caps.minutes_per_stream
-    long = bounds.filter(is_long)
-    if long.height:
-        kept, minutes = _kept_minutes(logs, long, minutes, caps)
-        logs = _within_minutes(logs, long, kept)
+    long = [one for one in streams if _minutes_in(bounds[one]) > caps.minutes_per_stream]
+    if long:
+        kept, minutes = _kept_minutes(logs, _as_frame(long), minutes, caps)
+        logs = _within_minutes(logs, _as_frame(long), kept)
     connections = logs.connections.drop(STREAM)
     ahead = logs.ahead
     if ahead is not None:
@@ -56,46 +57,53 @@ def within_caps(
     return replace(logs, connections=connections, ahead=ahead), Named(bounds, entities, minutes)
 
 
-def _members(named: Named) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return named.entities, named.minutes
+def _as_frame(streams: Sequence[int]) -> pl.DataFrame:
+    return pl.DataFrame({STREAM: streams}, schema={STREAM: pl.UInt64})
 
 
-def _bounds(logs: LogFrames, named: Named, clock_ns: int) -> pl.DataFrame:
-    """Add what the logs may name to what was named."""
-    first, last = _span(logs)
-    own = (
-        logs.connections.group_by(STREAM)
-        .agg(entities=pl.len().cast(pl.Int64) * _NAMED_BY_CONNECTION)
-        .select(
-            STREAM,
-            pl.lit(clock_ns, pl.Int64).alias("heard_ns"),
-            "entities",
-            pl.lit(first, pl.Int64).alias("first_minute"),
-            pl.lit(last, pl.Int64).alias("last_minute"),
+def _of_streams(members: pl.DataFrame, bounds: Mapping[int, Bound]) -> pl.DataFrame:
+    """Leave out the members of streams that are over."""
+    if members.is_empty():
+        return members
+    return members.join(_as_frame(list(bounds)), on=STREAM, how="semi")
+
+
+def _minutes_in(bound: Bound) -> int:
+    return bound.last_minute - bound.first_minute + 1
+
+
+def _bounds(
+    logs: LogFrames, named: Named, clock_ns: int
+) -> tuple[Mapping[int, Bound], Sequence[int]]:
+    """Add what the logs may name to what was named; return the streams of the logs, too."""
+    span = _span(logs)
+    if span is None:
+        return named.bounds, ()
+    first, last = span
+    counts = logs.connections[STREAM].value_counts()
+    bounds = dict(named.bounds)
+    oldest_ns = clock_ns - _SILENCE_NS
+    for stream, connections in counts.iter_rows():
+        before = bounds.get(stream)
+        if before is None or before.heard_ns < oldest_ns:
+            before = Bound(clock_ns, 0, first, last)
+        bounds[stream] = Bound(
+            clock_ns,
+            before.entities + connections * _NAMED_BY_CONNECTION,
+            min(before.first_minute, first),
+            max(before.last_minute, last),
         )
-    )
-    earlier = named.bounds.filter(pl.col("heard_ns") >= clock_ns - _SILENCE_NS)
-    return (
-        pl.concat([earlier, own])
-        .group_by(STREAM)
-        .agg(
-            pl.col("heard_ns").max(),
-            pl.col("entities").sum(),
-            pl.col("first_minute").min(),
-            pl.col("last_minute").max(),
-        )
-    )
+    if len(bounds) > _MANY_STREAMS:
+        bounds = {one: bound for one, bound in bounds.items() if bound.heard_ns >= oldest_ns}
+    return bounds, counts[STREAM].to_list()
 
 
-def _span(logs: LogFrames) -> tuple[int | None, int | None]:
+def _span(logs: LogFrames) -> tuple[int, int] | None:
     """Return the first and the last minute of any log, None without any."""
     times = [frame["time_ns"] for frame in _frames(logs)]
-    first = [time.min() for time in times]
-    last = [time.max() for time in times]
-    return (
-        min((one // _NS_PER_MINUTE for one in first if isinstance(one, int)), default=None),
-        max((one // _NS_PER_MINUTE for one in last if isinstance(one, int)), default=None),
-    )
+    first = [one for one in (time.min() for time in times) if isinstance(one, int)]
+    last = [one for one in (time.max() for time in times) if isinstance(one, int)]
+    return (min(first) // _NS_PER_MINUTE, max(last) // _NS_PER_MINUTE) if first else None
 
 
 def _frames(logs: LogFrames) -> list[pl.DataFrame]:

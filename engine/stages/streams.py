@@ -8,7 +8,7 @@ far is carried from batch to batch, for as long as the stream is not silent for 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -18,13 +18,12 @@ from framewalk.engine.schemas import (
     CONNECTION_PRESENCE,
     MOST_NODE_ITEMS,
     NAME_LENGTHS,
-    NAMED_SCHEMA,
     NODE_LEAVES,
 )
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Rover closes a stream after 20 s. A stream that is silent for longer than this, by the
 # capture's own clock, is over: so what is carried does not grow with a capture's length.
@@ -37,15 +36,24 @@ def _none(member: pl.DataType | type[pl.DataType]) -> pl.DataFrame:
     return pl.DataFrame(schema={STREAM: pl.UInt64, "member": member})
 
 
+class Bound(NamedTuple):
+    """At most so many entities, in minutes that are not before the first nor after the last."""
+
+    heard_ns: int
+    entities: int
+    first_minute: int
+    last_minute: int
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """What streams have named so far.
 
-    `bounds` has a row per stream: at most how many entities, and within which minutes. `entities`
-    (hashes) and `minutes` have `stream` and `member`, of streams that come near their caps.
+    `bounds` says of each stream how much at most. `entities` (hashes) and `minutes` have `stream`
+    and `member`, of streams that come near their caps.
     """
 
-    bounds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NAMED_SCHEMA))
+    bounds: Mapping[int, Bound] = field(default_factory=dict)
     entities: pl.DataFrame = field(default_factory=lambda: _none(pl.UInt64))
     minutes: pl.DataFrame = field(default_factory=lambda: _none(pl.Int64))
 
