@@ -16,7 +16,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 import typer
 from rich.markup import escape
 
-from framewalk.cli.console import byte_progress, print_summary, warn
+from framewalk.cli.console import byte_progress, print_summary, say, warn
 from framewalk.cli.suspicion import guarded
 from framewalk.cli.worker import worker
 from framewalk.engine import Store, load_plan, read_entities
@@ -37,6 +37,8 @@ from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress
 
 
@@ -54,9 +56,10 @@ def replay(
         typer.Option(
             "--entities",
             "-e",
-            metavar="PATH",
-            help="What `kubectl get pods,services -A -o yaml` printed (or -o json): "
-            "a file or a folder; may be given several times.",
+            metavar="[NAME=]PATH",
+            help="What `kubectl get pods,services,endpointslices,nodes -A -o yaml` printed (or "
+            "-o json): a file or a folder; may be given several times. NAME is the clusterName of "
+            "the nodes that it is for.",
             show_default=False,
         ),
     ],
@@ -151,6 +154,14 @@ def replay(
         ),
     ] = DEFAULT_CAPS.entities_per_minute,
     *,
+    name_by_owner: Annotated[
+        bool,
+        typer.Option(
+            "--name-by-owner",
+            help="Name pods that no Service selects after their name label or their owner "
+            "(Deployment, StatefulSet, DaemonSet, Job, CronJob). Without it they are Unknown.",
+        ),
+    ] = False,
     skip_unknown_scopes: Annotated[
         bool,
         typer.Option(
@@ -180,7 +191,10 @@ def replay(
     if not plan.metrics:
         names = ", ".join(map(str, oal or ()))
         raise InputError(names, "no metric is defined here", "give definitions of at least one")
-    known_entities = read_entities(*entities)
+    known_entities = read_entities(*entities, by_owner=name_by_owner)
+    for warning in known_entities.warnings:
+        warn(warning)
+    _tell_names(known_entities.told)
     # Before the store is made, so that a wrong path leaves none behind.
     paths = find_captures(captures)
     if str(store) == IN_MEMORY:
@@ -212,6 +226,17 @@ def replay(
         elif not capture.counters.messages + capture.known_messages:
             warn(f"{capture.path}: this capture holds no messages; nothing was added")
     print_summary(rows)
+
+
+_MOST_TOLD = 10
+
+
+def _tell_names(told: Sequence[object]) -> None:
+    """Say which Services have the name of another."""
+    for one in told[:_MOST_TOLD]:
+        say(f"note: {one}")
+    if len(told) > _MOST_TOLD:
+        say(f"note: {len(told) - _MOST_TOLD:,} more Services share pods with others")
 
 
 class _Bars:

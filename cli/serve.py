@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from framewalk.cli.console import complain, say, warn
+from framewalk.engine.kubernetes import source_of
 from framewalk.server.config import Config, ConfigError, load_config, unknown_variables
 
 _ConfigFile = Annotated[
@@ -77,11 +78,11 @@ def serve(
         typer.Option(
             "--entities",
             "-e",
-            metavar="PATH",
-            exists=True,
-            help="Output of `kubectl get pods,services -A -o yaml` (or json), or a folder of such "
-            "files, read again when it changes; may be given several times. Default: none, and no "
-            "address is known.",
+            metavar="[NAME=]PATH",
+            help="Output of `kubectl get pods,services,endpointslices,nodes -A -o yaml` (or json), "
+            "or a folder of such files, read again when it changes; may be given several times. "
+            "NAME is the clusterName of the nodes that it is for. Default: none, and no address is "
+            "known.",
             show_default=False,
         ),
     ] = None,
@@ -102,9 +103,17 @@ def serve(
         storage = settings.storage.model_copy(update={"path": store})
         settings = settings.model_copy(update={"storage": storage})
     if entities and settings.engine is not None:
+        _check_sources(entities)
         engine = settings.engine.model_copy(update={"entities_paths": tuple(entities)})
         settings = settings.model_copy(update={"engine": engine})
     _run(settings, config, port, spool, computes=True)
+
+
+def _check_sources(entities: list[Path]) -> None:
+    for path in (source_of(one).path for one in entities):
+        if not path.exists():
+            message = f"Path '{path}' does not exist."
+            raise typer.BadParameter(message, param_hint="'--entities' / '-e'")
 
 
 def _run(

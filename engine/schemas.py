@@ -138,7 +138,6 @@ NODE_LEAVES: Final = _leaves(
     boot_nanos="bootTime.nanos",
     node_name="name",
     cluster_name="clusterName",
-    exclude_namespaces="policy.excludeNamespaces",
     net_interfaces="netInterfaces",
 )
 
@@ -146,9 +145,11 @@ CONNECTION_LEAVES: Final = _leaves(
     local_service="local.kubernetes.serviceName",
     local_pod="local.kubernetes.podName",
     local_ip="local.ip.host",
+    local_port="local.ip.port",
     remote_service="remote.kubernetes.serviceName",
     remote_pod="remote.kubernetes.podName",
     remote_ip="remote.ip.host",
+    remote_port="remote.ip.port",
     role="role",
     tls_mode="tlsMode",
     protocol="protocol",
@@ -170,7 +171,7 @@ NAME_LENGTHS: Final = {
     "remote_ip": _ADDRESS_LENGTH,
     "ztunnel_ip": _ADDRESS_LENGTH,
 }
-# Of a node's excluded namespaces, and of its network interfaces, so many count.
+# Of a node's network interfaces so many count.
 MOST_NODE_ITEMS: Final = 1_000
 
 # Which of the optional sub-messages of a connection are set.
@@ -194,7 +195,6 @@ DROP_REASONS: Final = (
     "time_out_of_range",
     "stream_entities",
     "stream_minutes",
-    "excluded_namespace",
     "same_service",
     "minute_entities",
 )
@@ -212,6 +212,20 @@ QUALITY_COUNTERS: Final = (
 
 # The ids of SkyWalking's components; a peer's `components` has bit i set for COMPONENT_IDS[i].
 COMPONENT_IDS: Final = (49, 110, 129, 130, 142, 162)
+
+# Connections with an end that has no name, and why (null: it has one). `peer` is a row of peers,
+# null where the logs do not count; `port` is that of the called side, 0 where it does not matter.
+NAMELESS_SCHEMA: Final = pl.Schema(
+    {
+        "peer": pl.UInt32,
+        "cluster_name": pl.String,
+        "local_ip": pl.String,
+        "local_reason": pl.String,
+        "remote_ip": pl.String,
+        "remote_reason": pl.String,
+        "port": pl.Int32,
+    }
+)
 
 # What a connection is between, once its addresses have been resolved. `local_known` is false
 # where the local side is Unknown; an instance is null where a side has none (a cluster IP).

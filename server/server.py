@@ -129,6 +129,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         flush_interval_s=config.engine.flush_interval_s,
         max_ahead_s=config.engine.max_ahead_s,
         entities_paths=config.engine.entities_paths,
+        name_by_owner=config.engine.name_by_owner,
         entities_reload_s=config.engine.entities_reload_s,
         oal_paths=config.engine.oal_paths,
         apdex_path=config.engine.apdex_path,

@@ -95,6 +95,45 @@ items:
     name: a-service-with-a-name-as-long-as-kubernetes-lets-it-be-63-chars-1
     namespace: and-a-namespace-with-another-name
   spec: {clusterIP: 10.96.0.16, selector: {app: long}}
+- kind: Service
+  metadata: {name: frontend-entry, namespace: shop, creationTimestamp: "2024-05-01T12:01:00Z"}
+  spec:
+    clusterIP: 10.96.0.17
+    externalIPs: ["198.51.100.009"]
+    selector: {app: frontend}
+    ports: [{port: 80, nodePort: 30080}, {port: 8080, protocol: UDP}]
+  status: {loadBalancer: {ingress: [{ip: 192.168.0.1}, {ip: 203.0.113.8}]}}
+- kind: Service
+  metadata: {name: entry-tls, namespace: pay, creationTimestamp: "2024-04-01T00:00:00Z"}
+  spec:
+    clusterIP: 10.96.0.18
+    externalIPs: ["198.51.100.9"]
+    selector: {app: payments, track: canary}
+    ports: [{port: 443, nodePort: 30443}, {port: 8080}]
+- kind: Service
+  metadata: {name: database, namespace: shop, creationTimestamp: "2024-04-01T00:00:00Z"}
+  spec: {clusterIP: None, ports: [{port: 5432}]}
+- kind: EndpointSlice
+  metadata:
+    name: database-1
+    namespace: shop
+    creationTimestamp: "2024-05-01T12:01:00Z"
+    labels: {kubernetes.io/service-name: database}
+  addressType: IPv4
+  endpoints: [{addresses: [198.51.100.5, 10.0.0.6]}, {addresses: [192.168.0.1]}]
+  ports: [{port: 5432}]
+- kind: Node
+  metadata: {name: n1, creationTimestamp: "2024-04-01T00:00:00Z"}
+  status: {addresses: [{type: InternalIP, address: 192.168.0.1}, {type: Hostname, address: n1}]}
+- kind: Pod
+  metadata:
+    {name: exporter, namespace: pay, creationTimestamp: "2024-05-01T11:00:00Z",
+     labels: {app: payments}}
+  spec:
+    nodeName: n1
+    hostNetwork: true
+    containers: [{name: main, ports: [{containerPort: 9100}, {containerPort: 80}]}]
+  status: {phase: Running, podIP: 192.168.0.1}
 - kind: Pod
   metadata:
     {name: frontend-1, namespace: shop, creationTimestamp: "2024-05-01T11:00:00Z",
@@ -232,8 +271,15 @@ SERVICE_IPS = (
     *(f"10.96.0.{last}" for last in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16)),
     "203.0.113.7",
     "203.0.113.8",
+    "198.51.100.5",
+    "198.51.100.9",
+    "192.168.0.1",
+    "192.168.0.1",
 )
+PORTS = (8_080, 80, 443, 5_432, 9_100, 30_080, 30_443, 0, 51_234)
 ODD_IPS = (
+    "10.96.000.002",
+    "::ffff:010.0.0.1",
     "fd00::1",
     "fd00:96::1",
     "fd00:0096:0:0::1",
@@ -498,7 +544,7 @@ def _address(
         spice.draw(st.sampled_from((address.Clear, address.SetInParent)))()
     elif spice.chance(ips_one_in):
         address.ip.host = spice.pick(POD_IPS + SERVICE_IPS, ODD_IPS)
-        address.ip.port = 8_080
+        address.ip.port = spice.pick(PORTS, (-1, 2**31 - 1))
     else:
         names = spice.pick(services, ODD_SERVICE_NAMES, harder=2)
         address.kubernetes.serviceName = "" if spice.chance(spice.rarity * 4) else names

@@ -9,128 +9,221 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reference import load_dump
 
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import ADDRESS_SCHEMA, Entities, read_entities
-from framewalk.engine.kubernetes.dumps import read_dump
-from framewalk.engine.kubernetes.inventory import Inventory, Pod, Service
+from framewalk.engine.kubernetes.dumps import read_dumps
+from framewalk.engine.kubernetes.inventory import (
+    EndpointSlice,
+    History,
+    Inventory,
+    Node,
+    Pod,
+    Port,
+    Seen,
+    Service,
+    Sighting,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-AGAIN = "; give the output of 'kubectl get pods,services -A -o yaml' (or json)"
+AGAIN = "; give the output of 'kubectl get pods,services,endpointslices,nodes -A -o yaml' (or json)"
 CORRECT = "; give the dump as kubectl wrote it, or correct this field"
 NO_CONTROL = "control characters are not allowed"
 TEN_O_CLOCK_NS = 1_714_557_600_000_000_000
 
-NAMES = ("a", "b", "c")
-ADDRESSES = ("10.0.0.1", "10.0.0.2", "fd00::1")
-TIMES_NS = st.integers(0, 6)
+# Made objects: few names, addresses and moments, so that they meet.
+
+ADDRESSES = ("10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1")
+PORTS = (0, 80, 443, 9_100)
+SECONDS = range(10, 17)
+TIMES = st.none() | st.sampled_from(SECONDS).map(lambda second: f"1970-01-01T00:00:{second}Z")
+NAMES = st.sampled_from(("a", "b", "bb", "ccc"))
+SPACES = st.sampled_from(("one", "two"))
 LABELS = st.dictionaries(st.sampled_from("xy"), st.sampled_from("12"), max_size=2)
-SOME_ADDRESSES = st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True).map(tuple)
+SOME_ADDRESSES = st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True)
+NUMBERS = st.sampled_from(PORTS[1:])
 
-pods = st.builds(
-    Pod,
-    namespace=st.sampled_from(NAMES[:2]),
-    name=st.sampled_from(NAMES),
-    uid=st.just(""),
-    labels=LABELS,
-    created_ns=st.none() | TIMES_NS,
-    ended_ns=st.none() | TIMES_NS,
-    ip_addresses=SOME_ADDRESSES,
-    host_network=st.sampled_from([False, False, False, True]),
+
+def optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def condition(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    made = {"type": st.just(kind), "status": st.sampled_from(("True", "False"))}
+    return st.fixed_dictionaries({**made, "lastTransitionTime": TIMES})
+
+
+CONTAINERS = st.lists(
+    st.fixed_dictionaries(
+        {"ports": st.lists(optional(containerPort=NUMBERS, hostPort=NUMBERS), max_size=2)}
+    ),
+    max_size=1,
 )
-services = st.builds(
-    Service,
-    namespace=st.sampled_from(NAMES[:2]),
-    name=st.sampled_from(NAMES),
-    selector=LABELS,
-    created_ns=st.none() | TIMES_NS,
-    ip_addresses=st.lists(st.sampled_from(ADDRESSES), max_size=1).map(tuple),
+STATES = st.one_of(
+    st.fixed_dictionaries({"running": optional(startedAt=TIMES)}),
+    st.fixed_dictionaries({"terminated": optional(startedAt=TIMES, finishedAt=TIMES)}),
+)
+STATUSES = optional(
+    phase=st.sampled_from(("Running", "Running", "Succeeded", "Failed", "Pending")),
+    podIPs=SOME_ADDRESSES.map(lambda ips: [{"ip": ip} for ip in ips]),
+    hostIP=st.just("192.168.0.1"),
+    startTime=TIMES,
+    conditions=st.tuples(condition("Ready"), condition("PodReadyToStartContainers")).map(list),
+    containerStatuses=st.lists(st.fixed_dictionaries({"state": STATES}), max_size=2),
+)
+pods = st.fixed_dictionaries(
+    {
+        "kind": st.just("Pod"),
+        "metadata": st.fixed_dictionaries(
+            {
+                "name": NAMES,
+                "namespace": SPACES,
+                "labels": LABELS,
+                "creationTimestamp": TIMES,
+                "deletionTimestamp": TIMES,
+            }
+        ),
+        "spec": optional(hostNetwork=st.booleans(), containers=CONTAINERS, nodeName=st.just("n")),
+        "status": STATUSES,
+    }
+)
+services = st.fixed_dictionaries(
+    {
+        "kind": st.just("Service"),
+        "metadata": st.fixed_dictionaries(
+            {"name": NAMES, "namespace": SPACES, "creationTimestamp": TIMES}
+        ),
+        "spec": optional(
+            selector=LABELS,
+            clusterIP=st.sampled_from((*ADDRESSES[:3], "None", "None", "None")),
+            externalIPs=SOME_ADDRESSES,
+            ports=st.lists(
+                optional(
+                    port=NUMBERS, nodePort=NUMBERS, protocol=st.sampled_from(("TCP", "TCP", "UDP"))
+                ).filter(lambda port: "port" in port),
+                max_size=2,
+            ),
+        ),
+    }
+)
+slices = st.fixed_dictionaries(
+    {
+        "apiVersion": st.just("discovery.k8s.io/v1"),
+        "kind": st.just("EndpointSlice"),
+        "metadata": st.fixed_dictionaries(
+            {
+                "name": NAMES,
+                "namespace": SPACES,
+                "labels": NAMES.map(lambda name: {"kubernetes.io/service-name": name}),
+                "creationTimestamp": TIMES,
+            }
+        ),
+        "endpoints": SOME_ADDRESSES.map(lambda ips: [{"addresses": ips}]),
+        "ports": st.lists(st.fixed_dictionaries({"port": NUMBERS}), max_size=1),
+    }
 )
 
 
-def identity(thing: Pod | Service) -> tuple[object, ...]:
-    return thing.namespace, thing.name, thing.created_ns
+def identity(item: dict[str, Any]) -> tuple[object, ...]:
+    metadata = item["metadata"]
+    return item["kind"], metadata["namespace"], metadata["name"]
 
 
-inventories = st.builds(
-    Inventory,
-    pods=st.lists(pods, max_size=6, unique_by=identity).map(tuple),
-    services=st.lists(services, max_size=4, unique_by=identity).map(tuple),
-)
-
-
-def latest(things: Iterable[Any], ip: str, time_ns: int) -> Any:  # noqa: ANN401 - Pod or Service
-    """Return what has `ip` and began last at or before `time_ns`."""
-
-    def began(thing: Pod | Service) -> tuple[float, str, str]:
-        start = float("-inf") if thing.created_ns is None else thing.created_ns
-        return start, thing.namespace, thing.name
-
-    known = [thing for thing in things if ip in thing.ip_addresses and began(thing)[0] <= time_ns]
-    return max(known, key=began, default=None)
-
-
-def truth(inventory: Inventory, ip: str, time_ns: int) -> tuple[str | None, str | None, str | None]:
-    service = latest(inventory.services, ip, time_ns)
-    if service is not None:
-        return service.namespace, f"{service.name}.{service.namespace}", None
-    pod = latest((pod for pod in inventory.pods if not pod.host_network), ip, time_ns)
-    if pod is None or (pod.ended_ns is not None and time_ns >= pod.ended_ns):
-        return None, None, None
-    selecting = sorted(
-        service.name
-        for service in inventory.services
-        if service.namespace == pod.namespace
-        and service.selector
-        and all(pod.labels.get(key) == value for key, value in service.selector.items())
-    )
-    return pod.namespace, f"{selecting[0]}.{pod.namespace}" if selecting else None, pod.name
+dumps = st.tuples(
+    st.lists(pods, max_size=5), st.lists(services, max_size=4), st.lists(slices, max_size=2)
+).map(lambda kinds: list({identity(item): item for kind in kinds for item in kind}.values()))
 
 
 def asked(rows: Sequence[tuple[str | None, int | None]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"ip": pl.String, "time_ns": pl.Int64}, orient="row")
 
 
-@given(inventories, st.randoms(use_true_random=False))
-def test_lookup_is_the_naive_reading_of_the_rules(inventory: Inventory, random: Any) -> None:  # noqa: ANN401
-    questions = list(itertools.product(ADDRESSES, range(-1, 8)))
-    random.shuffle(questions)
-    found = Entities.from_inventory(inventory).lookup(asked(questions))
-    assert found.columns == ["namespace", "service", "instance"]
-    assert found.rows() == [truth(inventory, ip, time_ns) for ip, time_ns in questions]
+def entities_of(folder: Path, items: list[dict[str, Any]]) -> Entities:
+    path = folder / "made.json"
+    path.write_text(json.dumps({"kind": "List", "items": items}))
+    return Entities.of(read_dumps([path] if items else []).inventories)
 
 
-@given(inventories)
-def test_the_table_is_sorted_and_its_intervals_do_not_overlap(inventory: Inventory) -> None:
-    table = Entities.from_inventory(inventory).addresses
+QUESTIONS = [
+    (ip, port, is_called, second * 10**9)
+    for ip, port, is_called, second in itertools.product(
+        ADDRESSES, PORTS, (True, False), range(SECONDS[0] - 1, SECONDS[-1] + 2)
+    )
+]
+QUESTION = {"ip": pl.String, "port": pl.Int32, "is_called": pl.Boolean, "time_ns": pl.Int64}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(items=dumps)
+def test_lookup_is_the_naive_reading_of_the_rules(
+    tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
+) -> None:
+    entities = entities_of(tmp_path_factory.getbasetemp(), items)
+    directory = load_dump(json.dumps({"kind": "List", "items": items}))
+    found = entities.lookup(pl.DataFrame(QUESTIONS, schema=QUESTION, orient="row"))
+    for (ip, port, is_called, time_ns), got in zip(
+        QUESTIONS, found.select("service", "instance").rows(), strict=True
+    ):
+        want = directory.find(ip, time_ns, port, is_called=is_called)
+        has_name = want is not None and want.service
+        right = (f"{want.service}.{want.namespace}", want.pod) if has_name else None
+        assert (got if got[0] else None) == right, (ip, port, is_called, time_ns)
+    assert (found["service"].is_null() == found["reason"].is_not_null()).all()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(items=dumps)
+def test_the_table_is_sorted_and_its_intervals_do_not_overlap(
+    tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
+) -> None:
+    table = entities_of(tmp_path_factory.getbasetemp(), items).addresses
     assert table.schema == ADDRESS_SCHEMA
-    assert table.equals(table.sort("ip", "start_ns"))
+    key = ("cluster", "ip", "port")
+    assert table.equals(table.sort(*key, "start_ns"))
     ends_before_next = table["end_ns"] <= table["start_ns"].shift(-1)
-    assert (ends_before_next | (table["ip"] != table["ip"].shift(-1))).drop_nulls().all()
+    is_last = pl.any_horizontal(pl.col(one) != pl.col(one).shift(-1) for one in key)
+    assert (ends_before_next | table.select(is_last).to_series()).drop_nulls().all()
     assert (table["start_ns"] < table["end_ns"]).all()
 
 
-@given(inventories)
-def test_between_two_boundaries_nothing_changes(inventory: Inventory) -> None:
-    entities = Entities.from_inventory(inventory)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(items=dumps)
+def test_between_two_boundaries_nothing_changes(
+    tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
+) -> None:
+    entities = entities_of(tmp_path_factory.getbasetemp(), items)
     boundaries = entities.boundaries_ns.to_list()
     assert boundaries == sorted(set(boundaries))
-    for ip, time_ns in itertools.product(ADDRESSES, range(-1, 8)):
-        if truth(inventory, ip, time_ns) != truth(inventory, ip, time_ns - 1):
-            assert time_ns in boundaries
+    frame = pl.DataFrame(QUESTIONS, schema=QUESTION, orient="row")
+    now = entities.lookup(frame)
+    before = entities.lookup(frame.with_columns(pl.col("time_ns") - 1))
+    changed = pl.Series(
+        [one != other for one, other in zip(now.rows(), before.rows(), strict=True)],
+        dtype=pl.Boolean,
+    )
+    assert set(frame["time_ns"].filter(changed).to_list()) <= set(boundaries)
 
 
 def test_an_empty_table_knows_nobody() -> None:
     entities = Entities.empty()
     assert entities.addresses.schema == ADDRESS_SCHEMA
     assert entities.boundaries_ns.to_list() == []
-    assert entities.lookup(asked([("10.0.0.1", 0)])).rows() == [(None, None, None)]
-    assert entities.lookup(asked([])).dtypes == [pl.String] * 3
+    (found,) = entities.lookup(asked([("10.0.0.1", 0)])).rows(named=True)
+    assert (found["service"], found["reason"]) == (None, "outside the cluster")
+    assert entities.lookup(asked([])).is_empty()
+
+
+def test_a_table_is_written_and_read(tmp_path: Path) -> None:
+    entities = read_entities(save(tmp_path, pod("p", podIP="10.0.0.1"), service("s")))
+    entities.write(tmp_path / "table")
+    again = Entities.read(tmp_path / "table")
+    assert again.addresses.equals(entities.addresses)
 
 
 # Dumps
@@ -165,7 +258,7 @@ def save(folder: Path, *documents: object, name: str = "dump.yaml") -> Path:
 def test_unknown_addresses_and_nulls_are_nobody(tmp_path: Path) -> None:
     entities = read_entities(save(tmp_path, pod("p", podIP="10.0.0.1")))
     rows = [("", 0), (None, 0), ("10.0.0.1", None), ("10.0.0.1.", 0), ("no address", 0)]
-    assert entities.lookup(asked(rows)).rows() == [(None, None, None)] * len(rows)
+    assert entities.lookup(asked(rows))["instance"].to_list() == [None] * len(rows)
 
 
 def test_mapped_ipv4_addresses_are_ipv4_on_both_sides(tmp_path: Path) -> None:
@@ -229,18 +322,32 @@ PRODUCT_POD = Pod(
     uid="uid-1",
     labels={"app": "product", "version": "1"},
     created_ns=TEN_O_CLOCK_NS,
+    start_ns=TEN_O_CLOCK_NS,
     ended_ns=TEN_O_CLOCK_NS + 5_000_000_000,
+    is_over=True,
     ip_addresses=("10.0.0.1", "fd00::1"),
-    host_network=False,
 )
 PRODUCT_SERVICE = Service(
     namespace="shop",
     name="product",
+    uid="",
     selector={"app": "product"},
     created_ns=TEN_O_CLOCK_NS,
-    ip_addresses=("172.16.0.1", "203.0.113.9"),
+    ip_addresses=("172.16.0.1",),
+    outer_addresses=("203.0.113.9",),
+    ports=(Port(80, 0, is_tcp=True),),
 )
 PRODUCT_JSON = json.dumps(yaml.safe_load(PRODUCT), default=lambda time: time.isoformat())
+
+
+def inventory_of(*paths: Path | str) -> Inventory:
+    read = read_dumps(paths)
+    assert read.warnings == ()
+    return read.inventories[""]
+
+
+def newest(histories: tuple[History[Any], ...]) -> list[Any]:
+    return [one.newest for one in histories]
 
 
 @pytest.mark.parametrize(
@@ -251,13 +358,15 @@ PRODUCT_JSON = json.dumps(yaml.safe_load(PRODUCT), default=lambda time: time.iso
         ("flow.yaml", yaml.safe_dump(yaml.safe_load(PRODUCT_JSON), default_flow_style=True)),
         ("powershell.yaml", PRODUCT.encode("utf-16")),
         ("windows.yaml", PRODUCT.replace("\n", "\r\n").encode("utf-8-sig")),
-        ("documents.yaml", f"---\n{PRODUCT}---\n---\nkind: Node\n"),
+        ("documents.yaml", f"---\n{PRODUCT}---\n---\nkind: Namespace\n"),
     ],
 )
 def test_a_list_in_any_format(tmp_path: Path, name: str, content: str | bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert read_dump([path]) == Inventory((PRODUCT_POD,), (PRODUCT_SERVICE,))
+    inventory = inventory_of(path)
+    assert newest(inventory.pods) == [PRODUCT_POD]
+    assert newest(inventory.services) == [PRODUCT_SERVICE]
 
 
 def test_single_objects_typed_lists_and_shared_values(tmp_path: Path) -> None:
@@ -267,7 +376,7 @@ def test_single_objects_typed_lists_and_shared_values(tmp_path: Path) -> None:
     for one in shared:
         one["metadata"]["labels"] = labels
     documents = [pod("single"), listed(bare, kind="PodList"), listed(*shared), listed(kind="List")]
-    found = read_dump([save(tmp_path, *documents)]).pods
+    found = newest(inventory_of(save(tmp_path, *documents)).pods)
     names = [(one.namespace, one.name, dict(one.labels)) for one in found]
     assert names == [
         ("default", "bare", {}),
@@ -282,11 +391,11 @@ def test_a_folder_and_several_paths(tmp_path: Path) -> None:
     folder.mkdir()
     save(folder, pod("a"), name="a.yaml")
     save(folder, listed(pod("b")), name="b.json")
-    save(folder, {"kind": "Node"}, name="nodes.yml")
+    save(folder, {"kind": "Namespace"}, name="spaces.yml")
     (folder / "notes.txt").write_text("not a dump", encoding="utf-8")
-    inventory = read_dump([folder, str(save(tmp_path, service("c"), pod("a")))])
-    assert [one.name for one in inventory.pods] == ["a", "b"]
-    assert [one.name for one in inventory.services] == ["c"]
+    inventory = inventory_of(folder, str(save(tmp_path, service("c"), pod("a"))))
+    assert [one.name for one in newest(inventory.pods)] == ["a", "b"]
+    assert [one.name for one in newest(inventory.services)] == ["c"]
 
 
 def test_no_path_is_an_empty_table() -> None:
@@ -296,15 +405,15 @@ def test_no_path_is_an_empty_table() -> None:
 def test_missing_fields_are_tolerated(tmp_path: Path) -> None:
     metadata = {"name": "p", "namespace": None, "labels": None, "creationTimestamp": None}
     documents = [{"kind": "Pod", "metadata": metadata}, {"kind": "Service", "metadata": metadata}]
-    inventory = read_dump([save(tmp_path, *documents)])
-    assert inventory.pods == (Pod("default", "p", "", {}, None, None, (), host_network=False),)
-    assert inventory.services == (Service("default", "p", {}, None, ()),)
+    inventory = inventory_of(save(tmp_path, *documents))
+    assert newest(inventory.pods) == [Pod("default", "p", "", {})]
+    assert newest(inventory.services) == [Service("default", "p", "", {})]
 
 
 def test_services_without_an_address(tmp_path: Path) -> None:
     headless = service("h", clusterIP="None", clusterIPs=["None"], selector={"app": "a"})
     path = save(tmp_path, headless, service("external", clusterIP=""))
-    assert [one.ip_addresses for one in read_dump([path]).services] == [(), ()]
+    assert [one.ip_addresses for one in newest(inventory_of(path).services)] == [(), ()]
 
 
 def finished(*seconds: float | None) -> list[dict[str, Any]]:
@@ -329,7 +438,7 @@ def test_when_a_pod_ended(
 ) -> None:
     one = pod("p", **status)
     one["metadata"]["deletionTimestamp"] = deleted
-    assert read_dump([save(tmp_path, one)]).pods[0].ended_ns == ended_ns
+    assert newest(inventory_of(save(tmp_path, one)).pods)[0].ended_ns == ended_ns
 
 
 def seen(version: int, app: str, uid: str = "u", **status: object) -> dict[str, Any]:
@@ -344,36 +453,62 @@ def seen(version: int, app: str, uid: str = "u", **status: object) -> dict[str, 
 
 
 def test_several_dumps_of_one_cluster_in_any_order(tmp_path: Path) -> None:
-    dumps = [
+    ended = [{"state": {"terminated": {"finishedAt": "2024-05-01T10:00:09Z"}}}]
+    saved = [
         save(tmp_path, seen(9, "late", podIP="10.0.0.1"), name="1.yaml"),
         save(tmp_path, seen(10, "latest", podIP="10.0.0.2"), name="2.yaml"),
-        save(
-            tmp_path, seen(8, "x", phase="Failed", containerStatuses=finished(9.0)), name="3.yaml"
-        ),
+        save(tmp_path, seen(8, "x", phase="Failed", containerStatuses=ended), name="3.yaml"),
         save(tmp_path, seen(7, "without uid", uid="", podIP="10.0.0.3"), name="4.json"),
         save(tmp_path, seen(11, "other", uid="v", podIP="10.0.0.4"), name="5.yaml"),
     ]
-    dumps[4].write_text(dumps[4].read_text("utf-8").replace("T10:00", "T11:00"), "utf-8")
-    first = Pod(
-        namespace="shop",
-        name="p",
-        uid="u",
-        labels={"app": "latest"},
-        created_ns=TEN_O_CLOCK_NS,
-        ended_ns=9_000_000_000,
-        ip_addresses=("10.0.0.3", "10.0.0.1", "10.0.0.2"),
-        host_network=False,
-    )
-    results = [read_dump(order) for order in itertools.permutations(dumps)]
-    assert results[0].pods[0] == first
-    assert [one.uid for one in results[0].pods] == ["u", "v"]
-    assert all(result == results[0] for result in results)
+    saved[4].write_text(saved[4].read_text("utf-8").replace("T10:00", "T11:00"), "utf-8")
+    inventories = [inventory_of(*order) for order in itertools.permutations(saved)]
+    assert all(one == inventories[0] for one in inventories)
+    first, other = inventories[0].pods
+    assert (first.newest.uid, other.newest.uid) == ("u", "v")
+    assert first.newest.labels == {"app": "latest"}
+    assert [span.thing.ip_addresses for span in first.spans] == [
+        ("10.0.0.3",),
+        (),
+        ("10.0.0.1",),
+        ("10.0.0.2",),
+    ]
+    # It was seen to have ended before it was seen to run on: both stays known.
+    assert {span.thing.ended_ns for span in first.spans} == {None, TEN_O_CLOCK_NS + 9 * 10**9}
+
+
+def test_histories_are_made_of_their_sightings_again() -> None:
+    things = [Pod("s", "p", "u", {"a": str(number // 2)}) for number in range(6)]
+    made = [Sighting(Seen(number, number * 10), one) for number, one in enumerate(things)]
+    made += [Sighting(Seen(1, 3), Service("s", "x", "", {})), Sighting(Seen(2), Node("n", ""))]
+    made += [Sighting(Seen(2, 5), EndpointSlice("s", "e", "", "x"), is_gone=True)]
+    inventory = Inventory.of(made)
+    assert [(one.first.at_ns, one.last.at_ns) for one in inventory.pods[0].spans] == [
+        (0, 10),
+        (20, 30),
+        (40, 50),
+    ]
+    assert Inventory.of(inventory.sightings()) == inventory
+    assert inventory.slices[0].gone == Seen(2, 5)
+
+
+def test_what_is_seen_again_was_not_gone() -> None:
+    one = Pod("s", "p", "u", {})
+    gone = Sighting(Seen(5, 50), one, is_gone=True)
+    for seen, is_gone in ((Seen(6, 60), False), (Seen(4, 40), True)):
+        inventory = Inventory.of([gone, Sighting(seen, one)])
+        assert (inventory.pods[0].gone is not None) == is_gone
 
 
 def message(path: Path) -> str:
-    with pytest.raises(EntitiesError) as caught:
-        read_entities(path)
-    return str(caught.value)
+    """Return why nothing can be read, or why something was left out."""
+    try:
+        (warning,) = read_entities(path).warnings
+    except EntitiesError as error:
+        return str(error)
+    left_out = "; this object is left out"
+    assert warning.endswith(left_out)
+    return warning.removesuffix(left_out)
 
 
 @pytest.mark.parametrize(
@@ -401,8 +536,8 @@ def message(path: Path) -> str:
         (b'kind: "a\\nb"', ": neither a Pod nor a Service in it, only a b"),
         (b"a: b", ": neither a Pod nor a Service in it, only objects without a kind"),
         (
-            b"kind: List\nitems: [{kind: Node}, {kind: Job, apiVersion: batch/v1}, {kind: Node}]",
-            ": neither a Pod nor a Service in it, only Job (batch/v1), Node",
+            b"kind: List\nitems: [{kind: Secret}, {kind: Job, apiVersion: batch/v1}]",
+            ": neither a Pod nor a Service in it, only Job (batch/v1), Secret",
         ),
     ],
 )
@@ -494,6 +629,6 @@ def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_kinds(tmp_path: Path) -> None:
-    save(tmp_path, {"kind": "Node"})
-    problem = ": neither a Pod nor a Service in it, only Node"
+    save(tmp_path, {"kind": "Secret"})
+    problem = ": neither a Pod nor a Service in it, only Secret"
     assert message(tmp_path) == f"{tmp_path}{problem}{AGAIN}"

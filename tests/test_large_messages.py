@@ -181,7 +181,7 @@ def own_services() -> Iterator[bytes]:
 
 
 def long_names() -> Iterator[bytes]:
-    """A cluster's name of a megabyte, and excluded namespaces, for many connections."""
+    """A cluster's name of half a megabyte for many connections."""
     message = said()
     message.node.clusterName = "c" * (MIB // 2)
     message.node.policy.excludeNamespaces.extend(f"n{number}" for number in range(20_000))

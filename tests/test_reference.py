@@ -385,15 +385,6 @@ EXCLUDING = node(policy=pb.EBPFAccessLogPolicy(excludeNamespaces=["kube-system"]
         ("unknown_role", first(read(2**64 - 1), connection=link(role=9))),
         ("time_out_of_range", first(read(2**63), connection=SAME)),
         ("time_out_of_range", first(read(), node=node(-1, 999_999_999))),
-        (
-            "excluded_namespace",
-            first(read(), node=EXCLUDING, connection=link(remote=ip("10.0.0.7"))),
-        ),
-        (
-            "excluded_namespace",
-            first(read(), node=EXCLUDING, connection=link(remote=ip("10.0.0.8"))),
-        ),
-        ("excluded_namespace", first(read(), node=EXCLUDING, connection=link(ip("10.96.0.10")))),
         ("same_service", first(read(), connection=SAME)),
         ("same_service", first(read(), connection=link(pod("cart.shop"), ip("10.96.0.2")))),
     ],
@@ -405,6 +396,21 @@ def test_dropped(reason: str, sent: bytes) -> None:
     assert dict(drop_counts(result))[reason] == 1
     assert sum(count for _, count in drop_counts(result)) == result.logs == 1
     assert not any(result.values.values())
+
+
+@pytest.mark.parametrize(
+    ("connection", "relation"),
+    [
+        (link(remote=ip("10.0.0.7")), ("a", "dns.kube-system")),
+        (link(remote=ip("10.0.0.8")), ("a", "Unknown")),
+        (link(ip("10.96.0.10")), ("dns.kube-system", "b")),
+    ],
+)
+def test_peers_in_excluded_namespaces_are_kept(
+    connection: pb.AccessLogConnection, relation: tuple[str, str]
+) -> None:
+    result = run(first(read(), node=EXCLUDING, connection=connection), dump=DUMP)
+    assert names(result, "service_relation") == {relation}
 
 
 def test_the_last_representable_moment_counts() -> None:
@@ -447,10 +453,10 @@ def test_a_new_node_keeps_the_connection() -> None:
         ("10.0.0.3", 120, ("Unknown", "Unknown")),
         ("10.0.0.4", 29, ("cart.shop", "cart-3")),
         ("10.0.0.4", 30, ("Unknown", "Unknown")),
-        ("10.0.0.4", 90, ("payments.pay", "payments-2")),
+        ("10.0.0.4", 90, ("strict.pay", "payments-2")),
         ("10.0.0.13", 59, ("cart.shop", "replaced-while-running")),
         ("10.0.0.13", 60, ("payments.pay", "short-job")),
-        ("10.0.0.13", 120, ("Unknown", "Unknown")),
+        ("10.0.0.13", 120, ("cart.shop", "replaced-while-running")),
         ("10.0.0.1", 60, ("frontend.shop", "frontend-1")),
         ("fd00::1", 0, ("frontend.shop", "frontend-1")),
         ("::ffff:10.0.0.1", 0, ("frontend.shop", "frontend-1")),
@@ -458,8 +464,11 @@ def test_a_new_node_keeps_the_connection() -> None:
         ("10.0.0.9", 0, ("timeless.shop", "no-creation")),
         ("10.0.0.10", 60, ("timeless.shop", "running-with-finished-container")),
         ("10.0.0.11", 0, ("cart.shop", "twin-a")),
-        ("10.0.0.12", 0, ("back.shop", "many-services")),
+        ("10.0.0.12", 0, ("cart.shop", "many-services")),
+        ("10.0.0.12", 120, ("back.shop", "many-services")),
         ("10.0.0.20", 89, ("payments.pay", "behind-a-load-balancer-ip")),
+        ("10.0.0.20", 90, ("payments.pay", "behind-a-load-balancer-ip")),
+        ("010.00.0.1", 0, ("frontend.shop", "frontend-1")),
         ("192.168.0.1", 60, ("Unknown", "Unknown")),
         ("nonsense", 0, ("Unknown", "Unknown")),
     ],
@@ -478,7 +487,6 @@ def test_pod_of_an_ip(host: str, second: int, expected: tuple[str, str]) -> None
         ("203.0.113.8", 0, "shared-a.shop"),
         ("10.96.0.13", 59, "reused-old.shop"),
         ("10.96.0.13", 60, "reused-new.pay"),
-        ("10.0.0.20", 90, "late.shop"),
         ("10.96.0.14", 0, "timeless.shop"),
     ],
 )

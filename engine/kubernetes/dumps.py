@@ -1,402 +1,331 @@
-"""Kubernetes dumps: Pods and Services out of `kubectl get pods,services -A -o yaml` (or json).
+"""Kubernetes dumps: sightings out of `kubectl get pods,services,endpointslices,nodes -A -o yaml`.
 
-This is the raw material of the entity table (analysis.md section 2, `addresses.py`): what the
-dumps say about each object, merged over all dumps, without any rule about addresses.
-
-How several sightings of an object become one: `inventory.py`.
+What one output lists was seen at one moment. That moment is not written anywhere: it is known by
+the cluster's resourceVersion, of which the largest in the output is the nearest, and is not before
+the times that the objects show.
 """
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import ipaddress
-import json
-import re
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-import yaml
+from typing import TYPE_CHECKING, Any, Final
 
 from framewalk.engine.errors import EntitiesError
-from framewalk.engine.kubernetes.inventory import Inventory, Pod, Service, Sighting, merge_sightings
+from framewalk.engine.kubernetes.documents import DUMP_AGAIN, Field, documents_of, read_text
+from framewalk.engine.kubernetes.inventory import (
+    OPEN_START_NS,
+    Inventory,
+    Pod,
+    Seen,
+    Service,
+    Sighting,
+    identities,
+)
+from framewalk.engine.kubernetes.objects import Read, is_known, kind_of, read_object
+from framewalk.engine.kubernetes.sources import Source, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _DUMP_SUFFIXES: Final = (".yaml", ".yml", ".json")
-_DUMP_AGAIN: Final = "give the output of 'kubectl get pods,services -A -o yaml' (or json)"
-_DUMP_UNCHANGED: Final = "give the dump as kubectl wrote it, or correct this field"
-_KINDS: Final = ("Pod", "Service")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64: Final = range(-(2**63), 2**63)
-_NUMBER: Final = re.compile(r"[0-9]{1,30}")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_SHOWN_CHARACTERS: Final = 40
-_EARLIER: Final = -(2**62)
+_MOST_WARNINGS: Final = 20
+_NS_PER_S: Final = 10**9
+_DELETED: Final = "DELETED"
+_WATCHED: Final = ("ADDED", "MODIFIED", _DELETED)
 
 
-def read_dump(paths: Iterable[str | Path], *earlier: Inventory) -> Inventory:
-    """Read the Pods and Services of all `paths`: files, or folders of *.yaml, *.yml and *.json.
+@dataclass(frozen=True, slots=True)
+class Dumps:
+    """What dumps say of each cluster, and what in them is odd."""
 
-    What `earlier` inventories say of an object is older than all dumps, and the first is oldest.
+    sightings: dict[str, list[Sighting[Any]]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
-    A file is YAML (one or more documents) or JSON, and holds Lists or single objects; objects
-    of other kinds are passed over. No path at all gives an empty inventory.
+    @property
+    def inventories(self) -> dict[str, Inventory]:
+        """What is known of each cluster, by its name; empty is that of nodes without another."""
+        return {cluster: Inventory.of(seen) for cluster, seen in self.sightings.items()}
 
-    Raises EntitiesError where a file is missing, unreadable or damaged, where a field has the
-    wrong type, and where a file that was named, or all files of a folder together, hold neither
-    a Pod nor a Service.
+
+def read_dumps(sources: Iterable[str | Path | Source]) -> Dumps:
+    """Read all `sources`: files, or folders (of folders) of *.yaml, *.yml and *.json.
+
+    A file is YAML (one or more documents) or JSON (one or more values), and holds Lists or single
+    objects; objects of other kinds are passed over, and so are files of a folder that hold none at
+    all. An object that is odd costs itself, and a warning. No source at all gives nothing.
+
+    Raises EntitiesError where a file is missing, unreadable or damaged, and where a file that was
+    named, or all files of a folder together, hold no object that can be used.
     """
-    pods: list[Sighting[Pod]] = []
-    services: list[Sighting[Service]] = []
-    for version, inventory in enumerate(earlier, _EARLIER):
-        pods += [Sighting(version, pod) for pod in inventory.pods]
-        services += [Sighting(version, service) for service in inventory.services]
-    for path in map(Path, paths):
-        for kind, root in _pods_and_services(path):
-            if kind == "Pod":
-                pods.append(Sighting(_resource_version(root), _pod(root)))
-            else:
-                services.append(Sighting(_resource_version(root), _service(root)))
-    return merge_sightings(pods, services)
+    warnings = _Warnings()
+    by_file: dict[str, dict[Path, list[Sighting[Any]]]] = {}
+    for source in map(source_of, sources):
+        files = by_file.setdefault(source.cluster, {})
+        for path, sightings in _read(source.path, warnings):
+            files.setdefault(path, []).extend(sightings)
+    for files in by_file.values():
+        for problem in _claimed_twice(files):
+            warnings.add(problem)
+    by_cluster = {
+        cluster: [one for seen in files.values() for one in seen]
+        for cluster, files in by_file.items()
+    }
+    return Dumps(by_cluster, tuple(warnings.lines()))
 
 
-def canonical_ip(text: str) -> str:
-    """Write an IP address in its canonical form, an IPv4 address mapped into IPv6 as IPv4.
+class _Warnings:
+    """Lines for a person, a bounded number."""
 
-    Raises ValueError where `text` is not an IP address.
-    """
-    address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._more = 0
+
+    def add(self, line: str) -> None:
+        if len(self._lines) < _MOST_WARNINGS:
+            self._lines.append(line)
+        else:
+            self._more += 1
+
+    def lines(self) -> list[str]:
+        more = [f"{self._more:,} more problems with Kubernetes objects"] if self._more else []
+        return self._lines + more
 
 
-def _pods_and_services(path: Path) -> list[tuple[str, _Field]]:
+def _read(path: Path, warnings: _Warnings) -> list[tuple[Path, list[Sighting[Any]]]]:
+    others: dict[str, None] = {}
+    found: list[tuple[Path, list[Sighting[Any]]]] = []
+    odd: list[EntitiesError] = []
     try:
-        files = _files_of_folder(path) if path.is_dir() else [path]
-        objects = [one for file in files for one in _objects(file)]
+        is_folder = path.is_dir()
+        for file in files_of_folder(path) if is_folder else [path]:
+            reading = _FileReading(file, is_of_folder=is_folder)
+            sightings = reading.sightings()
+            found += [(file, sightings)] if sightings else []
+            others |= dict.fromkeys(reading.others)
+            odd += reading.odd
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         place = error.filename or path
         raise EntitiesError(place, reason, "check the path and its permissions") from error
-    found = [(kind, root) for kind, root in objects if kind in _KINDS]
     if not found:
-        others = ", ".join(sorted({kind or "objects without a kind" for kind, _ in objects}))
-        problem = "neither a Pod nor a Service in it" + (f", only {others}" if others else "")
-        raise EntitiesError(path, problem, _DUMP_AGAIN)
+        if odd:
+            raise odd[0]
+        problem = "neither a Pod nor a Service in it"
+        only = ", ".join(sorted(others))
+        raise EntitiesError(path, problem + (f", only {only}" if only else ""), DUMP_AGAIN)
+    for each in odd:
+        warnings.add(f"{each}; this object is left out")
     return found
 
 
-def _files_of_folder(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _DUMP_SUFFIXES)
+def files_of_folder(folder: Path) -> list[Path]:
+    """Return the dumps below a folder; names that begin with a dot are not looked into.
+
+    Raises EntitiesError where there is none, OSError where a folder cannot be read.
+    """
+    files = sorted(_dumps_below(folder))
     if not files:
         problem = "no *.yaml, *.yml or *.json file in this folder"
-        raise EntitiesError(folder, problem, _DUMP_AGAIN)
+        raise EntitiesError(folder, problem, DUMP_AGAIN)
     return files
 
 
-def _read_text(path: Path) -> str:
-    content = path.read_bytes()
-    # PowerShell's `kubectl ... > dump.yaml` writes UTF-16.
-    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        problem = f"not a text file (byte {error.start:,} cannot be decoded)"
-        raise EntitiesError(path, problem, _DUMP_AGAIN) from error
-    if not text.strip():
-        raise EntitiesError(path, "the file is empty", _DUMP_AGAIN)
-    return text
+def _dumps_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [*names, *folders]:
+            if Path(name).suffix.lower() in _DUMP_SUFFIXES and not name.startswith("."):
+                if name in folders:
+                    folders.remove(name)
+                yield Path(where, name)
 
 
-def _documents(path: Path, text: str) -> list[object]:
-    """Parse JSON if it looks like it and is, else YAML."""
-    try:
-        if text.lstrip().startswith("{"):
-            with contextlib.suppress(json.JSONDecodeError):
-                return [json.loads(text, parse_int=str, parse_float=str, parse_constant=str)]
-        return list(_YamlDocuments(text))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = f"neither YAML nor JSON: {error.problem}"
-        raise EntitiesError(place, problem, _DUMP_AGAIN) from error
-    except yaml.YAMLError as error:
-        problem = f"neither YAML nor JSON: {str(error).splitlines()[0]}"
-        raise EntitiesError(path, problem, _DUMP_AGAIN) from error
-    except RecursionError as error:
-        raise EntitiesError(path, "nested too deeply", _DUMP_AGAIN) from error
+class _FileReading:
+    """Reads one file; `others` are kinds that were passed over, `odd` are objects that were."""
 
+    def __init__(self, file: Path, *, is_of_folder: bool) -> None:
+        self._file = file
+        self._is_of_folder = is_of_folder
+        self.others: list[str] = []
+        self.odd: list[EntitiesError] = []
 
-# YAML: most of a dump (containers, volumes, managed fields) says nothing about addresses, and to
-# build it costs ten times as much as to parse it. So it is passed over on the way.
+    def sightings(self) -> list[Sighting[Any]]:
+        """Return what the file shows."""
+        made: list[Sighting[Any]] = []
+        alone: list[Read] = []
+        names: set[tuple[type, str, str]] = set()
+        for root in self._documents():
+            if self._is_list(root):
+                made += _seen_at_once(root["metadata"], self._objects(root))
+            elif root["type"].value in _WATCHED and root["object"].value is not None:
+                made += self._watched(root)
+            else:
+                for one in self._object(root, ""):
+                    name = (type(one.thing), one.thing.namespace, one.thing.name)
+                    # Seen again: what came before was seen before.
+                    if name in names:
+                        made += _seen_at_once(None, alone)
+                        alone, names = [], set()
+                    alone.append(one)
+                    names.add(name)
+        return made + _seen_at_once(None, alone)
 
-_KEPT_COLLECTIONS: Final = frozenset(
-    {
-        *("items", "metadata", "labels", "spec", "selector", "clusterIPs", "status", "podIPs"),
-        *("loadBalancer", "ingress", "containerStatuses", "initContainerStatuses"),
-        *("state", "terminated"),
-    }
-)
-_PLAIN_SCALARS: Final[dict[str, bool | None]] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
+    def _documents(self) -> Iterator[Field]:
+        documents: list[object] = []
+        for one in self._parsed():
+            # An array of objects is as good as a stream of them.
+            documents += one if isinstance(one, list) else [] if one is None else [one]
+        for number, document in enumerate(documents, 1):
+            inside = f"document {number}" if len(documents) > 1 else ""
+            root = Field(self._file, inside, "", document)
+            if not self._is_of_folder and len(documents) == 1:
+                root.mapping()
+            if isinstance(document, dict):
+                yield root
+            else:
+                self._refused(root)
 
-
-class _YamlDocuments:
-    """Iterates over the documents of a YAML text, built of dict, list, str, bool and None.
-
-    Numbers and times stay text. A collection under a key that is not read comes out empty.
-    """
-
-    def __init__(self, text: str) -> None:
-        loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
-        self._anchors: dict[str, object] = {}
-
-    def __iter__(self) -> Iterator[object]:
-        for event in self._events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                self._anchors = {}
-                yield self._value(next(self._events))
-
-    def _value(self, event: Any, *, kept: bool = True) -> object:  # noqa: ANN401
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
-        value: object
-        if isinstance(event, yaml.ScalarEvent):
-            value = event.value
-            if event.implicit[0]:
-                value = _PLAIN_SCALARS.get(value, value)
-        elif not (kept or event.anchor):
-            return self._pass_over(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self._sequence()
-        else:
-            value = self._mapping()
-        if event.anchor:
-            self._anchors[event.anchor] = value
-        return value
-
-    def _sequence(self) -> list[object]:
-        values: list[object] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            values.append(self._value(event))
-        return values
-
-    def _mapping(self) -> dict[object, object]:
-        values: dict[object, object] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            key = self._value(event)
-            if isinstance(key, list | dict):
-                problem = "a collection cannot be a key"
-                raise _YamlError(problem, event)
-            values[key] = self._value(next(self._events), kept=key in _KEPT_COLLECTIONS)
-        return values
-
-    def _alias(self, event: yaml.AliasEvent) -> object:
-        if event.anchor not in self._anchors:
-            problem = f"unknown alias *{event.anchor}"
-            raise _YamlError(problem, event)
-        return self._anchors[event.anchor]
-
-    def _pass_over(self, start: yaml.CollectionStartEvent) -> object:
-        depth = 1
-        while depth:
-            event = next(self._events)
-            if isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            elif not isinstance(event, yaml.AliasEvent) and event.anchor:
-                self._value(event)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-        return [] if isinstance(start, yaml.SequenceStartEvent) else {}
-
-
-class _YamlError(yaml.MarkedYAMLError):
-    def __init__(self, problem: str, event: Any) -> None:  # noqa: ANN401
-        super().__init__(problem=problem, problem_mark=event.start_mark)
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A value in a dump and where it lies: `inside` is the object, `name` the path in it."""
-
-    file: Path
-    inside: str
-    name: str
-    value: object
-
-    def __getitem__(self, key: str) -> _Field:
-        return self.child(f"{self.name}.{key}".lstrip("."), self.mapping().get(key))
-
-    def child(self, name: str, value: object) -> _Field:
-        return _Field(self.file, self.inside, name, value)
-
-    def mapping(self) -> Mapping[object, object]:
-        if self.value is None:
-            return {}
-        if not isinstance(self.value, dict):
-            self.fail("a mapping")
-        return self.value
-
-    def elements(self) -> list[_Field]:
-        if self.value is None:
+    def _parsed(self) -> list[object]:
+        try:
+            text = read_text(self._file)
+            return documents_of(self._file, text)
+        except EntitiesError as error:
+            if not self._is_of_folder or _may_be_dump(self._file):
+                raise
+            self.odd.append(error)
             return []
-        if not isinstance(self.value, list):
-            self.fail("a list")
-        return [self.child(f"{self.name}[{n}]", value) for n, value in enumerate(self.value)]
 
-    def text(self) -> str:
-        if self.value is None:
-            return ""
-        if not isinstance(self.value, str) or _SURROGATE.search(self.value):
-            self.fail("text")
-        return self.value
-
-    def texts(self) -> dict[str, str]:
-        keys = [key for key in self.mapping() if isinstance(key, str)]
-        if len(keys) < len(self.mapping()):
-            self.fail("a mapping with text for every key")
-        return {key: self[key].text() for key in keys}
-
-    def flag(self) -> bool:
-        if not isinstance(self.value, bool | None):
-            self.fail("true or false")
-        return bool(self.value)
-
-    def time_ns(self) -> int | None:
-        text = self.text()
-        if not text:
-            return None
+    def _refused(self, root: Field) -> None:
         try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail("a timestamp")
-        zoned = time if time.tzinfo else time.replace(tzinfo=UTC)
-        time_ns = (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
-        if time_ns not in _INT64:
-            self.fail("a time from 1678 to 2261")
-        return time_ns
+            root.mapping()
+        except EntitiesError as error:
+            if not self._is_of_folder:
+                self.odd.append(error)
 
-    def ip_address(self) -> str | None:
-        """Return the address; None also for the words that stand for none."""
-        text = self.text()
-        if text in ("", "None"):
-            return None
+    def _is_list(self, root: Field) -> bool:
         try:
-            return canonical_ip(text)
-        except ValueError:
-            self.fail("an IP address")
+            return kind_of(root).partition(" ")[0].endswith("List")
+        except EntitiesError:
+            if not self._is_of_folder:
+                raise
+            return False
 
-    def fail(self, expected: str) -> NoReturn:
-        self.refuse(f"{self.name or 'this'} is {_describe(self.value)}, not {expected}")
-
-    def refuse(self, problem: str) -> NoReturn:
-        place = f"{self.file}: {self.inside}" if self.inside else self.file
-        raise EntitiesError(place, problem, _DUMP_UNCHANGED)
-
-
-def _objects(path: Path) -> Iterator[tuple[str, _Field]]:
-    """Yield the objects of a file with their kinds; a kind outside the core API has its group."""
-    documents = [one for one in _documents(path, _read_text(path)) if one is not None]
-    for number, document in enumerate(documents, 1):
-        inside = f"document {number}" if len(documents) > 1 else ""
-        root = _Field(path, inside, "", document)
-        kind = _kind(root)
-        if not kind.endswith("List"):
-            yield kind, _named(root, kind)
-            continue
+    def _objects(self, root: Field) -> list[Read]:
+        kind, space, version = kind_of(root).partition(" ")
+        own_kind = f"{kind.removesuffix('List')}{space}{version}"
+        found: list[Read] = []
         for item in root["items"].elements():
-            item_root = _Field(path, f"{inside} {item.name}".strip(), "", item.value)
-            item_kind = _kind(item_root) or kind.removesuffix("List")
-            yield item_kind, _named(item_root, item_kind)
+            found += self._object(item.at(f"{root.inside} {item.name}".strip()), own_kind)
+        return found
+
+    def _watched(self, event: Field) -> list[Sighting[Any]]:
+        """Read an event as `kubectl get --watch --output-watch-events` prints it."""
+        root = event["object"].at(event.inside)
+        is_gone = event["type"].value == _DELETED
+        return [
+            Sighting(
+                Seen(one.version, _gone_ns(root, one) if is_gone else one.latest_ns),
+                one.thing,
+                one.version,
+                is_gone,
+            )
+            for one in self._object(root, "")
+        ]
+
+    def _object(self, root: Field, default_kind: str) -> list[Read]:
+        try:
+            kind = kind_of(root) or default_kind
+            if not is_known(kind):
+                self.others.append(kind or "objects without a kind")
+                return []
+            return [read_object(kind, _named(root, kind))]
+        except EntitiesError as error:
+            self.odd.append(error)
+            return []
 
 
-def _kind(root: _Field) -> str:
-    kind, version = (" ".join(root[key].text().split()) for key in ("kind", "apiVersion"))
-    return f"{kind} ({version})" if kind and version not in ("", "v1") else kind
+def _gone_ns(root: Field, one: Read) -> int:
+    """Return when something was deleted, OPEN_START_NS where it does not say so.
+
+    It may go until its deletionTimestamp; what it shows of the time in which it was to is nearer.
+    """
+    metadata = root["metadata"]
+    until_ns = metadata["deletionTimestamp"].plausible_ns()
+    if until_ns is None:
+        return OPEN_START_NS
+    asked_ns = until_ns - metadata["deletionGracePeriodSeconds"].number() * _NS_PER_S
+    return one.latest_ns if asked_ns <= one.latest_ns <= until_ns else until_ns
 
 
-def _named(root: _Field, kind: str) -> _Field:
+def _may_be_dump(file: Path) -> bool:
+    """Tell whether a file that cannot be read was meant to be one of Kubernetes objects."""
+    content = file.read_bytes()
+    return b"kind" in content and (b"Pod" in content or b"Service" in content)
+
+
+def _named(root: Field, kind: str) -> Field:
     """Add kind, namespace and name to the place of an object, as far as it has them."""
-    metadata = root["metadata"].value if kind in _KINDS else None
+    metadata = root["metadata"].value
     names = metadata if isinstance(metadata, dict) else {}
+    word = kind.partition(" ")[0]
     name = f"{names.get('namespace') or 'default'}/{names['name']}" if names.get("name") else ""
-    return replace(root, inside=" ".join(f"{root.inside} {kind} {name}".split()))
+    return root.at(" ".join(f"{root.inside} {word} {name}".split()))
 
 
-def _describe(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+def _seen_at_once(metadata: Field | None, found: list[Read]) -> list[Sighting[Any]]:
+    """Return sightings of objects that one output lists."""
+    version = -1 if metadata is None else metadata["resourceVersion"].number(-1)
+    version = max([version, *(one.version for one in found)])
+    seen = Seen(version, _not_before(found))
+    return [Sighting(seen, one.thing, one.version) for one in found]
 
 
-def _pod(root: _Field) -> Pod:
-    status = root["status"]
-    addresses = [status["podIP"], *(address["ip"] for address in status["podIPs"].elements())]
-    return Pod(
-        namespace=root["metadata"]["namespace"].text() or "default",
-        name=_name(root),
-        uid=root["metadata"]["uid"].text(),
-        labels=root["metadata"]["labels"].texts(),
-        created_ns=root["metadata"]["creationTimestamp"].time_ns(),
-        ended_ns=_ended_ns(root),
-        ip_addresses=_distinct(addresses),
-        host_network=root["spec"]["hostNetwork"].flag(),
-    )
+def _not_before(found: list[Read]) -> int:
+    """Return a time that is not after the moment of an output, whatever one odd object says."""
+    latest = sorted(one.latest_ns for one in found)
+    return latest[-2] if len(latest) > 1 else latest[0] if latest else OPEN_START_NS
 
 
-def _service(root: _Field) -> Service:
-    spec = root["spec"]
-    ingress = root["status"]["loadBalancer"]["ingress"].elements()
-    cluster = [spec["clusterIP"], *spec["clusterIPs"].elements()]
-    return Service(
-        namespace=root["metadata"]["namespace"].text() or "default",
-        name=_name(root),
-        selector=spec["selector"].texts(),
-        created_ns=root["metadata"]["creationTimestamp"].time_ns(),
-        ip_addresses=_distinct([*cluster, *(point["ip"] for point in ingress)]),
-        uid=root["metadata"]["uid"].text(),
-    )
+# Dumps of several clusters that are given as if they were of one.
+
+_Claims = dict[tuple[type, str], str]
 
 
-def _name(root: _Field) -> str:
-    name = root["metadata"]["name"]
-    if not name.text():
-        name.refuse("metadata.name is missing")
-    return name.text()
+def _claimed_twice(files: Mapping[Path, list[Sighting[Any]]]) -> Iterator[str]:
+    """Say which dumps claim an address for different objects, and have no object in common.
+
+    Dumps of one cluster have: what lives on between two of them is in both.
+    """
+    known = {path: set(identities(seen)) for path, seen in files.items()}
+    claims = {path: _claims(seen) for path, seen in files.items()}
+    paths = list(files)
+    owners: dict[tuple[type, str], Path] = {}
+    judged: dict[Path, set[Path]] = {path: {path} for path in paths}
+    for path in paths:
+        for claim, name in claims[path].items():
+            other = owners.setdefault(claim, path)
+            if other in judged[path]:
+                continue
+            judged[path].add(other)
+            if known[other] & known[path]:
+                continue
+            kind, ip = claim
+            yield (
+                f"{path}: {ip} is the {kind.__name__} {name} here and "
+                f"{claims[other][claim]} in {other}, and no object is in both; if they are of two "
+                "clusters, name those: --entities NAME=FILE"
+            )
 
 
-def _resource_version(root: _Field) -> int:
-    text = root["metadata"]["resourceVersion"].text()
-    return int(text) if _NUMBER.fullmatch(text) else -1
-
-
-def _ended_ns(pod: _Field) -> int | None:
-    """Return when the last container finished; without any such time, when it was deleted."""
-    status = pod["status"]
-    if status["phase"].text() not in ("Succeeded", "Failed"):
-        return None
-    lists = (status["initContainerStatuses"], status["containerStatuses"])
-    states = [container["state"] for one in lists for container in one.elements()]
-    ends_ns = [state["terminated"]["finishedAt"].time_ns() for state in states]
-    known_ns = [time_ns for time_ns in ends_ns if time_ns is not None]
-    return max(known_ns) if known_ns else pod["metadata"]["deletionTimestamp"].time_ns()
-
-
-def _distinct(addresses: Iterable[_Field]) -> tuple[str, ...]:
-    known = (address.ip_address() for address in addresses)
-    return tuple(dict.fromkeys(ip for ip in known if ip is not None))
-
-
-# Several sightings of one object
+def _claims(seen: list[Sighting[Any]]) -> _Claims:
+    claims: _Claims = {}
+    for thing in (one.thing for one in seen):
+        if isinstance(thing, Service) or (isinstance(thing, Pod) and not thing.host_network):
+            for ip in thing.ip_addresses:
+                claims.setdefault((type(thing), ip), f"{thing.namespace}/{thing.name}")
+    return claims

@@ -5,32 +5,44 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from stat import S_ISDIR, S_ISREG
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import Entities
-from framewalk.engine.kubernetes.dumps import read_dump
-from framewalk.engine.kubernetes.inventory import Inventory
+from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps
+from framewalk.engine.kubernetes.inventory import Inventory, Seen, Sighting
+from framewalk.engine.kubernetes.sources import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-_Stamps: TypeAlias = "frozenset[tuple[str, int, int, int]]"
+    from framewalk.engine.kubernetes.inventory import History
 
-# How long an object that has left the dumps is remembered, at least: logs come late.
-REMEMBERED_S: Final = 3600
+_Stamps: TypeAlias = "frozenset[tuple[str, int, int, int]]"
+_Inventories: TypeAlias = "Mapping[str, Inventory]"
+
+# How long an object that has left the dumps is remembered: logs come late.
+REMEMBERED_S: Final = 7200
+_NS_PER_S: Final = 10**9
 
 
 class _Known(NamedTuple):
-    """What dumps said before and after a turn, and the table made of both."""
+    """What dumps said of each cluster, and the table made of it."""
 
-    before: Inventory
-    since: Inventory
+    inventories: _Inventories
     entities: Entities
+
+
+class _Wanted(NamedTuple):
+    """What is read, and how it is named."""
+
+    paths: Sequence[Path]
+    by_owner: bool
 
 
 class _Seen(NamedTuple):
@@ -44,19 +56,18 @@ class _Seen(NamedTuple):
 class EntitiesFiles(Closing):
     """The entity table of some dumps, files or folders, as they are now and were lately.
 
-    An object that is in the dumps no more stays known for REMEMBERED_S to twice that. Dumps are
-    looked at and read again in a thread of their own, as that takes long for a large cluster, and
-    for ever on a mount that hangs.
+    An object that is in the dumps no more was there until it was missed, and stays known for
+    REMEMBERED_S. Dumps are looked at and read again in a thread of their own, as that takes long
+    for a large cluster, and for ever on a mount that hangs. A path may be `NAME=PATH` (see
+    `source_of`); `by_owner` names Pods without a Service after their owner.
 
     Raises EntitiesError where the dumps cannot be read at the start.
     """
 
-    def __init__(self, paths: Sequence[Path], now_s: float) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path], now_s: float, *, by_owner: bool = False) -> None:
+        self._wanted = _Wanted(paths, by_owner)
         self._stamps = _stamps_of(paths)
-        nothing = Inventory((), ())
-        self._known = _read(paths, nothing, nothing)
-        self._turned_s = now_s
+        self._known = _read(self._wanted, {}, now_s)
         self._reading: Future[_Seen] | None = None
 
     @property
@@ -75,11 +86,9 @@ class EntitiesFiles(Closing):
         Returns why dumps could not be read: the table stays as it was, until they change again.
         """
         if self._reading is not None:
-            return self._take(now_s)
-        before, since, _ = self._known
-        if now_s - self._turned_s >= REMEMBERED_S:
-            before, since = since, Inventory((), ())
-        self._reading = _in_thread(partial(_look, self._paths, self._stamps, before, since))
+            return self._take()
+        known = self._known.inventories
+        self._reading = _in_thread(partial(_look, self._wanted, self._stamps, known, now_s))
         return None
 
     def forget_stamps(self) -> None:
@@ -90,16 +99,13 @@ class EntitiesFiles(Closing):
         """Leave the thread alone; what it is reading is of no use any more."""
         self._reading = None
 
-    def _take(self, now_s: float) -> EntitiesError | None:
+    def _take(self) -> EntitiesError | None:
         if self._reading is None or not self._reading.done():
             return None
         reading, self._reading = self._reading, None
         seen = reading.result()
         self._stamps = seen.stamps
         if seen.known is not None:
-            # What was said since the last turn is what was said before this one.
-            if seen.known.before is self._known.since:
-                self._turned_s = now_s
             self._known = seen.known
         return seen.problem
 
@@ -118,24 +124,54 @@ def _in_thread(function: Callable[[], _Seen]) -> Future[_Seen]:
     return future
 
 
-def _look(paths: Sequence[Path], stamps: _Stamps, before: Inventory, since: Inventory) -> _Seen:
+def _look(wanted: _Wanted, stamps: _Stamps, known: _Inventories, now_s: float) -> _Seen:
     """Read the dumps if they are not as they were."""
-    now = _stamps_of(paths)
+    now = _stamps_of(wanted.paths)
     if now == stamps:
         return _Seen(now, None)
     try:
-        return _Seen(now, _read(paths, before, since))
+        return _Seen(now, _read(wanted, known, now_s))
     except EntitiesError as error:
         return _Seen(now, None, error)
 
 
-def _read(paths: Sequence[Path], before: Inventory, since: Inventory) -> _Known:
-    for file in _files(paths):
+def _read(wanted: _Wanted, known: _Inventories, now_s: float) -> _Known:
+    for file in _files(wanted.paths):
         if _is_special(file):
             problem = "this is no regular file, it cannot be read again"
             raise EntitiesError(file, problem, "write the dump into a file")
-    since = read_dump(paths, since)
-    return _Known(before, since, Entities.from_inventory(read_dump((), before, since)))
+    dumps = read_dumps(wanted.paths)
+    now_ns = int(now_s * _NS_PER_S)
+    read = dumps.inventories
+    merged = {
+        cluster: _merged(known.get(cluster, Inventory()), read.get(cluster, Inventory()), now_ns)
+        for cluster in {**read, **known}
+    }
+    entities = Entities.of(merged, dumps.warnings, by_owner=wanted.by_owner)
+    return _Known(merged, entities)
+
+
+def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
+    """Add what was read now; what is missed in it is gone by now, and forgotten later."""
+    forgotten_ns = now_ns - REMEMBERED_S * _NS_PER_S
+    kept = [one for one in earlier.histories if one.gone_ns > forgotten_ns]
+    there = {_identity(one) for one in read.histories}
+    newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
+    gone = newest._replace(at_ns=now_ns)
+    missed = [
+        Sighting(gone, one.newest, is_gone=True)
+        for one in kept
+        if one.gone is None and _identity(one) not in there
+    ]
+    # One that is back was not gone.
+    back = [replace(one, gone=None) if _identity(one) in there else one for one in kept]
+    seen = [sighting for one in (*back, *read.histories) for sighting in one.sightings()]
+    return Inventory.of([*seen, *missed])
+
+
+def _identity(history: History[Any]) -> tuple[object, ...]:
+    thing = history.newest
+    return type(thing), thing.namespace, thing.name, thing.uid or history.created_ns
 
 
 def _is_special(file: Path) -> bool:
@@ -157,6 +193,6 @@ def _stamps_of(paths: Sequence[Path]) -> _Stamps:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        with suppress(OSError):
-            yield from path.iterdir() if path.is_dir() else (path,)
+    for path in (source_of(one).path for one in paths):
+        with suppress(OSError, EntitiesError):
+            yield from files_of_folder(path) if path.is_dir() else (path,)

@@ -1,121 +1,264 @@
-"""A cluster's Pods and Services, each once, out of what was seen of them.
+"""A cluster's objects, each once, with the history of what was seen of them.
 
-Several dumps of one cluster may show the same object at different times. Sightings agree in
+Dumps, and a live watch, give *sightings*: an object as it was at some moment. Sightings agree in
 namespace, name and uid; one without a uid is of the object with the same creationTimestamp. They
-are put in the order of their resourceVersion (then of their labels), and the last one that knows
-a field decides it; addresses are collected from all. So the order of files does not matter, and
-an end seen once stays known.
+are put in the order of when they were made, so the order of files does not matter, and what an
+older sighting says never stands against a newer one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+OPEN_START_NS: Final = -(2**63)
+OPEN_END_NS: Final = 2**63 - 1
+
+# Versions of one object that are remembered: one that changes all the time costs no more.
+_MOST_SPANS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A Pod: times in ns since 1970 (None: not known), addresses in canonical text form.
 
-    `ended_ns` is when the last container of a Pod in phase Succeeded or Failed finished.
-    `uid` is empty where the dumps have none.
+    It had its addresses from `got_ns` on, and may have had them from `start_ns` on; `is_exact`
+    says that `got_ns` is when it got them, and no later moment at which it had them. `is_over`
+    tells that it has ended (phase Succeeded or Failed), `ended_ns` when. `ports` are those that
+    its containers declare, `host_ports` those of its node. `owner` is the kind and the name of
+    its controller. `uid` is empty where the dumps have none.
     """
 
     namespace: str
     name: str
     uid: str
     labels: Mapping[str, str]
-    created_ns: int | None
-    ended_ns: int | None
-    ip_addresses: tuple[str, ...]
-    host_network: bool
+    created_ns: int | None = None
+    start_ns: int | None = None
+    got_ns: int | None = None
+    is_exact: bool = False
+    ended_ns: int | None = None
+    is_over: bool = False
+    ip_addresses: tuple[str, ...] = ()
+    host_network: bool = False
+    node: str = ""
+    node_addresses: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    host_ports: tuple[int, ...] = ()
+    owner: tuple[str, str] | None = None
+
+
+class Port(NamedTuple):
+    """A port of a Service, and that of every node which leads to it (0: none)."""
+
+    number: int
+    node_port: int
+    is_tcp: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service: its cluster and load-balancer addresses in canonical text form.
-
-    `created_ns` is in ns since 1970 (None: not known). `uid` is empty where the dumps have none.
-    """
+    """A Service: `ip_addresses` are its cluster's, `outer_addresses` external and balancers'."""
 
     namespace: str
     name: str
+    uid: str
     selector: Mapping[str, str]
-    created_ns: int | None
-    ip_addresses: tuple[str, ...]
-    uid: str = ""
+    created_ns: int | None = None
+    ip_addresses: tuple[str, ...] = ()
+    outer_addresses: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """Addresses behind a Service; without `ports` any port is meant."""
+
+    namespace: str
+    name: str
+    uid: str
+    service: str
+    created_ns: int | None = None
+    ip_addresses: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node; `networks` are those of its pods (`10.244.1.0/24`). Its namespace is empty."""
+
+    name: str
+    uid: str
+    created_ns: int | None = None
+    ip_addresses: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    namespace: str = ""
+
+
+Thing = TypeVar("Thing", Pod, Service, EndpointSlice, Node)
+AnyThing = Pod | Service | EndpointSlice | Node
+
+
+class Seen(NamedTuple):
+    """When something was seen; the later is greater.
+
+    `version` is the resourceVersion of the cluster by then (-1: not known), `at_ns` the time, or
+    one that is not later (OPEN_START_NS: not known).
+    """
+
+    version: int = -1
+    at_ns: int = OPEN_START_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting(Generic[Thing]):
+    """An object as it was at some moment; `is_gone` tells that it was there no more.
+
+    `version` is the object's own resourceVersion (-1: not known).
+    """
+
+    seen: Seen
+    thing: Thing
+    version: int = -1
+    is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span(Generic[Thing]):
+    """An object that was the same when it was seen first and last, and maybe between."""
+
+    first: Seen
+    last: Seen
+    thing: Thing
+    version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class History(Generic[Thing]):
+    """What was seen of one object, in its order; `gone` is when it was there no more."""
+
+    spans: tuple[Span[Thing], ...]
+    gone: Seen | None = None
+
+    @property
+    def newest(self) -> Thing:
+        """The object as it was seen last."""
+        return self.spans[-1].thing
+
+    @property
+    def created_ns(self) -> int:
+        """When it was created; OPEN_START_NS where that is not known."""
+        known = [span.thing.created_ns for span in self.spans if span.thing.created_ns is not None]
+        return known[-1] if known else OPEN_START_NS
+
+    @property
+    def gone_ns(self) -> int:
+        """When it was there no more; OPEN_END_NS where that is not known."""
+        if self.gone is None or self.gone.at_ns == OPEN_START_NS:
+            return OPEN_END_NS
+        return self.gone.at_ns
+
+    def versions(self) -> Iterator[tuple[int, int, Thing]]:
+        """Yield (from, to, thing) for all that it was, from its creation until it was gone.
+
+        What changed did so by the sighting that shows it.
+        """
+        starts: list[int] = [self.created_ns]
+        for before, after in zip(self.spans, self.spans[1:], strict=False):
+            changed_ns = max(before.last.at_ns, after.first.at_ns)
+            starts.append(max(changed_ns, starts[-1]))
+        for start, end, span in zip(starts, [*starts[1:], self.gone_ns], self.spans, strict=True):
+            if start < end:
+                yield start, end, span.thing
+
+    def sightings(self) -> Iterator[Sighting[Thing]]:
+        """Yield sightings that make this history again."""
+        for span in self.spans:
+            yield Sighting(span.first, span.thing, span.version)
+            if span.last != span.first:
+                yield Sighting(span.last, span.thing, span.version)
+        if self.gone is not None:
+            yield Sighting(self.gone, self.newest, is_gone=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a cluster's dumps hold: each object once, ordered by (namespace, name, created_ns)."""
+    """What is known of one cluster: each object once, by (namespace, name, created_ns)."""
 
-    pods: tuple[Pod, ...]
-    services: tuple[Service, ...]
+    pods: tuple[History[Pod], ...] = ()
+    services: tuple[History[Service], ...] = ()
+    slices: tuple[History[EndpointSlice], ...] = ()
+    nodes: tuple[History[Node], ...] = ()
+
+    @classmethod
+    def of(cls, sightings: Iterable[Sighting[Any]]) -> Self:
+        """Merge sightings, in whatever order."""
+        kinds: dict[type, list[Sighting[Any]]] = {Pod: [], Service: [], EndpointSlice: [], Node: []}
+        for sighting in sightings:
+            kinds[type(sighting.thing)].append(sighting)
+        return cls(*(_histories(seen) for seen in kinds.values()))
+
+    @property
+    def histories(self) -> tuple[History[Any], ...]:
+        """All objects."""
+        return (*self.pods, *self.services, *self.slices, *self.nodes)
+
+    def sightings(self) -> Iterator[Sighting[Any]]:
+        """Yield sightings that make this inventory again."""
+        for history in self.histories:
+            yield from history.sightings()
 
 
-_Thing = TypeVar("_Thing", Pod, Service)
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting(Generic[_Thing]):
-    """An object as one dump shows it, and the resourceVersion it had (-1: not known)."""
-
-    resource_version: int
-    thing: _Thing
-
-
-def merge_sightings(pods: list[Sighting[Pod]], services: list[Sighting[Service]]) -> Inventory:
-    """Return each object once."""
-    merged_pods = [
-        replace(_merge(seen), ended_ns=_last_known(pod.ended_ns for pod in seen))
-        for seen in _by_object(pods)
-    ]
-    return Inventory(_in_order(merged_pods), _in_order(map(_merge, _by_object(services))))
-
-
-def _by_object(sightings: list[Sighting[_Thing]]) -> list[list[_Thing]]:
-    """Group by object, and order each group by how recent the knowledge is."""
+def identities(sightings: Sequence[Sighting[Thing]]) -> list[tuple[object, ...]]:
+    """Return what tells the object of each sighting."""
     uids: dict[object, str] = {}
     for thing in (one.thing for one in sightings):
         known = (thing.namespace, thing.name, thing.created_ns)
         uids[known] = max(thing.uid, uids.get(known, ""))
-    groups: dict[object, list[_Thing]] = {}
-    for thing in (one.thing for one in sorted(sightings, key=_recency)):
+    found: list[tuple[object, ...]] = []
+    for thing in (one.thing for one in sightings):
         uid = thing.uid or uids[thing.namespace, thing.name, thing.created_ns]
-        identity = (thing.namespace, thing.name, uid or thing.created_ns)
-        groups.setdefault(identity, []).append(thing)
-    return list(groups.values())
+        found.append((type(thing), thing.namespace, thing.name, uid or thing.created_ns))
+    return found
 
 
-def _recency(sighting: Sighting[_Thing]) -> tuple[Any, ...]:
-    thing = sighting.thing
-    labels = thing.labels if isinstance(thing, Pod) else thing.selector
-    rest = (str(thing.ended_ns), thing.host_network) if isinstance(thing, Pod) else ()
-    addresses = thing.ip_addresses
-    return sighting.resource_version, sorted(labels.items()), str(thing.created_ns), addresses, rest
+def _histories(sightings: list[Sighting[Thing]]) -> tuple[History[Thing], ...]:
+    """Group by object, and order each group by how recent the knowledge is."""
+    groups: dict[object, list[Sighting[Thing]]] = {}
+    for sighting, identity in zip(sightings, identities(sightings), strict=True):
+        groups.setdefault(identity, []).append(sighting)
+    histories = [_history(seen) for seen in groups.values()]
+    return tuple(sorted(histories, key=_place))
 
 
-def _merge(seen: list[_Thing]) -> _Thing:
-    return replace(
-        seen[-1],
-        uid=max(one.uid for one in seen),
-        created_ns=_last_known(one.created_ns for one in seen),
-        ip_addresses=tuple(dict.fromkeys(ip for one in seen for ip in one.ip_addresses)),
-    )
+def _history(sightings: list[Sighting[Thing]]) -> History[Thing]:
+    uid = max(one.thing.uid for one in sightings)
+    there = [one for one in sightings if not one.is_gone] or sightings
+    spans: list[Span[Thing]] = []
+    for one in sorted(there, key=_recency):
+        thing = one.thing if one.thing.uid == uid else replace(one.thing, uid=uid)
+        if spans and spans[-1].thing == thing:
+            spans[-1] = replace(spans[-1], last=max(one.seen, spans[-1].last))
+        else:
+            spans.append(Span(one.seen, one.seen, thing, one.version))
+    last = max(span.last for span in spans)
+    # One that is seen again was not gone.
+    gone = min((one.seen for one in sightings if one.is_gone and one.seen >= last), default=None)
+    return History(tuple(spans[-_MOST_SPANS:]), gone)
 
 
-def _last_known(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return known[-1] if known else None
+def _recency(sighting: Sighting[Thing]) -> tuple[Any, ...]:
+    return sighting.version, sighting.seen, _text(sighting.thing)
 
 
-def _in_order(things: Iterable[_Thing]) -> tuple[_Thing, ...]:
-    def key(thing: _Thing) -> tuple[Any, ...]:
-        created_ns = -(2**63) if thing.created_ns is None else thing.created_ns
-        return thing.namespace, thing.name, created_ns, thing.uid
+def _text(thing: AnyThing) -> str:
+    labels = thing.labels if isinstance(thing, Pod) else getattr(thing, "selector", {})
+    return f"{sorted(labels.items())} {thing}"
 
-    return tuple(sorted(things, key=key))
+
+def _place(history: History[Thing]) -> tuple[str, str, int, str]:
+    thing = history.newest
+    return thing.namespace, thing.name, history.created_ns, thing.uid

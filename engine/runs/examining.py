@@ -53,7 +53,7 @@ def examine(
     folder = trial.quarantine.folder
     folder.mkdir(mode=0o700, exist_ok=True)
     table = folder / _ENTITIES
-    trial.entities.addresses.write_ipc(table)
+    trial.entities.write(table)
     try:
         with Prober(replace(trial.setup, entities=table), on_wait) as prober:
             search = Examination(trial.note, trial.quarantine, prober, on_found, is_wanted)

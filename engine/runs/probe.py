@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import polars as pl
 from pydantic import TypeAdapter
 
 from framewalk.engine.kubernetes import Entities
@@ -149,7 +148,7 @@ def _computed(
 
 
 def _entities(setup: Setup) -> Entities:
-    return Entities.empty() if setup.entities is None else Entities(pl.read_ipc(setup.entities))
+    return Entities.empty() if setup.entities is None else Entities.read(setup.entities)
 
 
 def _messages(attempt: Attempt) -> Iterator[pa.RecordBatch]:

@@ -57,14 +57,13 @@ class LogFrames:
     `operations` maps each of OPERATIONS to a frame of LOG_COLUMNS and its own columns
     (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection columns
     that the logs' `connection` points into, the STREAM they are of, and what their node says:
-    `cluster_name`, and `policy`, a row of `policies`, which has `exclude_namespaces`.
+    `cluster_name`.
 
     `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
     as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.
     """
 
     connections: pl.DataFrame
-    policies: pl.DataFrame
     operations: Mapping[str, pl.DataFrame]
     counters: Counters
     clocks: pl.DataFrame
@@ -115,23 +114,21 @@ def flatten(
     dropped[AHEAD_REASON] += sum(frame.height for frame in ahead.values())
     # Messages are counted where they are decoded: a row may be a part of one.
     counters = Counters(0, logs + unknown, +dropped, +quality)
-    policies = context.nodes.select("exclude_namespaces")
     times = [frame.select("message", "time_ns") for frame in ahead.values()]
     clocks = clocks_of(context, times)
     if not ahead:
-        return LogFrames(connections, policies, frames, counters, clocks)
+        return LogFrames(connections, frames, counters, clocks)
     apart = {
         operation: _log_frame(ahead[operation]) if operation in ahead else frame.clear()
         for operation, frame in frames.items()
     }
-    without = LogFrames(connections, policies, apart, Counters(), clocks.clear())
-    return LogFrames(connections, policies, frames, counters, clocks, without)
+    without = LogFrames(connections, apart, Counters(), clocks.clear())
+    return LogFrames(connections, frames, counters, clocks, without)
 
 
 def concat_logs(parts: list[LogFrames]) -> LogFrames:
-    """Put frames of several batches together; `connection` and `policy` are renumbered."""
+    """Put frames of several batches together; `connection` is renumbered."""
     first_rows = _starts([part.connections for part in parts])
-    first_policies = _starts([part.policies for part in parts])
     operations = {
         operation: pl.concat(
             [
@@ -141,14 +138,9 @@ def concat_logs(parts: list[LogFrames]) -> LogFrames:
         )
         for operation in OPERATIONS
     }
-    connections = [
-        part.connections.with_columns(pl.col("policy") + first_policy)
-        for part, first_policy in zip(parts, first_policies, strict=True)
-    ]
     ahead = [part.ahead for part in parts if part.ahead is not None]
     return LogFrames(
-        pl.concat(connections),
-        pl.concat([part.policies for part in parts]),
+        pl.concat([part.connections for part in parts]),
         operations,
         sum((part.counters for part in parts), Counters()),
         add_clocks([part.clocks for part in parts]),
@@ -235,15 +227,14 @@ def _with_device_names(frame: pl.DataFrame, context: StreamContext) -> pl.DataFr
 def _message_frame(context: StreamContext) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return per message `connection`, boot time and `reason` to drop, and the connections.
 
-    A connections row is a distinct pair of connection and node, as the node's cluster name and
-    policy take part in what an address means. The lists of a policy are not repeated.
+    A connections row is a distinct pair of connection and node, as the node's cluster name takes
+    part in what an address means.
     """
     pairs = context.messages.unique(maintain_order=True).drop_nulls().with_row_index("pair")
     connections = pl.concat(
         [
             context.connections[pairs["connection"]],
             context.nodes.select("cluster_name")[pairs["node"]],
-            pairs.select(policy="node"),
         ],
         how="horizontal",
     )

@@ -8,15 +8,17 @@ a connection is resolved once for each epoch in which it has logs (nearly always
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from framewalk.engine.counters import Counters
+from framewalk.engine.kubernetes import NO_SERVICE
 from framewalk.engine.schemas import (
     COMPONENT_IDS,
     INSTANCE_LENGTH,
+    NAMELESS_SCHEMA,
     PEER_SCHEMA,
     ROLES,
     SERVICE_LENGTH,
@@ -31,31 +33,36 @@ if TYPE_CHECKING:
     from framewalk.engine.stages.flattening import LogFrames
 
 
+# Of four bytes each.
+_MOST_IN_TABLE: Final = 4 * 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedLogs:
     """Logs whose connection is known to count.
 
     `operations` are log frames with `peer` (UInt32, a row of `peers`) in place of
-    `connection`; `peers` has the columns of PEER_SCHEMA, each row once.
+    `connection`; `peers` has the columns of PEER_SCHEMA, each row once. `nameless` has
+    NAMELESS_SCHEMA, each row once.
     """
 
     peers: pl.DataFrame
     operations: Mapping[str, pl.DataFrame]
     counters: Counters
+    nameless: pl.DataFrame
 
 
 def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     """Resolve the connections of the logs; drop and count logs that do not count."""
     boundaries_ns = _boundaries_within(logs, entities)
     pairs = {name: _pairs(frame, boundaries_ns) for name, frame in logs.operations.items()}
-    visited = pl.concat(pairs.values()).unique().sort()
+    visited, numbers = _visited(pairs, logs.connections.height * (boundaries_ns.len() + 1))
     frames = {
-        operation: _with_visit(frame, pairs[operation], visited)
+        operation: frame.drop("connection").with_columns(numbers[operation])
         for operation, frame in logs.operations.items()
     }
-    logs, excluded = _numbered_policies(logs)
     visits = _visits(visited, logs, boundaries_ns)
-    named = _name_sides(visits, excluded, entities)
+    named = _name_sides(visits, entities)
     peers, peer_of_visit = _distinct_peers(named)
     reason_of_visit = _by_visit(named, "reason")
 
@@ -64,26 +71,8 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
         operation: _keep_counting(frame, peer_of_visit, reason_of_visit, dropped)
         for operation, frame in frames.items()
     }
-    return ResolvedLogs(peers, operations, logs.counters + Counters(dropped=dropped))
-
-
-def _numbered_policies(logs: LogFrames) -> tuple[LogFrames, pl.DataFrame]:
-    """Give equal policies one number; return `policy` and `namespace` of all that they exclude."""
-    distinct = (
-        logs.policies.with_row_index("row")
-        .group_by("exclude_namespaces", maintain_order=True)
-        .agg("row")
-        .with_row_index("policy")
-    )
-    number = distinct.select("policy", "row").explode("row").sort("row")["policy"]
-    policy = number.gather(logs.connections["policy"]).alias("policy")
-    excluded = (
-        distinct.select("policy", namespace="exclude_namespaces")
-        .explode("namespace")
-        .drop_nulls()
-        .unique()
-    )
-    return replace(logs, connections=logs.connections.with_columns(policy)), excluded
+    counters = logs.counters + Counters(dropped=dropped)
+    return ResolvedLogs(peers, operations, counters, _nameless(named, peer_of_visit))
 
 
 def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
@@ -106,10 +95,26 @@ def _pairs(frame: pl.DataFrame, boundaries_ns: pl.Series) -> pl.Series:
     return (connection * (boundaries_ns.len() + 1) + epoch.cast(pl.UInt64)).alias("pair")
 
 
-def _with_visit(frame: pl.DataFrame, pairs: pl.Series, visited: pl.Series) -> pl.DataFrame:
-    """Put `visit` in place of `connection`: the number of its pair among those that occur."""
-    visit = pl.Series("visit", visited.search_sorted(pairs), dtype=pl.UInt32)
-    return frame.drop("connection").with_columns(visit)
+def _visited(pairs: Mapping[str, pl.Series], most: int) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the pairs that occur, in order, and the number of each log's pair as `visit`.
+
+    There are at most `most` pairs. As long as they are few, a table of all is a tenth of the work
+    of a search.
+    """
+    if most > _MOST_IN_TABLE:
+        visited = pl.concat(pairs.values()).unique().sort()
+        found = {
+            name: pl.Series("visit", visited.search_sorted(each), dtype=pl.UInt32)
+            for name, each in pairs.items()
+        }
+        return visited, found
+    occurs = pl.zeros(most, dtype=pl.Boolean, eager=True)
+    for each in pairs.values():
+        occurs = occurs.scatter(each, values=True) if len(each) else occurs
+    numbers = (occurs.cast(pl.UInt32).cum_sum() - occurs.cast(pl.UInt32)).alias("visit")
+    return occurs.arg_true().cast(pl.UInt64), {
+        name: numbers.gather(each) for name, each in pairs.items()
+    }
 
 
 def _visits(visited: pl.Series, logs: LogFrames, boundaries_ns: pl.Series) -> pl.DataFrame:
@@ -124,26 +129,15 @@ def _visits(visited: pl.Series, logs: LogFrames, boundaries_ns: pl.Series) -> pl
     )
 
 
-def _name_sides(visits: pl.DataFrame, excluded: pl.DataFrame, entities: Entities) -> pl.DataFrame:
-    """Return PEER_SCHEMA, `visits` (the list of visits that agree) and `reason` to drop."""
+def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
+    """Return PEER_SCHEMA, what NAMELESS_SCHEMA has, `visits` (those that agree) and `reason`.
+
+    `reason` is why logs are dropped.
+    """
+    visits = visits.with_columns(port=_called_port(entities)).drop("local_port", "remote_port")
     columns = [name for name in visits.columns if name != "visit"]
     distinct = visits.group_by(columns).agg(visits="visit").with_columns(remote_ip=_remote_ip())
-    found = {
-        side: entities.lookup(distinct.select(f"{side}_ip", "time_ns").rename({f"{side}_ip": "ip"}))
-        for side in ("local", "remote")
-    }
-    looked_up = pl.concat(
-        [
-            distinct,
-            *(
-                frame.select(pl.all().name.prefix(f"{side}_found_"))
-                for side, frame in found.items()
-            ),
-        ],
-        how="horizontal",
-    )
-    for side in ("local", "remote"):
-        looked_up = _with_exclusion(looked_up, side, excluded)
+    looked_up = pl.concat([distinct, *_looked_up(distinct, entities)], how="horizontal")
     return (
         looked_up.with_columns(*_side("local"), *_side("remote"))
         .with_columns(
@@ -152,33 +146,69 @@ def _name_sides(visits: pl.DataFrame, excluded: pl.DataFrame, entities: Entities
             tls_mode=_member(TLS_MODES, "tls_mode").fill_null(TLS_MODES[0]),
             components=_components(),
             local_known=pl.col("local_service").is_not_null(),
+            local_reason=_why_nameless("local"),
+            remote_reason=_why_nameless("remote"),
         )
         .with_columns(
             pl.col("local_service", "remote_service").fill_null(UNKNOWN),
             local_instance=_instance("local"),
             remote_instance=_instance("remote"),
         )
-        .select(*PEER_SCHEMA, "visits", "reason")
+        .select(*PEER_SCHEMA, *_OF_NAMELESS, "visits", "reason")
     )
+
+
+_OF_NAMELESS: Final = [name for name in NAMELESS_SCHEMA if name != "peer"]
+_SIDES: Final = ("local", "remote")
+_SERVER: Final = ROLES.index("server")
+
+
+def _is_called(side: str) -> pl.Expr:
+    is_server = pl.col("role") == _SERVER
+    return is_server if side == "local" else ~is_server
+
+
+def _called_port(entities: Entities) -> pl.Expr:
+    """Return the port of the called side where it is a part of its address.
+
+    The other side's is a new one for each connection.
+    """
+    is_local = pl.when(_is_called("local"))
+    is_ip = is_local.then(~pl.col("local_is_kubernetes")).otherwise(~pl.col("remote_is_kubernetes"))
+    ip = pl.when(_is_called("local")).then("local_ip").otherwise("remote_ip")
+    port = pl.when(_is_called("local")).then("local_port").otherwise("remote_port")
+    matters = is_ip & ~ip.is_in(entities.plain_ips.implode())
+    return pl.when(matters).then(port).otherwise(pl.lit(0)).cast(pl.Int32)
+
+
+def _looked_up(distinct: pl.DataFrame, entities: Entities) -> list[pl.DataFrame]:
+    """Return what is known of the IP addresses of both sides; nulls where a side has none."""
+    sides = [
+        distinct.select(
+            "time_ns",
+            "port",
+            cluster="cluster_name",
+            ip=f"{side}_ip",
+            is_called=_is_called(side),
+            is_ip=~pl.col(f"{side}_is_kubernetes"),
+        )
+        for side in _SIDES
+    ]
+    both = pl.concat(sides)
+    # Most sides are Pods that Rover named itself.
+    found = entities.lookup(both.filter("is_ip"))
+    number = pl.when(both["is_ip"]).then(both["is_ip"].cum_sum() - 1)
+    placed = found.select(pl.all().gather(number))
+    halves = (placed.head(distinct.height), placed.tail(distinct.height))
+    return [
+        half.select(pl.all().name.prefix(f"{side}_found_"))
+        for half, side in zip(halves, _SIDES, strict=True)
+    ]
 
 
 def _remote_ip() -> pl.Expr:
     outbound = pl.col("has_ztunnel") & (pl.col("ztunnel_by") == 0) & (pl.col("ztunnel_ip") != "")
     return pl.when(outbound).then("ztunnel_ip").otherwise("remote_ip")
-
-
-def _with_exclusion(looked_up: pl.DataFrame, side: str, excluded: pl.DataFrame) -> pl.DataFrame:
-    """Add whether the node's policy excludes the namespace that was found for a side."""
-    name = f"{side}_excluded"
-    if excluded.is_empty():
-        return looked_up.with_columns(pl.lit(value=False).alias(name))
-    return looked_up.join(
-        excluded.with_columns(pl.lit(value=True).alias(name)),
-        left_on=["policy", f"{side}_found_namespace"],
-        right_on=["policy", "namespace"],
-        how="left",
-        maintain_order="left",
-    ).with_columns(pl.col(name).fill_null(value=False))
 
 
 def _side(side: str) -> list[pl.Expr]:
@@ -200,8 +230,17 @@ def _side(side: str) -> list[pl.Expr]:
     return [
         service.str.head(SERVICE_LENGTH).alias(f"{side}_service"),
         instance.str.head(INSTANCE_LENGTH).alias(f"{side}_instance"),
-        (~is_kubernetes & pl.col(f"{side}_excluded")).alias(f"{side}_excluded"),
     ]
+
+
+def _why_nameless(side: str) -> pl.Expr:
+    """Say why a side has no name; null where it has one."""
+    why = (
+        pl.when(pl.col(f"{side}_is_kubernetes"))
+        .then(pl.lit(NO_SERVICE))
+        .otherwise(f"{side}_found_reason")
+    )
+    return pl.when(pl.col(f"{side}_service").is_null()).then(why)
 
 
 def _not_empty(column: str) -> pl.Expr:
@@ -215,12 +254,7 @@ def _instance(side: str) -> pl.Expr:
 
 
 def _reason() -> pl.Expr:
-    return (
-        pl.when(pl.col("local_excluded") | pl.col("remote_excluded"))
-        .then(pl.lit("excluded_namespace"))
-        .when(pl.col("local_service") == pl.col("remote_service"))
-        .then(pl.lit("same_service"))
-    )
+    return pl.when(pl.col("local_service") == pl.col("remote_service")).then(pl.lit("same_service"))
 
 
 def _member(names: tuple[str, ...], column: str) -> pl.Expr:
@@ -262,6 +296,15 @@ def _distinct_peers(named: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         .with_row_index("peer")
     )
     return grouped.select(*PEER_SCHEMA).cast(PEER_SCHEMA), _by_visit(grouped, "peer")
+
+
+def _nameless(named: pl.DataFrame, peer_of_visit: pl.Series) -> pl.DataFrame:
+    """Return the connections with an end that has no name."""
+    some = named.filter(
+        pl.col("local_reason").is_not_null() | pl.col("remote_reason").is_not_null()
+    )
+    peer = peer_of_visit.gather(some["visits"].list.first(), null_on_oob=True)
+    return some.select(peer.alias("peer"), *_OF_NAMELESS).unique().cast(NAMELESS_SCHEMA)
 
 
 def _by_visit(frame: pl.DataFrame, column: str) -> pl.Series:

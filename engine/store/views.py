@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from framewalk.engine.oal import PERCENTILES, SCOPES, Keep
-from framewalk.engine.schemas import UNKNOWN
 from framewalk.engine.states import component_names, detect_point_names, tls_mode_names
 
 if TYPE_CHECKING:
@@ -184,8 +183,7 @@ def _side_id(names: Sequence[str]) -> str:
 
 
 def _service_id(name: str) -> str:
-    known = f"CASE WHEN {quoted(name)} = {literal(UNKNOWN)} THEN '.0' ELSE '.1' END"
-    return f"{_base64(name)} || {known}"
+    return f"{_base64(name)} || '.1'"
 
 
 def _base64(name: str) -> str:

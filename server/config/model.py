@@ -20,6 +20,7 @@ from framewalk.server.config.value_types import (
     Days,
     ExistingFile,
     ExistingPaths,
+    ExistingSources,
     FileToBe,
     Flag,
     FolderToBe,
@@ -155,7 +156,8 @@ class Engine(Block):
     No `memory_bytes` are half of what the machine or the container has.
     """
 
-    entities_paths: ExistingPaths = Field(alias="entitiesPaths")
+    entities_paths: ExistingSources = Field(alias="entitiesPaths")
+    name_by_owner: Flag = Field(alias="nameByOwner")
     entities_reload_s: SecondsOrZero = Field(alias="entitiesReloadSeconds")
     oal_paths: ExistingPaths = Field(alias="oalPaths")
     apdex_path: ExistingFile = Field(alias="apdexPath")

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from framewalk.engine.kubernetes import source_of
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -112,6 +114,11 @@ def _check_paths(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return paths
 
 
+def _check_sources(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    _check_paths(tuple(source_of(path).path for path in paths))
+    return paths
+
+
 def _check_folder_to_be(path: Path) -> Path:
     return _check_to_be(path, stat.S_ISDIR, "is not a folder")
 
@@ -168,6 +175,12 @@ ExistingFile = Annotated[
     BeforeValidator(_none_if_empty),
     AfterValidator(_check_file),
     "the path of a file that is there, or nothing",
+]
+ExistingSources = Annotated[
+    tuple[Path, ...],
+    BeforeValidator(_split),
+    AfterValidator(_check_sources),
+    "paths of files or folders that are there, separated by commas",
 ]
 ExistingPaths = Annotated[
     tuple[Path, ...],

@@ -44,7 +44,8 @@ class EngineOptions:
     Segments up to the name `complete_through` are not written any more. `sql` is None for no
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
-    the digests of statements that it does not run, and for how long.
+    the digests of statements that it does not run, and for how long. `entities_paths` may be
+    `NAME=PATH`.
     """
 
     spool_folder: Path
@@ -67,6 +68,7 @@ class EngineOptions:
     segment_bytes: int = 64 * 2**20
     store_budget_bytes: int = 2**62
     reserve_bytes: int = 0
+    name_by_owner: bool = False
     refused_s: dict[str, float] = field(default_factory=dict)
 
     def as_line(self) -> bytes:

@@ -37,6 +37,7 @@ from framewalk.server.engine.link import (
     SqlEndpoint,
 )
 from framewalk.server.engine.memory import resident_bytes
+from framewalk.server.engine.names import NamesTold
 from framewalk.server.engine.reserve import Reserve
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
@@ -160,7 +161,9 @@ def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> N
 
 def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reserve) -> None:
     with ExitStack() as stack:
-        entities = stack.enter_context(EntitiesFiles(options.entities_paths, time.time()))
+        entities = stack.enter_context(
+            EntitiesFiles(options.entities_paths, time.time(), by_owner=options.name_by_owner)
+        )
         plan = _plan(options)
         report.set(is_opening_store=True)
         store = stack.enter_context(_open_store(options, plan, reserve))
@@ -228,6 +231,8 @@ class _Engine:
         self._is_asked = False
         self._entities_s = time.monotonic()
         upkeep.budget.on_progress = self.tell_now_and_then
+        self._names = NamesTold()
+        self._names.tell(entities.entities)
 
     def wait_s(self) -> float:
         """Return how long it is to the next look."""
@@ -299,6 +304,7 @@ class _Engine:
             tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
         if self._entities.entities is not before:
             tell(logging.INFO, "entities read again", entities=self._entities.entities)
+            self._names.tell(self._entities.entities)
 
 
 def _plan(options: EngineOptions) -> Plan:

@@ -42,7 +42,6 @@ REASONS = (
     "no_remote_address",
     "unknown_role",
     "time_out_of_range",
-    "excluded_namespace",
     "same_service",
 )
 COMPONENTS = {

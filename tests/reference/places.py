@@ -29,7 +29,6 @@ class Side:
     resolved: bool
     service: str
     instance: str | None
-    namespace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,8 @@ def place_of(
     event_ns = _boot_ns(node) + start_offset(operation)
     if not 0 <= event_ns <= LAST_NS or event_ns > received_at_ns + MOST_AHEAD_NS:
         return "time_out_of_range"
-    local = _side(connection.local, connection.local.ip.host, event_ns, node, directory)
-    remote = _side(connection.remote, _remote_host(connection), event_ns, node, directory)
-    excluded = set(node.policy.excludeNamespaces)
-    if local.namespace in excluded or remote.namespace in excluded:
-        return "excluded_namespace"
+    hosts = connection.local.ip.host, _remote_host(connection)
+    local, remote = _sides(connection, hosts, event_ns, node, directory)
     if local.resolved and remote.resolved and local.service == remote.service:
         return "same_service"
     return Place(event_ns, local, remote, DETECT_POINTS[connection.role])
@@ -113,17 +109,23 @@ def _remote_host(connection: pb.AccessLogConnection) -> str:
     return tunnel.real_destination_ip if replaced else connection.remote.ip.host
 
 
-def _side(
-    address: pb.ConnectionAddress,
-    host: str,
+def _sides(
+    connection: pb.AccessLogConnection,
+    hosts: tuple[str, str],
     event_ns: int,
     node: pb.EBPFAccessLogNodeInfo,
     directory: Directory,
-) -> Side:
-    if address.HasField("kubernetes"):
-        return _kubernetes_side(address.kubernetes)
-    found = directory.find(host, event_ns)
-    return NOBODY if found is None else _found_side(found, node.clusterName)
+) -> list[Side]:
+    called = 0 if DETECT_POINTS.get(connection.role) == "SERVER" else 1
+    sides = []
+    for number, address in enumerate((connection.local, connection.remote)):
+        if address.HasField("kubernetes"):
+            sides.append(_kubernetes_side(address.kubernetes))
+            continue
+        port, is_called = address.ip.port, number == called
+        found = directory.find(hosts[number], event_ns, port, is_called=is_called)
+        sides.append(NOBODY if found is None else _found_side(found, node.clusterName))
+    return sides
 
 
 def _kubernetes_side(process: pb.KubernetesProcessAddress) -> Side:
@@ -138,11 +140,10 @@ def _kubernetes_side(process: pb.KubernetesProcessAddress) -> Side:
 
 def _found_side(found: Found, cluster: str) -> Side:
     if found.service is None:
-        return Side(resolved=False, service=UNKNOWN, instance=UNKNOWN, namespace=found.namespace)
+        return NOBODY
     prefix = f"{cluster}::" if cluster else ""
     return Side(
         resolved=True,
         service=f"{prefix}{found.service}.{found.namespace}"[:NAME_LIMIT],
         instance=found.pod[:NAME_LIMIT] if found.pod else None,
-        namespace=found.namespace,
     )

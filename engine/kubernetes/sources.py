@@ -1,0 +1,29 @@
+"""Where what is known of a cluster comes from: a file or a folder, and the cluster's name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_NAMED: Final = re.compile(r"(?P<cluster>[^=/\\]+)=(?P<path>.+)", re.DOTALL)
+
+
+class Source(NamedTuple):
+    """A dump, and the `clusterName` of the nodes that it is for (empty: all that have no other)."""
+
+    cluster: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.cluster}={self.path}" if self.cluster else str(self.path)
+
+
+def source_of(text: str | Path | Source) -> Source:
+    """Read `PATH` or `NAME=PATH`; what is there as it is written is a path."""
+    if isinstance(text, Source):
+        return text
+    named = _NAMED.fullmatch(str(text))
+    if named is None or Path(text).exists():
+        return Source("", Path(text))
+    return Source(named["cluster"].strip(), Path(named["path"].strip()))
