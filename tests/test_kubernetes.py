@@ -207,10 +207,16 @@ def test_nothing_is_privileged() -> None:
         }
 
 
-def test_it_may_list_pods_and_services_and_nothing_else() -> None:
+def test_it_may_list_what_it_dumps_and_nothing_else() -> None:
     assert {kind for kind, _ in SERVER if "Role" in kind} == {"ClusterRole", "ClusterRoleBinding"}
-    (rule,) = SERVER["ClusterRole", "framewalk"]["rules"]
-    assert rule == {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["list"]}
+    rules = {
+        (group, resource, *rule["verbs"])
+        for rule in SERVER["ClusterRole", "framewalk"]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    slices = ("discovery.k8s.io", "endpointslices", "list")
+    assert rules == {slices, *(("", one, "list") for one in ("pods", "services", "nodes"))}
     binding = SERVER["ClusterRoleBinding", "framewalk"]
     (subject,) = binding["subjects"]
     assert binding["roleRef"]["name"] == "framewalk"
@@ -276,7 +282,8 @@ class Dumping:
         kubectl = folder / "bin" / "kubectl"
         kubectl.parent.mkdir()
         kubectl.write_text(
-            '#!/bin/sh\n[ "$1 $2 $3 $4" = "get pods,services --all-namespaces --output=json" ] '
+            '#!/bin/sh\n[ "$1 $2" = "get pods,services,endpointslices,nodes" ] || exit 2\n'
+            '[ "$3 $4" = "--all-namespaces --output=json" ] '
             f'|| exit 2\necho >>"{self.calls}"\ncat "{self.answer}"\n'
         )
         kubectl.chmod(0o755)
