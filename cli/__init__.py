@@ -3,9 +3,9 @@
 import sys
 
 try:
-    from framewalk.cli.main import main
+    from framewalk.cli.main import main, program
 except KeyboardInterrupt:
     # Nothing has begun yet.
     sys.exit(130)
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

@@ -1,5 +1,5 @@
 """`python -m framewalk.cli`."""
 
-from framewalk.cli import main
+from framewalk.cli import program
 
-main()
+program()

@@ -120,10 +120,15 @@ def root(
     """Per-minute metrics of Kubernetes services from SkyWalking Rover's access logs."""
 
 
-def main() -> None:
+def program() -> None:
+    """Run the command as the whole of this process, which may then be forked."""
+    main(is_program=True)
+
+
+def main(*, is_program: bool = False) -> None:
     """Run the command; every error is a message, never a traceback."""
     try:
-        app()
+        app(obj=is_program)
     except DefinitionError as error:
         # Each of its findings says itself that it is an error.
         say(str(error))

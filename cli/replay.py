@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, print_summary, say, warn
 from framewalk.cli.suspicion import guarded
-from framewalk.cli.worker import worker
+from framewalk.cli.worker import Worker, worker
 from framewalk.engine import Store, load_plan, read_entities
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 
 def replay(
+    context: typer.Context,
     captures: Annotated[
         list[Path],
         typer.Argument(
@@ -181,7 +182,7 @@ def replay(
     """
     note = store.with_name(f"{store.name}.reading")
     # Before anything is computed: a process with threads must not be forked.
-    process = worker(note)
+    process = worker(note) if context.obj else Worker.alone()
     plan = load_plan(
         oal or (),
         read_apdex_thresholds(apdex_thresholds) if apdex_thresholds else None,

@@ -143,6 +143,7 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ("logs computed", f"{one('framewalk_engine_logs'):,.0f}"),
         *_counts("logs dropped: ", samples.get("framewalk_engine_dropped_logs", {})),
         *_counts("bad input: ", samples.get("framewalk_engine_bad_input", {})),
+        *_known_addresses(samples.get("framewalk_engine_addresses", {})),
         ("rows written", f"{one('framewalk_engine_rows'):,.0f}"),
         ("flushes", f"{flushes:,.0f}"),
         ("mean flush seconds", f"{mean_s:,.3f}"),
@@ -154,6 +155,11 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
         ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),
     ]
+
+
+def _known_addresses(counts: dict[str, float]) -> list[tuple[str, str]]:
+    known, every = counts.get("known", 0), sum(counts.values())
+    return [("addresses known", f"{known / every:.1%} of {every:,.0f}")] if every else []
 
 
 def _counts(prefix: str, counts: dict[str, float]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import signal
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import typer
 
@@ -47,6 +47,11 @@ class Worker:
 
     deaths: int = 0
     problem: str = ""
+
+    @classmethod
+    def alone(cls) -> Self:
+        """Return one that nobody waits for: what ends it is told."""
+        return cls(deaths=_MOST_DEATHS)
 
     @property
     def is_last(self) -> bool:

@@ -28,13 +28,14 @@ class Caps:
     Of a service's endpoints in a minute so many have their names, the rest is OTHERS (3,000 is what
     an OAP keeps of a service). A stream may name so many services and pods, and have logs of so
     many minutes; all streams together may name so many services and pods in a minute: logs beyond
-    are dropped.
+    are dropped. Of what has no name so many are told apart in an hour, the rest is OTHERS.
     """
 
     endpoints_per_service: int = 3_000
     entities_per_stream: int = 10_000
     minutes_per_stream: int = 64
     entities_per_minute: int = 100_000
+    unknown_peers_per_hour: int = 2_000
 
 
 DEFAULT_CAPS: Final = Caps()

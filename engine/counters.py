@@ -11,13 +11,15 @@ class Counters:
     """Counts of one piece of work; `+` adds those of another.
 
     `logs` counts every log of every decoded message. `dropped` counts logs by reason
-    (schemas.DROP_REASONS), `quality` what was repaired or skipped (schemas.QUALITY_COUNTERS).
+    (schemas.DROP_REASONS), `quality` what was repaired or skipped (schemas.QUALITY_COUNTERS),
+    `addresses` the IP addresses of logs' sides: those `known` and `unknown`.
     """
 
     messages: int = 0
     logs: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     quality: Counter[str] = field(default_factory=Counter)
+    addresses: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum of both."""
@@ -26,4 +28,5 @@ class Counters:
             self.logs + other.logs,
             self.dropped + other.dropped,
             self.quality + other.quality,
+            self.addresses + other.addresses,
         )

@@ -195,6 +195,7 @@ DROP_REASONS: Final = (
     "time_out_of_range",
     "stream_entities",
     "stream_minutes",
+    "both_unknown",
     "same_service",
     "minute_entities",
 )
@@ -213,19 +214,29 @@ QUALITY_COUNTERS: Final = (
 # The ids of SkyWalking's components; a peer's `components` has bit i set for COMPONENT_IDS[i].
 COMPONENT_IDS: Final = (49, 110, 129, 130, 142, 162)
 
-# Connections with an end that has no name, and why (null: it has one). `peer` is a row of peers,
-# null where the logs do not count; `port` is that of the called side, 0 where it does not matter.
-NAMELESS_SCHEMA: Final = pl.Schema(
+# Traffic of addresses without a name, by hour (hours since 1970). `port` is 0 where the address is
+# not that of the called side, `side` is its part in the calls: client or server. `address` is the
+# name of a Pod where Rover sent that; `partner` is the service at the other end, `node` that which
+# saw it.
+UNKNOWN_PEERS_SCHEMA: Final = pl.Schema(
     {
-        "peer": pl.UInt32,
-        "cluster_name": pl.String,
-        "local_ip": pl.String,
-        "local_reason": pl.String,
-        "remote_ip": pl.String,
-        "remote_reason": pl.String,
+        "hour": pl.Int64,
+        "cluster": pl.String,
+        "address": pl.String,
         "port": pl.Int32,
+        "side": pl.String,
+        "partner": pl.String,
+        "node": pl.String,
+        "reason": pl.String,
+        "first_ns": pl.Int64,
+        "last_ns": pl.Int64,
+        "logs": pl.Int64,
+        "bytes": pl.Int64,
+        "http_calls": pl.Int64,
     }
 )
+
+UNKNOWN_KEYS: Final = tuple(UNKNOWN_PEERS_SCHEMA)[1:8]
 
 # What a connection is between, once its addresses have been resolved. `local_known` is false
 # where the local side is Unknown; an instance is null where a side has none (a cluster IP).

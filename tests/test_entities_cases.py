@@ -22,7 +22,7 @@ from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.flattening import flatten
 from framewalk.engine.stages.resolving import resolve
 from framewalk.engine.stages.streams import Carried, follow_streams
-from framewalk.server.engine.names import NamesTold
+from framewalk.server.engine.naming import NamesTold
 
 CASES = Path(__file__).parent / "cases"
 A_YEAR_S = 366 * 86_400
@@ -744,9 +744,9 @@ def test_sides_without_a_name_have_a_reason() -> None:
         for decoded in decode(messages)
         for context in follow_streams(decoded.captured, decoded.nested, Carried())
     ]
-    rows = pl.concat([one.nameless for one in resolved])
-    reasons = rows.select("local_ip", "local_reason", "remote_ip", "remote_reason", "port")
-    assert sorted(reasons.rows(), key=str) == [
-        (*rows.row(0)[2:3], None, "192.168.1.10", NOT_DECLARED, 9100),
-        (*rows.row(0)[2:3], None, "192.168.1.10", "node", 0),
+    rows = pl.concat([one.unknown for one in resolved])
+    found = rows.select("address", "port", "side", "reason").unique()
+    assert sorted(found.rows()) == [
+        ("192.168.1.10", 0, "client", "node"),
+        ("192.168.1.10", 9100, "server", NOT_DECLARED),
     ]

@@ -21,8 +21,7 @@ from framewalk.engine.oal.plan import Plan
 from framewalk.engine.states.merging import MINUTE, TRAITS, empty_states
 from framewalk.engine.store.room import delete_before
 from framewalk.server.engine.budget import StoreBudget
-from framewalk.server.engine.disks import DiskBudget, disk_of, shortages
-from framewalk.server.engine.reserve import Reserve
+from framewalk.server.engine.disks import DiskBudget, Reserve, disk_of, shortages
 
 MIB = 2**20
 NS = 10**9

@@ -1,6 +1,14 @@
 from .addresses import Entities as Entities
 from .addresses import read_entities as read_entities
 from .claims import NO_SERVICE as NO_SERVICE
+from .describing import ALIASES_SCHEMA as ALIASES_SCHEMA
+from .describing import PODS_SCHEMA as PODS_SCHEMA
+from .describing import SIGHTING_KEYS as SIGHTING_KEYS
+from .describing import SIGHTINGS_SCHEMA as SIGHTINGS_SCHEMA
+from .describing import Described as Described
+from .describing import inventories_of as inventories_of
+from .describing import sightings_frame as sightings_frame
+from .files import REMEMBERED_S as REMEMBERED_S
 from .files import EntitiesFiles as EntitiesFiles
 from .sources import Source as Source
 from .sources import source_of as source_of

@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from stat import S_ISDIR, S_ISREG
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import Entities
+from framewalk.engine.kubernetes.describing import Described, sightings_frame
 from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps
 from framewalk.engine.kubernetes.inventory import Inventory, Seen, Sighting
 from framewalk.engine.kubernetes.sources import source_of
@@ -59,21 +61,36 @@ class EntitiesFiles(Closing):
     An object that is in the dumps no more was there until it was missed, and stays known for
     REMEMBERED_S. Dumps are looked at and read again in a thread of their own, as that takes long
     for a large cluster, and for ever on a mount that hangs. A path may be `NAME=PATH` (see
-    `source_of`); `by_owner` names Pods without a Service after their owner.
+    `source_of`); `by_owner` names Pods without a Service after their owner. `earlier` is what was
+    known before: without any path it is all there is.
 
     Raises EntitiesError where the dumps cannot be read at the start.
     """
 
-    def __init__(self, paths: Sequence[Path], now_s: float, *, by_owner: bool = False) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        now_s: float,
+        *,
+        by_owner: bool = False,
+        earlier: _Inventories = MappingProxyType({}),
+    ) -> None:
         self._wanted = _Wanted(paths, by_owner)
         self._stamps = _stamps_of(paths)
-        self._known = _read(self._wanted, {}, now_s)
+        self._known = _read(self._wanted, earlier, now_s)
         self._reading: Future[_Seen] | None = None
 
     @property
     def entities(self) -> Entities:
         """The newest table."""
         return self._known.entities
+
+    @property
+    def described(self) -> Described:
+        """What the newest table is made of; takes a while for a large cluster."""
+        entities = self._known.entities
+        sightings = sightings_frame(self._known.inventories)
+        return Described(entities.pods, entities.service_aliases, sightings)
 
     @property
     def is_reading(self) -> bool:
@@ -143,10 +160,16 @@ def _read(wanted: _Wanted, known: _Inventories, now_s: float) -> _Known:
     dumps = read_dumps(wanted.paths)
     now_ns = int(now_s * _NS_PER_S)
     read = dumps.inventories
-    merged = {
-        cluster: _merged(known.get(cluster, Inventory()), read.get(cluster, Inventory()), now_ns)
-        for cluster in {**read, **known}
-    }
+    merged = (
+        dict(known)
+        if not wanted.paths
+        else {
+            cluster: _merged(
+                known.get(cluster, Inventory()), read.get(cluster, Inventory()), now_ns
+            )
+            for cluster in {**read, **known}
+        }
+    )
     entities = Entities.of(merged, dumps.warnings, by_owner=wanted.by_owner)
     return _Known(merged, entities)
 

@@ -24,9 +24,9 @@ from framewalk.engine.caps import (
     beyond_caps,
 )
 from framewalk.engine.counters import Counters
-from framewalk.engine.schemas import UNKNOWN
+from framewalk.engine.schemas import UNKNOWN, UNKNOWN_KEYS
 from framewalk.engine.stages import LOGS
-from framewalk.engine.states import MINUTE, merge_scope
+from framewalk.engine.states import MINUTE, merge_scope, merge_unknown
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
@@ -51,6 +51,14 @@ _FEW_MINUTES: Final = 1_000
 # A row of peers is two services and two pods.
 _NAMED_BY_PEERS: Final = 4
 _TELL_EVERY_S: Final = 60
+_MINUTES_OF_HOUR: Final = 60
+_OTHER_PEERS: Final[dict[str, str | int]] = {
+    **dict.fromkeys(("cluster", "partner", "node"), ""),
+    "address": OTHERS,
+    "port": 0,
+    "side": "",
+    "reason": "",
+}
 # The columns that hold a service and its endpoint.
 _ENDPOINTS: Final = {
     "endpoint": ("service", "endpoint"),
@@ -68,11 +76,13 @@ class Admission:
         self._names = names
         self._entities = _Members(self._entities_of_minutes, known_from)
         self._endpoints = _Members(self._endpoints_of_services, known_from)
+        self._unknown = _Members(self._unknown_of_hours, known_from)
 
     def begin(self) -> None:
         """Begin a commit: everything before is in the store."""
         self._entities.trim()
         self._endpoints.trim()
+        self._unknown.trim()
 
     def admitted(self, parts: Sequence[PeerStates]) -> tuple[list[PeerStates], Counters]:
         """Drop the logs of services and pods beyond the cap, with the reason MINUTE_ENTITIES.
@@ -109,8 +119,9 @@ class Admission:
         """Give the endpoints beyond the cap of their service the name OTHERS.
 
         The states' counters have how many names that were (OTHER_ENDPOINTS); they are returned
-        apart, too.
+        apart, too. Of what has no name so many addresses in an hour are told apart.
         """
+        states = replace(states, unknown=self._with_other_addresses(states.unknown))
         scopes = _ENDPOINTS.keys() & states.scopes.keys()
         named = [_endpoints(states.scopes[view].scalars, view) for view in scopes]
         if not named:
@@ -135,6 +146,38 @@ class Admission:
         counters = Counters(quality=Counter({OTHER_ENDPOINTS: refused.height}))
         total = states.counters + counters
         return replace(states, scopes=MappingProxyType(changed), counters=total), counters
+
+    def _with_other_addresses(self, unknown: pl.DataFrame) -> pl.DataFrame:
+        """Add up the unknown peers of an hour beyond the cap, those with fewer logs first."""
+        if unknown.is_empty():
+            return unknown
+        members = unknown.sort("logs", descending=True).select(
+            pl.col("hour").alias(MINUTE) * _MINUTES_OF_HOUR,
+            pl.lit("").alias(_OWNER),
+            pl.struct(UNKNOWN_KEYS).hash().alias(_MEMBER),
+        )
+        counted = members[MINUTE].value_counts().iter_rows()
+        crowded = self._unknown.crowded(
+            (((minute, ""), count) for minute, count in counted), self.caps.unknown_peers_per_hour
+        )
+        if crowded.is_empty():
+            return unknown
+        members = members.join(crowded, on=_KEYS, how="semi", maintain_order="left")
+        refused = self._unknown.refused(members, self.caps.unknown_peers_per_hour)
+        is_other = pl.struct(UNKNOWN_KEYS).hash().is_in(refused[_MEMBER].implode())
+        others = [
+            pl.when(is_other).then(pl.lit(other)).otherwise(name).alias(name)
+            for name, other in _OTHER_PEERS.items()
+        ]
+        return merge_unknown([unknown.with_columns(others)])
+
+    def _unknown_of_hours(self, keys: pl.DataFrame) -> pl.DataFrame:
+        hours = (keys[MINUTE] // _MINUTES_OF_HOUR).unique().to_list()
+        return self._names.unknown_in(hours).select(
+            pl.col("hour").alias(MINUTE) * _MINUTES_OF_HOUR,
+            pl.lit("").alias(_OWNER),
+            pl.struct(UNKNOWN_KEYS).hash().alias(_MEMBER),
+        )
 
     def _entities_of_minutes(self, keys: pl.DataFrame) -> pl.DataFrame:
         held = self._names.entities_in(keys[MINUTE].unique().to_list())

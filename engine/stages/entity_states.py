@@ -28,6 +28,7 @@ from framewalk.engine.states import (
     merge,
     merge_expression,
     merge_rows,
+    merge_unknown,
     traits_expression,
 )
 
@@ -55,17 +56,18 @@ def roll_up_in_parts(
     """Yield states that together are what roll_up gives, at least one.
 
     Each is about at most `most_rows` pairs of peers and minute, which bounds the memory that is
-    needed. The counters are with the first.
+    needed. The counters, and unknown peers, are with the first.
     """
     counters = sum((part.counters for part in parts), Counters())
+    unknown = merge_unknown([part.unknown for part in parts])
     with_logs = [part for part in parts if part.operations]
     if not with_logs:
-        yield replace(merge(plan), counters=counters)
+        yield replace(merge(plan), counters=counters, unknown=unknown)
         return
     peers, operations = _on_common_peers(with_logs)
     for few_peers, few_operations in _cut(peers, operations, most_rows):
-        yield States(_roll_up_scopes(few_peers, few_operations, plan), counters)
-        counters = Counters()
+        yield States(_roll_up_scopes(few_peers, few_operations, plan), counters, unknown)
+        counters, unknown = Counters(), unknown.clear()
 
 
 def _roll_up_scopes(

@@ -57,7 +57,7 @@ class LogFrames:
     `operations` maps each of OPERATIONS to a frame of LOG_COLUMNS and its own columns
     (OPERATION_LEAVES; `http` has `latency_ms` beside). `connections` holds the connection columns
     that the logs' `connection` points into, the STREAM they are of, and what their node says:
-    `cluster_name`.
+    `cluster_name` and `node_name`.
 
     `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
     as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.
@@ -234,7 +234,7 @@ def _message_frame(context: StreamContext) -> tuple[pl.DataFrame, pl.DataFrame]:
     connections = pl.concat(
         [
             context.connections[pairs["connection"]],
-            context.nodes.select("cluster_name")[pairs["node"]],
+            context.nodes.select("cluster_name", "node_name")[pairs["node"]],
         ],
         how="horizontal",
     )

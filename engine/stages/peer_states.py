@@ -7,7 +7,7 @@ HTTP logs are also split by method and path, from which the endpoint's name is m
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -21,7 +21,7 @@ from framewalk.engine.oal import (
     threshold_column,
     value_expression,
 )
-from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
+from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA, UNKNOWN_PEERS_SCHEMA
 from framewalk.engine.stages.columns import with_derived, with_sides
 from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
 
@@ -55,7 +55,7 @@ class PeerStates:
 
     `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it. `ahead` are those
     of logs that are too far ahead of their arrival, which `counters` has as dropped; `clocks` has
-    CLOCKS_SCHEMA.
+    CLOCKS_SCHEMA, `unknown` UNKNOWN_PEERS_SCHEMA.
     """
 
     peers: pl.DataFrame
@@ -63,11 +63,12 @@ class PeerStates:
     counters: Counters
     clocks: pl.DataFrame
     ahead: PeerStates | None = None
+    unknown: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA))
 
     @property
     def rows(self) -> int:
         """How many rows of states there are."""
-        return sum(
+        return self.unknown.height + sum(
             states.scalars.height + sum(frame.height for frame in states.keyed.values())
             for states in self.operations.values()
         )
@@ -86,7 +87,8 @@ def log_states(logs: ResolvedLogs, plan: Plan) -> PeerStates:
         operation: _operation_states(operation, frame, peers, plan, columns)
         for operation, frame in logs.operations.items()
     }
-    return PeerStates(logs.peers, operations, logs.counters, pl.DataFrame(schema=CLOCKS_SCHEMA))
+    none = pl.DataFrame(schema=CLOCKS_SCHEMA)
+    return PeerStates(logs.peers, operations, logs.counters, none, unknown=logs.unknown)
 
 
 def with_ahead(part: PeerStates) -> list[PeerStates]:

@@ -18,13 +18,15 @@ from framewalk.engine.kubernetes import NO_SERVICE
 from framewalk.engine.schemas import (
     COMPONENT_IDS,
     INSTANCE_LENGTH,
-    NAMELESS_SCHEMA,
     PEER_SCHEMA,
     ROLES,
     SERVICE_LENGTH,
     TLS_MODES,
     UNKNOWN,
+    UNKNOWN_KEYS,
+    UNKNOWN_PEERS_SCHEMA,
 )
+from framewalk.engine.states import merge_unknown, sum_expression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 # Of four bytes each.
 _MOST_IN_TABLE: Final = 4 * 2**20
+_NS_PER_HOUR: Final = 3600 * 10**9
+# Which bytes of a log went over the wire.
+_BYTES: Final = {"read": "l2_total_package_size_bytes", "write": "l4_total_package_size_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,14 @@ class ResolvedLogs:
     """Logs whose connection is known to count.
 
     `operations` are log frames with `peer` (UInt32, a row of `peers`) in place of
-    `connection`; `peers` has the columns of PEER_SCHEMA, each row once. `nameless` has
-    NAMELESS_SCHEMA, each row once.
+    `connection`; `peers` has the columns of PEER_SCHEMA, each row once. `unknown` has
+    UNKNOWN_PEERS_SCHEMA, each key once, those of logs that do not count for it included.
     """
 
     peers: pl.DataFrame
     operations: Mapping[str, pl.DataFrame]
     counters: Counters
-    nameless: pl.DataFrame
+    unknown: pl.DataFrame
 
 
 def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
@@ -71,8 +76,28 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
         operation: _keep_counting(frame, peer_of_visit, reason_of_visit, dropped)
         for operation, frame in frames.items()
     }
-    counters = logs.counters + Counters(dropped=dropped)
-    return ResolvedLogs(peers, operations, counters, _nameless(named, peer_of_visit))
+    addresses = _addresses(named, frames)
+    counters = logs.counters + Counters(dropped=dropped, addresses=addresses)
+    return ResolvedLogs(peers, operations, counters, _unknown_peers(named, frames))
+
+
+def _addresses(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Counter[str]:
+    """Count the addresses of logs by whether they stand for somebody."""
+    is_ip = {side: ~pl.col(f"{side}_is_kubernetes") for side in _SIDES}
+    is_known = {side: pl.col(f"{side}_reason").is_null() for side in _SIDES}
+    counted = named.select(
+        "visits",
+        known=pl.sum_horizontal((is_ip[side] & is_known[side]).cast(pl.Int64) for side in _SIDES),
+        unknown=pl.sum_horizontal(
+            (is_ip[side] & ~is_known[side]).cast(pl.Int64) for side in _SIDES
+        ),
+    )
+    found: Counter[str] = Counter()
+    for kind in ("known", "unknown"):
+        if counted[kind].max():
+            of_visit = _by_visit(counted, kind)
+            found[kind] = sum(int(of_visit.gather(one["visit"]).sum()) for one in frames.values())
+    return +found
 
 
 def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
@@ -130,11 +155,11 @@ def _visits(visited: pl.Series, logs: LogFrames, boundaries_ns: pl.Series) -> pl
 
 
 def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
-    """Return PEER_SCHEMA, what NAMELESS_SCHEMA has, `visits` (those that agree) and `reason`.
+    """Return PEER_SCHEMA, what unknown peers are made of, `visits` (those that agree) and `reason`.
 
     `reason` is why logs are dropped.
     """
-    visits = visits.with_columns(port=_called_port(entities)).drop("local_port", "remote_port")
+    visits = visits.with_columns(port=_called_port()).drop("local_port", "remote_port")
     columns = [name for name in visits.columns if name != "visit"]
     distinct = visits.group_by(columns).agg(visits="visit").with_columns(remote_ip=_remote_ip())
     looked_up = pl.concat([distinct, *_looked_up(distinct, entities)], how="horizontal")
@@ -154,11 +179,15 @@ def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
             local_instance=_instance("local"),
             remote_instance=_instance("remote"),
         )
-        .select(*PEER_SCHEMA, *_OF_NAMELESS, "visits", "reason")
+        .select(*PEER_SCHEMA, *_OF_UNKNOWN, "visits", "reason")
     )
 
 
-_OF_NAMELESS: Final = [name for name in NAMELESS_SCHEMA if name != "peer"]
+_OF_UNKNOWN: Final = (
+    *("cluster_name", "node_name", "port"),
+    *(f"{side}_{name}" for side in ("local", "remote") for name in ("ip", "pod", "reason")),
+    *(f"{side}_is_kubernetes" for side in ("local", "remote")),
+)
 _SIDES: Final = ("local", "remote")
 _SERVER: Final = ROLES.index("server")
 
@@ -168,17 +197,15 @@ def _is_called(side: str) -> pl.Expr:
     return is_server if side == "local" else ~is_server
 
 
-def _called_port(entities: Entities) -> pl.Expr:
-    """Return the port of the called side where it is a part of its address.
+def _called_port() -> pl.Expr:
+    """Return the port of the called side, if it is an IP address; else 0.
 
     The other side's is a new one for each connection.
     """
-    is_local = pl.when(_is_called("local"))
-    is_ip = is_local.then(~pl.col("local_is_kubernetes")).otherwise(~pl.col("remote_is_kubernetes"))
-    ip = pl.when(_is_called("local")).then("local_ip").otherwise("remote_ip")
-    port = pl.when(_is_called("local")).then("local_port").otherwise("remote_port")
-    matters = is_ip & ~ip.is_in(entities.plain_ips.implode())
-    return pl.when(matters).then(port).otherwise(pl.lit(0)).cast(pl.Int32)
+    is_local = _is_called("local")
+    is_kubernetes = pl.when(is_local).then("local_is_kubernetes").otherwise("remote_is_kubernetes")
+    port = pl.when(is_local).then("local_port").otherwise("remote_port")
+    return pl.when(is_kubernetes).then(pl.lit(0)).otherwise(port).cast(pl.Int32)
 
 
 def _looked_up(distinct: pl.DataFrame, entities: Entities) -> list[pl.DataFrame]:
@@ -254,7 +281,13 @@ def _instance(side: str) -> pl.Expr:
 
 
 def _reason() -> pl.Expr:
-    return pl.when(pl.col("local_service") == pl.col("remote_service")).then(pl.lit("same_service"))
+    local, remote = pl.col("local_service"), pl.col("remote_service")
+    return (
+        pl.when(local.is_null() & remote.is_null())
+        .then(pl.lit("both_unknown"))
+        .when(local == remote)
+        .then(pl.lit("same_service"))
+    )
 
 
 def _member(names: tuple[str, ...], column: str) -> pl.Expr:
@@ -298,15 +331,6 @@ def _distinct_peers(named: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
     return grouped.select(*PEER_SCHEMA).cast(PEER_SCHEMA), _by_visit(grouped, "peer")
 
 
-def _nameless(named: pl.DataFrame, peer_of_visit: pl.Series) -> pl.DataFrame:
-    """Return the connections with an end that has no name."""
-    some = named.filter(
-        pl.col("local_reason").is_not_null() | pl.col("remote_reason").is_not_null()
-    )
-    peer = peer_of_visit.gather(some["visits"].list.first(), null_on_oob=True)
-    return some.select(peer.alias("peer"), *_OF_NAMELESS).unique().cast(NAMELESS_SCHEMA)
-
-
 def _by_visit(frame: pl.DataFrame, column: str) -> pl.Series:
     """Return `column` so that element number v is that of visit v; null for other visits."""
     pairs = frame.select("visits", column).explode("visits").sort("visits")
@@ -329,3 +353,74 @@ def _keep_counting(
     frame = frame.filter(keep)
     peer = peer_of_visit.gather(frame["visit"])
     return frame.drop("visit").insert_column(0, peer.alias("peer"))
+
+
+def _unknown_peers(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return UNKNOWN_PEERS_SCHEMA, each key once.
+
+    `named` has a row per distinct connection: both sides as sent and as named, `local_reason` and
+    `remote_reason` (null: it has a name) and `visits`, the list of its numbers. `frames` are log
+    frames with `visit`.
+    """
+    parts = [_of_side(named, side, frames) for side in ("local", "remote")]
+    return merge_unknown(parts)
+
+
+def _of_side(named: pl.DataFrame, side: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    some = named.filter(pl.col(f"{side}_reason").is_not_null())
+    if some.is_empty():
+        return pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA)
+    keyed = some.select("visits", **_described(side))
+    keys = keyed.select(UNKNOWN_KEYS).unique().with_row_index("peer")
+    numbered = keyed.join(
+        keys, on=UNKNOWN_KEYS, how="left", nulls_equal=True, maintain_order="left"
+    )
+    pairs = numbered.select("visits", "peer").explode("visits")
+    highest = max(_highest(pairs["visits"]), *(_highest(one["visit"]) for one in frames.values()))
+    every = pl.DataFrame({"visits": pl.int_range(highest + 1, dtype=pl.UInt32, eager=True)})
+    peer_of_visit = every.join(pairs, on="visits", how="left", maintain_order="left")["peer"]
+    counted = [_counted(name, frame, peer_of_visit) for name, frame in frames.items()]
+    rows = pl.concat(counted).join(keys, on="peer", how="inner")
+    return rows.select(*UNKNOWN_PEERS_SCHEMA).cast(UNKNOWN_PEERS_SCHEMA)
+
+
+def _highest(numbers: pl.Series) -> int:
+    highest = numbers.max()
+    return highest if isinstance(highest, int) else 0
+
+
+def _described(side: str) -> dict[str, pl.Expr]:
+    other = "remote" if side == "local" else "local"
+    is_server = pl.col("role") == "server"
+    is_called = is_server if side == "local" else ~is_server
+    is_kubernetes = pl.col(f"{side}_is_kubernetes")
+    return {
+        "cluster": pl.col("cluster_name"),
+        "address": pl.when(is_kubernetes).then(f"{side}_pod").otherwise(f"{side}_ip"),
+        "port": pl.when(is_called & ~is_kubernetes).then("port").otherwise(pl.lit(0)),
+        "side": pl.when(is_called).then(pl.lit("server")).otherwise(pl.lit("client")),
+        "partner": pl.col(f"{other}_service").fill_null(UNKNOWN),
+        "node": pl.col("node_name"),
+        "reason": pl.col(f"{side}_reason"),
+    }
+
+
+def _counted(operation: str, frame: pl.DataFrame, peer_of_visit: pl.Series) -> pl.DataFrame:
+    size_bytes = pl.col(_BYTES[operation]) if operation in _BYTES else pl.lit(0, pl.Int64)
+    calls = pl.len() if operation == "http" else pl.lit(0)
+    return (
+        frame.select(
+            peer=peer_of_visit.gather(frame["visit"]),
+            time_ns="time_ns",
+            size_bytes=size_bytes,
+        )
+        .drop_nulls("peer")
+        .group_by("peer", hour=pl.col("time_ns") // _NS_PER_HOUR)
+        .agg(
+            first_ns=pl.col("time_ns").min(),
+            last_ns=pl.col("time_ns").max(),
+            logs=pl.len().cast(pl.Int64),
+            bytes=sum_expression(pl.col("size_bytes"), exact=False).cast(pl.Int64),
+            http_calls=calls.cast(pl.Int64),
+        )
+    )

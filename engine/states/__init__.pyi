@@ -9,6 +9,7 @@ from .merging import merge as merge
 from .merging import merge_expression as merge_expression
 from .merging import merge_rows as merge_rows
 from .merging import merge_scope as merge_scope
+from .merging import merge_unknown as merge_unknown
 from .merging import minutes_of as minutes_of
 from .merging import sum_expression as sum_expression
 from .merging import sum_fits as sum_fits

@@ -7,7 +7,7 @@ are all this one operation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ import polars as pl
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal import Keep
+from framewalk.engine.schemas import UNKNOWN_KEYS, UNKNOWN_PEERS_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,10 +52,14 @@ class ScopeStates:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What some logs amount to: states per scope (by view name), and what was counted."""
+    """What some logs amount to: states per scope (by view name), and what was counted.
+
+    `unknown` is what has no name (UNKNOWN_PEERS_SCHEMA), each key once.
+    """
 
     scopes: Mapping[str, ScopeStates]
     counters: Counters
+    unknown: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA))
 
 
 def merge(plan: Plan, *states: States) -> States:
@@ -69,7 +74,8 @@ def merge(plan: Plan, *states: States) -> States:
         for scope in plan.scopes
     }
     counters = sum((part.counters for part in states), Counters())
-    return States(MappingProxyType(scopes), counters)
+    unknown = merge_unknown([part.unknown for part in states])
+    return States(MappingProxyType(scopes), counters, unknown)
 
 
 def _check_plan(plan: Plan, states: States) -> None:
@@ -81,6 +87,17 @@ def _check_plan(plan: Plan, states: States) -> None:
             what = missing[0] if missing else scope.scope.view
             place, problem = "states", f"they are of another plan: {what} is missing"
             raise InputError(place, problem, "compute them with the plan that merges them")
+
+
+def merge_unknown(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Add up frames of UNKNOWN_PEERS_SCHEMA: each key once."""
+    rows = pl.concat([pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA), *parts])
+    sums = ("logs", "bytes", "http_calls")
+    return rows.group_by("hour", *UNKNOWN_KEYS).agg(
+        pl.col("first_ns").min(),
+        pl.col("last_ns").max(),
+        *(sum_expression(pl.col(name), exact=False).cast(pl.Int64).alias(name) for name in sums),
+    )
 
 
 def minutes_of(states: States) -> pl.Series:

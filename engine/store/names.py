@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.caps import OTHERS
-from framewalk.engine.schemas import UNKNOWN
+from framewalk.engine.schemas import UNKNOWN, UNKNOWN_KEYS
 from framewalk.engine.store.connection import FAULTS, explained
 from framewalk.engine.store.views import BUCKET, states_table
 
@@ -77,6 +77,16 @@ class StoredNames:
         }
         sql = f"SELECT DISTINCT {_minute(BUCKET)} AS minute, service, endpoint FROM ({named})"
         return self._frame(sql, parameters).join(services, on=["minute", "service"], how="semi")
+
+    def unknown_in(self, hours: Sequence[int]) -> pl.DataFrame:
+        """Return `hour` (since 1970) and UNKNOWN_KEYS of what had no name then, each once."""
+        keys = ", ".join(UNKNOWN_KEYS)
+        sql = (
+            f"SELECT DISTINCT epoch({BUCKET})::BIGINT // 3600 AS hour, {keys} "
+            f"FROM internal.unknown_peers WHERE address <> '{OTHERS}' AND {BUCKET} IN "
+            "(SELECT make_timestamp(unnest($hours::BIGINT[]) * 3600000000))"
+        )
+        return self._frame(sql, {"hours": list(hours)})
 
     def _frame(self, sql: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:
         try:

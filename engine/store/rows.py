@@ -66,5 +66,6 @@ def as_counters(counters: Counters) -> list[tuple[str, str, int]]:
     """Return (kind, name, count) for each count that is not 0."""
     rows = [("messages", "", counters.messages), ("logs", "", counters.logs)]
     rows += [("dropped", reason, count) for reason, count in counters.dropped.items()]
+    rows += [("addresses", kind, count) for kind, count in counters.addresses.items()]
     rows += [("quality", name, count) for name, count in counters.quality.items()]
     return [row for row in rows if row[-1] > 0]

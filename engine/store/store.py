@@ -21,7 +21,9 @@ from framewalk.engine.captures import CapturePosition
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import StoreError
+from framewalk.engine.kubernetes import SIGHTINGS_SCHEMA
 from framewalk.engine.states import minutes_of
+from framewalk.engine.store import described
 from framewalk.engine.store.compact import Compacted, Compactor
 from framewalk.engine.store.connection import (
     FAULTS,
@@ -53,6 +55,7 @@ from framewalk.engine.store.views import BUCKET, states_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from framewalk.engine.kubernetes import Described
     from framewalk.engine.oal import Metric, Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
     from framewalk.engine.store.connection import Parameters
@@ -121,7 +124,7 @@ class Store(Closing):
         self._written: _Written | None = None
         self._tables = [states_table(scope.scope) for scope in plan.scopes]
         try:
-            prepare(self._connection, self.path)
+            prepare(self._connection, self.path, plan)
             self._remember(plan)
             self._columns = state_columns(self._connection)
             self._compactor = Compactor(self._connection, plan)
@@ -303,6 +306,8 @@ class Store(Closing):
         covers a bounded number of rows.
         """
         with self._explaining():
+            with self._transaction():
+                described.compact_unknown(self._connection)
             return self._compactor.compact(before_minute, after_minute)
 
     def newest_minute_s(self, until_s: float) -> float | None:
@@ -326,6 +331,9 @@ class Store(Closing):
         after each transaction, of a bounded number of rows, the oldest first.
         """
         utc = before.astimezone(dt.UTC).replace(tzinfo=None) if before.tzinfo else before
+        with self._transaction():
+            before_ns = int(utc.replace(tzinfo=dt.UTC).timestamp()) * 10**9
+            described.expire(self._connection, before_ns)
         with self._explaining():
             return delete_before(self._connection, self._tables, utc, on_progress)
 
@@ -338,6 +346,24 @@ class Store(Closing):
         """Return the days (UTC) that have states, the oldest first."""
         with self._explaining():
             return days_of(self._connection, self._tables)
+
+    def keep_entities(self, before: Described | None, after: Described) -> None:
+        """Keep what is known of Pods and Services; `before` is what was given last.
+
+        What is not in `after` any more stays until it expires.
+        """
+        with self._transaction():
+            described.keep(self._connection, before, after)
+
+    def kept_sightings(self, gone_after_ns: int = -(2**63)) -> pl.DataFrame:
+        """Return what is kept of Pods and Services: SIGHTINGS_SCHEMA.
+
+        Without those that were gone by then, in ns since 1970.
+        """
+        sql = f"FROM internal.sightings WHERE coalesce(gone_ns > {gone_after_ns}, true)"
+        with self._explaining():
+            rows: pl.DataFrame = self._connection.sql(sql).pl()
+        return rows.cast(SIGHTINGS_SCHEMA)
 
     def checkpoint(self) -> bool:
         """Write the log of changes into the file and free what deleted rows took.
@@ -367,6 +393,7 @@ class Store(Closing):
     def _write(self, states: States, written: _Written) -> None:
         for scope in self.plan.scopes:
             self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
+        self._insert("internal.unknown_peers", described.unknown_rows(states.unknown))
         written.counters += states.counters
         written.minutes = pl.concat([written.minutes, minutes_of(states)]).unique()
 

@@ -9,7 +9,8 @@ import duckdb
 from framewalk.engine.errors import StoreError, StoreVersionError
 from framewalk.engine.oal import SCOPES, bind, parse
 from framewalk.engine.states import TRAITS
-from framewalk.engine.store.connection import run
+from framewalk.engine.store import described
+from framewalk.engine.store.connection import run, transaction
 from framewalk.engine.store.views import (
     BUCKET,
     RESOLUTIONS,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal import Metric, Plan, State
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 
 _ANYTHING: Final = (
     "SELECT 1 FROM duckdb_tables() UNION ALL "
@@ -38,10 +39,16 @@ _ANYTHING: Final = (
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the tables in a new file; check the version of an existing one."""
+def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
+    """Make the tables in a new file; check the version of an existing one, and bring it up to date.
+
+    A file is of the old version or of the new one, whenever this ends.
+    """
     if run(connection, _ANYTHING):
-        check_version(connection, path)
+        version = check_version(connection, path)
+        if version < STORE_VERSION:
+            with transaction(connection):
+                _migrate(connection, plan)
         return
     run(connection, "BEGIN")
     for statement in _tables():
@@ -49,8 +56,19 @@ def prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     run(connection, "COMMIT")
 
 
-def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Raise StoreError for a file that is no store or is of a newer version."""
+def _migrate(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Make version 2 of version 1: tables of names are new, and views are made again."""
+    for statement in described.tables():
+        run(connection, statement)
+    for (name,) in run(connection, "SELECT view_name FROM duckdb_views() WHERE NOT internal"):
+        run(connection, f"DROP VIEW IF EXISTS {quoted(name)}")
+    run(connection, "CREATE VIEW metrics AS FROM internal.definitions")
+    create_views(connection, stored_metrics(connection, plan))
+    run(connection, f"UPDATE internal.store SET version = {STORE_VERSION}")
+
+
+def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Return the version; raise StoreError for a file that is no store or is of a newer one."""
     try:
         version = int(run(connection, "SELECT version FROM internal.store")[0][0])
     except (duckdb.ProgrammingError, IndexError, TypeError, ValueError) as error:
@@ -63,6 +81,7 @@ def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"store version {version} is newer than {STORE_VERSION}, the newest known here",
             "upgrade framewalk",
         )
+    return version
 
 
 def _tables() -> Iterable[str]:
@@ -88,6 +107,7 @@ def _tables() -> Iterable[str]:
         "CREATE TABLE internal.counters (capture BIGINT NOT NULL, kind VARCHAR NOT NULL, "
         "name VARCHAR NOT NULL, count BIGINT NOT NULL)"
     )
+    yield from described.tables()
     for scope in SCOPES.values():
         keys = ", ".join(f"{quoted(name)} VARCHAR NOT NULL" for name in scope.keys)
         yield (
@@ -130,6 +150,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric
     for scope, resolution, own in scopes:
         run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
     run(connection, entities_view())
+    for statement in described.views():
+        run(connection, statement)
 
 
 def state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:

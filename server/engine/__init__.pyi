@@ -1,10 +1,10 @@
 from .child import EngineChild as EngineChild
 from .child import EngineError as EngineError
 from .disks import DiskBudget as DiskBudget
+from .disks import reserve_bytes as reserve_bytes
+from .disks import reserve_path as reserve_path
 from .disks import shortages as shortages
 from .link import EngineOptions as EngineOptions
 from .link import SqlEndpoint as SqlEndpoint
 from .memory import default_limit_bytes as default_limit_bytes
-from .reserve import reserve_bytes as reserve_bytes
-from .reserve import reserve_path as reserve_path
 from .telemetry import EngineTelemetry as EngineTelemetry

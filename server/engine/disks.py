@@ -1,14 +1,27 @@
-"""The disks that spool and store are on: what they have, and whether the budgets fit."""
+"""The disks that spool and store are on: whether the budgets fit, and room kept for a full one.
+
+Beside the store there is a reserve. An engine that cannot write gives it up: with that room the
+next one opens the store, deletes what is to be deleted, and goes on. It is taken again when there
+is room.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+# A small disk has better use for its room.
+_MOST_SHARE: Final = 16
+_REMEDY: Final = "make room on the disk, or set lower budgets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +76,84 @@ def shortages(budgets: Sequence[DiskBudget]) -> Iterator[Shortage]:
         has_bytes = free_bytes[device] + sum(one.used_bytes for one in own)
         if sum(one.budget_bytes for one in own) > has_bytes:
             yield Shortage(tuple(own), has_bytes)
+
+
+def reserve_path(store_path: Path) -> Path:
+    """Return where the reserve of a store is."""
+    return store_path.with_name(f"{store_path.name}.reserve")
+
+
+def reserve_bytes(store_path: Path, wanted_bytes: int) -> int:
+    """Return the size of a reserve: what is wanted, or a sixteenth of the disk if that is less."""
+    return min(wanted_bytes, disk_of(store_path.parent).size_bytes // _MOST_SHARE)
+
+
+class Reserve:
+    """A file that takes `size_bytes` of the store's disk; 0 is none."""
+
+    def __init__(self, store_path: Path, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._path = reserve_path(store_path)
+        self._problem = ""
+
+    @property
+    def is_missing(self) -> bool:
+        """Tell whether there ought to be a reserve and is none."""
+        return self._there_bytes() < self.size_bytes
+
+    def release(self, why: str) -> bool:
+        """Give the room back to the disk; returns whether there was any."""
+        if not self._there_bytes():
+            return False
+        self._path.unlink(missing_ok=True)
+        facts = {"path": self._path, "bytes": self.size_bytes, "problem": why, "remedy": _REMEDY}
+        tell(logging.ERROR, "disk is full, the reserve is given up", **facts)
+        return True
+
+    def release_if_full(self) -> None:
+        """Give it up before the store is opened, where less than that is free."""
+        free_bytes = disk_of(self._path.parent).free_bytes
+        if free_bytes < self.size_bytes:
+            self.release(f"only {free_bytes:,} bytes are free")
+
+    def restore(self, left_bytes: int) -> None:
+        """Take the room, if so much is free beside it."""
+        there_bytes = self._there_bytes()
+        if there_bytes == self.size_bytes:
+            return
+        free_bytes = disk_of(self._path.parent).free_bytes + there_bytes
+        if free_bytes < self.size_bytes + left_bytes:
+            self._tell_of(f"only {free_bytes:,} bytes are free")
+            return
+        try:
+            self._take()
+        except OSError as error:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            self._tell_of((error.strerror or str(error)).lower())
+            return
+        self._problem = ""
+        tell(logging.INFO, "reserve taken", path=self._path, bytes=self.size_bytes)
+
+    def _take(self) -> None:
+        if not self.size_bytes:
+            self._path.unlink()
+            return
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, self.size_bytes)
+            os.ftruncate(descriptor, self.size_bytes)
+        finally:
+            os.close(descriptor)
+
+    def _there_bytes(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _tell_of(self, problem: str) -> None:
+        if not self._problem:
+            self._problem = problem
+            facts = {"bytes": self.size_bytes, "problem": problem, "remedy": _REMEDY}
+            tell(logging.WARNING, "no room for a reserve", **facts)

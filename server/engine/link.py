@@ -98,6 +98,7 @@ class EngineStatus:
     logs: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     quality: dict[str, int] = field(default_factory=dict)
+    addresses: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     flushes: int = 0
     flush_total_s: float = 0

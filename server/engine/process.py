@@ -23,12 +23,12 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from framewalk.engine.errors import FramewalkError, StoreLockedError, StoreRoomError
-from framewalk.engine.kubernetes import EntitiesFiles
 from framewalk.engine.oal import load_plan, read_apdex_thresholds
 from framewalk.engine.runs import SpoolFollower
 from framewalk.engine.store import Store
 from framewalk.engine.telling import tell
 from framewalk.receiver.transports import server_ssl_context
+from framewalk.server.engine.disks import Reserve
 from framewalk.server.engine.link import (
     FINISH,
     READ_ENTITIES,
@@ -37,8 +37,7 @@ from framewalk.server.engine.link import (
     SqlEndpoint,
 )
 from framewalk.server.engine.memory import resident_bytes
-from framewalk.server.engine.names import NamesTold
-from framewalk.server.engine.reserve import Reserve
+from framewalk.server.engine.naming import Naming
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
@@ -161,15 +160,13 @@ def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> N
 
 def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reserve) -> None:
     with ExitStack() as stack:
-        entities = stack.enter_context(
-            EntitiesFiles(options.entities_paths, time.time(), by_owner=options.name_by_owner)
-        )
         plan = _plan(options)
         report.set(is_opening_store=True)
         store = stack.enter_context(_open_store(options, plan, reserve))
         report.set(is_opening_store=False)
         store.limit_memory()
         cancel_queries: Callable[[str], None] = _no_queries
+        naming = stack.enter_context(Naming(options, store, time.time()))
         if options.sql is not None:
             server = stack.enter_context(_sql_served(options, options.sql, store, report))
             report.set(sql_port=server.port)
@@ -185,17 +182,17 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
         in_the_way = "no room in the store, running queries are cancelled"
         upkeep.budget.cancel_queries = partial(cancel_queries, in_the_way)
-        engine = _Engine(options, follower, entities, upkeep, report)
+        engine = _Engine(options, follower, naming, upkeep, report)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
         engine.tell()
         watch = Watch(engine.tell_now_and_then, lambda: not asked.finish.is_set())
-        examine(options, store, follower, entities.entities, watch)
+        examine(options, store, follower, naming.entities, watch)
         while not asked.finish.wait(engine.wait_s()):
             upkeep.run(time.time(), time.monotonic())
             if asked.read_entities.is_set():
                 asked.read_entities.clear()
-                engine.read_entities_again()
+                naming.read_again()
             engine.look(asked.finish)
     tell(logging.INFO, "engine stopped")
 
@@ -216,39 +213,31 @@ class _Engine:
         self,
         options: EngineOptions,
         follower: SpoolFollower,
-        entities: EntitiesFiles,
+        naming: Naming,
         upkeep: Upkeep,
         report: _Report,
     ) -> None:
         self._options = options
         self._follower = follower
-        self._entities = entities
+        self._naming = naming
         self._upkeep = upkeep
         self._report = report
         self._looked_s: float = 0
         self._told: set[Path] = set()
         self._told_s: float = 0
-        self._is_asked = False
-        self._entities_s = time.monotonic()
         upkeep.budget.on_progress = self.tell_now_and_then
-        self._names = NamesTold()
-        self._names.tell(entities.entities)
 
     def wait_s(self) -> float:
         """Return how long it is to the next look."""
         return max(self._looked_s + self._options.flush_interval_s - time.monotonic(), 0)
 
-    def read_entities_again(self) -> None:
-        """Have the next looks read the dumps, changed or not."""
-        self._is_asked = True
-
     def look(self, finish: threading.Event) -> None:
         """Commit what is whole in the spool by now; after `finish` the commit under way only."""
         self._looked_s = time.monotonic()
-        self._refresh_entities()
         now_s = time.time()
+        self._naming.refresh(now_s, self._looked_s)
         started_s = time.monotonic()
-        entities, show_life = self._entities.entities, self.tell_now_and_then
+        entities, show_life = self._naming.entities, self.tell_now_and_then
         for flushed in self._follower.follow(entities, started_s, on_progress=show_life):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
@@ -258,6 +247,7 @@ class _Engine:
             started_s = time.monotonic()
             if finish.is_set():
                 return
+        self._naming.keep(time.monotonic())
         if self._follower.has_all:
             self._report.set(watermark_s=now_s)
         self._tell_unreadable()
@@ -287,24 +277,6 @@ class _Engine:
             store_used_bytes=upkeep.budget.used_bytes,
         )
         self._report.send(self._options, self._follower.unread_bytes())
-
-    def _refresh_entities(self) -> None:
-        every_s = self._options.entities_reload_s
-        is_due = bool(every_s) and self._looked_s - self._entities_s >= every_s
-        if self._is_asked and not self._entities.is_reading:
-            self._is_asked = False
-            self._entities.forget_stamps()
-            is_due = True
-        if not is_due and not self._entities.is_reading:
-            return
-        self._entities_s = self._looked_s
-        before = self._entities.entities
-        problem = self._entities.refresh(time.time())
-        if problem is not None:
-            tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
-        if self._entities.entities is not before:
-            tell(logging.INFO, "entities read again", entities=self._entities.entities)
-            self._names.tell(self._entities.entities)
 
 
 def _plan(options: EngineOptions) -> Plan:
@@ -423,6 +395,7 @@ class _Report:
             logs=before.logs + counters.logs,
             dropped=dict(Counter(before.dropped) + counters.dropped),
             quality=dict(Counter(before.quality) + counters.quality),
+            addresses=dict(Counter(before.addresses) + counters.addresses),
             rows=before.rows + flushed.rows,
             flushes=before.flushes + 1,
             flush_total_s=before.flush_total_s + duration_s,

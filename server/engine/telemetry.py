@@ -58,6 +58,8 @@ class EngineTelemetry(Collector):
         yield _flushes(status)
         yield _by_label("dropped_logs", "Logs left out.", "reason", status.dropped)
         yield _by_label("bad_input", "Messages and values repaired.", "kind", status.quality)
+        text = "IP addresses of logs, by whether they stand for somebody."
+        yield _by_label("addresses", text, "kind", status.addresses)
         yield GaugeMetricFamily(
             "framewalk_store_bytes", "Size of the store.", value=status.store_bytes
         )

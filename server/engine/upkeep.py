@@ -11,9 +11,8 @@ from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.runs import forgettable
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine.budget import StoreBudget
-from framewalk.server.engine.disks import disk_of
+from framewalk.server.engine.disks import Reserve, disk_of
 from framewalk.server.engine.expiry import ExpiryClock
-from framewalk.server.engine.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

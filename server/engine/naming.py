@@ -1,0 +1,109 @@
+"""Who has which name, for a running engine: dumps that change, and what the store has kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.closing import Closing
+from framewalk.engine.kubernetes import REMEMBERED_S, EntitiesFiles, inventories_of
+from framewalk.engine.telling import tell
+
+if TYPE_CHECKING:
+    from framewalk.engine.kubernetes import Described, Entities
+    from framewalk.engine.store import Store
+    from framewalk.server.engine.link import EngineOptions
+
+# What is known is written to the store this often at most, where it has changed.
+_KEEP_EVERY_S: Final = 60
+_MOST_LINES: Final = 20
+# Clusters make Services anew all the time; what is forgotten may be told again.
+_MOST_REMEMBERED: Final = 10_000
+
+
+class Naming(Closing):
+    """The entity table as it is by now; what it is made of is kept in the store.
+
+    Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
+    """
+
+    def __init__(self, options: EngineOptions, store: Store, now_s: float) -> None:
+        self._every_s = options.entities_reload_s
+        self._store = store
+        gone_after_ns = int((now_s - REMEMBERED_S) * 10**9)
+        earlier = inventories_of(store.kept_sightings(gone_after_ns))
+        self._files = EntitiesFiles(
+            options.entities_paths, now_s, by_owner=options.name_by_owner, earlier=earlier
+        )
+        self._names = NamesTold()
+        self._names.tell(self._files.entities)
+        self._kept: Described | None = None
+        self._is_kept = False
+        self._is_asked = False
+        self._kept_s = float("-inf")
+        self._read_s = float("-inf")
+
+    @property
+    def entities(self) -> Entities:
+        """The newest table."""
+        return self._files.entities
+
+    def read_again(self) -> None:
+        """Have the next refreshes read the dumps, changed or not."""
+        self._is_asked = True
+
+    def refresh(self, now_s: float, elapsed_s: float) -> None:
+        """Take what was read, or have it read where it is due; never waits for it."""
+        if self._read_s == float("-inf"):
+            self._read_s = elapsed_s
+        is_due = bool(self._every_s) and elapsed_s - self._read_s >= self._every_s
+        if self._is_asked and not self._files.is_reading:
+            self._is_asked = False
+            self._files.forget_stamps()
+            is_due = True
+        if is_due or self._files.is_reading:
+            self._read_s = elapsed_s
+            self._refresh(now_s)
+
+    def keep(self, elapsed_s: float) -> None:
+        """Write to the store what has changed, now and then; no commit may be under way."""
+        if self._is_kept or elapsed_s - self._kept_s < _KEEP_EVERY_S:
+            return
+        described = self._files.described
+        self._store.keep_entities(self._kept, described)
+        self._kept, self._is_kept, self._kept_s = described, True, elapsed_s
+
+    def close(self) -> None:
+        """Read no more."""
+        self._files.close()
+
+    def _refresh(self, now_s: float) -> None:
+        before = self._files.entities
+        problem = self._files.refresh(now_s)
+        if problem is not None:
+            tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
+        if self._files.entities is not before:
+            self._is_kept = False
+            tell(logging.INFO, "entities read again", entities=self._files.entities)
+            self._names.tell(self._files.entities)
+
+
+class NamesTold:
+    """Tells each fact once, when it first becomes so."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, entities: Entities) -> None:
+        """Write lines for what was not told yet, a bounded number."""
+        news = [one for one in entities.told if str(one) not in self._told]
+        for one in news[:_MOST_LINES]:
+            tell(logging.INFO, one.event, **one.facts)
+        if len(news) > _MOST_LINES:
+            tell(logging.INFO, "more Services share pods", count=len(news) - _MOST_LINES)
+        odd = [one for one in entities.warnings if one not in self._told]
+        for problem in odd:
+            tell(logging.WARNING, "a Kubernetes object is odd", problem=problem)
+        if len(self._told) > _MOST_REMEMBERED:
+            self._told.clear()
+        self._told.update(map(str, news), odd)
