@@ -32,9 +32,8 @@ NODE: Final = "node"
 NO_SERVICE: Final = "pod without a Service"
 NOT_DECLARED: Final = "host network, port not declared"
 
-_OUTER, _HOST_PORT, _POD, _SLICE, _HOST_PORT_ALONE, _POD_ALONE = 8, 7, 6, 5, 4, 3
-_CLUSTER: Final = 9
-_NODE_CALLED, _NODE, _SLICE_ANY, _OUTER_ANY = 2, 1, 0, -1
+_CLUSTER, _OUTER, _HOST_PORT, _POD, _SLICE, _SLICE_ANY = 10, 9, 8, 7, 6, 5
+_HOST_PORT_ALONE, _POD_ALONE, _NODE_CALLED, _NODE, _OUTER_ANY = 4, 3, 2, 1, 0
 
 
 class Holder(NamedTuple):
@@ -68,7 +67,12 @@ class _Claims:
         self._inventory = inventory
         self._names = names
         self._claims: dict[Key, list[Claim]] = defaultdict(list)
-        self._node_addresses: set[str] = set()
+        self._node_addresses = {
+            ip
+            for history in inventory.nodes
+            for span in history.spans
+            for ip in span.thing.ip_addresses
+        }
         self._undeclared: set[str] = set()
 
     def rows(self) -> Iterator[Row]:
@@ -119,19 +123,19 @@ class _Claims:
             if not one.newest.selector
         }
         owners: _Owners = defaultdict(list)
+        nodes = self._node_addresses
         for history in self._inventory.slices:
             number = services.get((history.newest.namespace, history.newest.service))
             if number is not None:
                 for key, owner in owners_of(number, history, _slice_keys):
-                    owners[key].append(owner)
+                    # Not every port of a node is meant.
+                    if key[1] >= 0 or key[0] not in nodes:
+                        owners[key].append(owner)
         rank: Callable[[int], int] = lambda port: _SLICE if port >= 0 else _SLICE_ANY  # noqa: E731
         self._add(owners, self._service_claims("external", rank))
 
     def add_nodes(self) -> None:
         """Nodes have the rest."""
-        for history in self._inventory.nodes:
-            for span in history.spans:
-                self._node_addresses.update(span.thing.ip_addresses)
         for ip in self._node_addresses:
             self._always((ip, ANY_PORT), _NODE, Holder(NODE, "", None, None, NODE))
         for ip in self._undeclared:

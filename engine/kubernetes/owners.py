@@ -141,10 +141,11 @@ def _start(history: History[Thing], spans: list[Span[Thing]]) -> tuple[int, int,
     created_ns = history.created_ns
     pods = _pods(spans)
     known = [(pod.got_ns, not pod.is_exact) for pod in pods if pod.got_ns is not None]
-    if not known:
-        return created_ns, created_ns, False
-    got_ns, is_inexact = min(known)
     starts_ns = [one.start_ns for one in pods if one.start_ns is not None]
+    if not known:
+        start_ns = min(starts_ns, default=created_ns)
+        return start_ns, start_ns, False
+    got_ns, is_inexact = min(known)
     soft_ns = min(starts_ns, default=created_ns) if is_inexact else got_ns
     return min(soft_ns, got_ns), got_ns, True
 

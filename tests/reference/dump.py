@@ -66,9 +66,9 @@ class Directory:
         if on_node is not None or pod is not None:
             return on_node or pod
         if ip in self.node_ips():
-            node_port = latest(
-                one for one in there if is_called and port and port in ports(one, "nodePort")
-            )
+            asked = there if is_called and port else []
+            with_tcp = latest(one for one in asked if port in ports(one, "nodePort", "TCP"))
+            node_port = with_tcp or latest(one for one in asked if port in ports(one, "nodePort"))
             return None if node_port is None else self._service(node_port, at_ns)
         any_port = latest(one for one in outer if not (one.get("spec") or {}).get("ports"))
         return None if any_port is None else self._service(any_port, at_ns)
@@ -296,7 +296,7 @@ def may_have_begun(pod: Item) -> float:
 def begin(pod: Item) -> float:
     """Return from when on a pod had its addresses."""
     exact, known = _evidence(pod)
-    return exact if exact is not None else min(known, default=since(pod))
+    return exact if exact is not None else min(known, default=may_have_begun(pod))
 
 
 def plausible(pod: Item, time_ns: float | None) -> bool:
