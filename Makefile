@@ -48,7 +48,8 @@ lock: ## Lock what is installed: after a change in pyproject.toml, or with UPGRA
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	@$(LOCK) --group build --output-file $(LOCKS)/build.txt
 	@$(LOCK) pyproject.toml --output-file $(LOCKS)/run.txt
-	@$(LOCK) pyproject.toml --group dev --constraint $(LOCKS)/run.txt --output-file $(LOCKS)/dev.txt
+	@$(LOCK) pyproject.toml --extra kubernetes --constraint $(LOCKS)/run.txt --output-file $(LOCKS)/kubernetes.txt
+	@$(LOCK) pyproject.toml --extra kubernetes --group dev --constraint $(LOCKS)/kubernetes.txt --output-file $(LOCKS)/dev.txt
 
 .PHONY: setup
 setup: $(DEV) ## Make the virtual environment .venv

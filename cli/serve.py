@@ -86,6 +86,36 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    kubernetes: Annotated[
+        bool | None,
+        typer.Option(
+            "--kubernetes",
+            help="Watch the pods, Services, EndpointSlices and nodes of a cluster: the one in "
+            "which this runs, else that of $KUBECONFIG or of ~/.kube/config. Needs "
+            "framewalk[kubernetes]; may be given beside --entities, the newer of both counts.",
+            show_default=False,
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            "--kubeconfig",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="With --kubernetes: the cluster of this file.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="With --kubernetes: a context of the kubeconfig. Default: its current one.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Receive what SkyWalking Rover sends, and turn it into metrics while it comes.
 
@@ -106,7 +136,29 @@ def serve(
         _check_sources(entities)
         engine = settings.engine.model_copy(update={"entities_paths": tuple(entities)})
         settings = settings.model_copy(update={"engine": engine})
-    _run(settings, config, port, spool, computes=True)
+    _run(_watching(settings, kubernetes, kubeconfig, context), config, port, spool, computes=True)
+
+
+def _watching(
+    settings: Config,
+    kubernetes: bool | None,  # noqa: FBT001
+    kubeconfig: Path | None,
+    context: str | None,
+) -> Config:
+    """Return settings with what the command line says about a cluster."""
+    asked: dict[str, object] = {"kubernetes": True} if kubernetes else {}
+    asked |= {"kubeconfig": kubeconfig} if kubeconfig is not None else {}
+    asked |= {"kubernetes_context": context} if context is not None else {}
+    if not asked:
+        return settings
+    if settings.engine is None:
+        message = "is of no use: the configuration turns the engine off"
+        raise typer.BadParameter(message, param_hint="--kubernetes")
+    engine = settings.engine.model_copy(update=asked)
+    if not engine.kubernetes:
+        message = "is of no use without --kubernetes"
+        raise typer.BadParameter(message, param_hint="--kubeconfig / --context")
+    return settings.model_copy(update={"engine": engine})
 
 
 def _check_sources(entities: list[Path]) -> None:

@@ -12,3 +12,7 @@ from .files import REMEMBERED_S as REMEMBERED_S
 from .files import EntitiesFiles as EntitiesFiles
 from .sources import Source as Source
 from .sources import source_of as source_of
+from .watch import ClusterAccess as ClusterAccess
+from .watch import ClusterWatch as ClusterWatch
+from .watch import LiveEntities as LiveEntities
+from .watch import Timing as Timing

@@ -93,6 +93,11 @@ class EntitiesFiles(Closing):
         return Described(entities.pods, entities.service_aliases, sightings)
 
     @property
+    def inventories(self) -> Mapping[str, Inventory]:
+        """What the newest table is made of, by cluster."""
+        return self._known.inventories
+
+    @property
     def is_reading(self) -> bool:
         """Whether dumps are being read, or have been and were not taken yet."""
         return self._reading is not None
@@ -190,6 +195,21 @@ def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
     back = [replace(one, gone=None) if _identity(one) in there else one for one in kept]
     seen = [sighting for one in (*back, *read.histories) for sighting in one.sightings()]
     return Inventory.of([*seen, *missed])
+
+
+def with_earlier(earlier: Inventory, watched: Inventory, listed_ns: int | None) -> Inventory:
+    """Add what was known before to what is watched; what a list did not have by then is gone."""
+    there = {_identity(one) for one in watched.histories}
+    newest = max((span.last for one in watched.histories for span in one.spans), default=Seen())
+    seen = [one for inventory in (earlier, watched) for one in inventory.sightings()]
+    if listed_ns is not None:
+        gone = newest._replace(at_ns=listed_ns)
+        seen += (
+            Sighting(gone, one.newest, is_gone=True)
+            for one in earlier.histories
+            if one.gone is None and _identity(one) not in there
+        )
+    return Inventory.of(seen)
 
 
 def _identity(history: History[Any]) -> tuple[object, ...]:

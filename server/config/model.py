@@ -33,6 +33,7 @@ from framewalk.server.config.value_types import (
     PortOrZero,
     Seconds,
     SecondsOrZero,
+    Text,
     Token,
 )
 
@@ -158,6 +159,9 @@ class Engine(Block):
 
     entities_paths: ExistingSources = Field(alias="entitiesPaths")
     name_by_owner: Flag = Field(alias="nameByOwner")
+    kubernetes: Flag = Field(alias="kubernetes")
+    kubeconfig: OptionalPath = Field(alias="kubeconfig")
+    kubernetes_context: Text = Field(alias="kubernetesContext")
     entities_reload_s: SecondsOrZero = Field(alias="entitiesReloadSeconds")
     oal_paths: ExistingPaths = Field(alias="oalPaths")
     apdex_path: ExistingFile = Field(alias="apdexPath")

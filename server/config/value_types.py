@@ -169,6 +169,7 @@ Seconds = Annotated[float, Field(gt=0, le=_YEAR_S, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=_YEAR_S, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=1, le=36_600)]
 Flag = Annotated[bool, "true or false"]
+Text = Annotated[str, "text, or nothing"]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty), "the path of a file"]
 ExistingFile = Annotated[
     Path | None,

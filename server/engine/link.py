@@ -45,7 +45,7 @@ class EngineOptions:
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
     the digests of statements that it does not run, and for how long. `entities_paths` may be
-    `NAME=PATH`.
+    `NAME=PATH`. `kubernetes` watches a cluster as well, that of a `kubeconfig` and its context.
     """
 
     spool_folder: Path
@@ -69,6 +69,9 @@ class EngineOptions:
     store_budget_bytes: int = 2**62
     reserve_bytes: int = 0
     name_by_owner: bool = False
+    kubernetes: bool = False
+    kubeconfig: Path | None = None
+    kubernetes_context: str = ""
     refused_s: dict[str, float] = field(default_factory=dict)
 
     def as_line(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Who has which name, for a running engine: dumps that change, and what the store has kept."""
+"""Who has which name, for a running engine: dumps, a watch, and what the store has kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
-from framewalk.engine.kubernetes import REMEMBERED_S, EntitiesFiles, inventories_of
+from framewalk.engine.kubernetes import REMEMBERED_S, ClusterAccess, LiveEntities, inventories_of
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # What is known is written to the store this often at most, where it has changed.
 _KEEP_EVERY_S: Final = 60
+# What is already in the spool can wait so long for the first list of a cluster.
+_FIRST_LIST_S: Final = 10
 _MOST_LINES: Final = 20
 # Clusters make Services anew all the time; what is forgotten may be told again.
 _MOST_REMEMBERED: Final = 10_000
@@ -32,11 +34,20 @@ class Naming(Closing):
         self._store = store
         gone_after_ns = int((now_s - REMEMBERED_S) * 10**9)
         earlier = inventories_of(store.kept_sightings(gone_after_ns))
-        self._files = EntitiesFiles(
-            options.entities_paths, now_s, by_owner=options.name_by_owner, earlier=earlier
+        access = ClusterAccess(options.kubeconfig, options.kubernetes_context)
+        self._live = LiveEntities(
+            options.entities_paths,
+            now_s,
+            access=access if options.kubernetes else None,
+            by_owner=options.name_by_owner,
+            earlier=earlier,
         )
+        if not self._live.wait_listed(_FIRST_LIST_S):
+            event = "cluster is not listed yet, its addresses are unknown"
+            tell(logging.WARNING, event, source=access)
+        self._told_of = self._live.entities
         self._names = NamesTold()
-        self._names.tell(self._files.entities)
+        self._names.tell(self._told_of)
         self._kept: Described | None = None
         self._is_kept = False
         self._is_asked = False
@@ -46,7 +57,7 @@ class Naming(Closing):
     @property
     def entities(self) -> Entities:
         """The newest table."""
-        return self._files.entities
+        return self._live.entities
 
     def read_again(self) -> None:
         """Have the next refreshes read the dumps, changed or not."""
@@ -57,35 +68,39 @@ class Naming(Closing):
         if self._read_s == float("-inf"):
             self._read_s = elapsed_s
         is_due = bool(self._every_s) and elapsed_s - self._read_s >= self._every_s
-        if self._is_asked and not self._files.is_reading:
+        if self._is_asked and not self._live.is_reading:
             self._is_asked = False
-            self._files.forget_stamps()
+            self._live.forget_stamps()
             is_due = True
-        if is_due or self._files.is_reading:
+        if is_due or self._live.is_reading:
             self._read_s = elapsed_s
-            self._refresh(now_s)
+            problem = self._live.refresh(now_s)
+            if problem is not None:
+                tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
+        self._live.take()
+        self._tell_news()
 
     def keep(self, elapsed_s: float) -> None:
         """Write to the store what has changed, now and then; no commit may be under way."""
         if self._is_kept or elapsed_s - self._kept_s < _KEEP_EVERY_S:
             return
-        described = self._files.described
+        described = self._live.described
         self._store.keep_entities(self._kept, described)
         self._kept, self._is_kept, self._kept_s = described, True, elapsed_s
 
     def close(self) -> None:
         """Read no more."""
-        self._files.close()
+        self._live.close()
 
-    def _refresh(self, now_s: float) -> None:
-        before = self._files.entities
-        problem = self._files.refresh(now_s)
-        if problem is not None:
-            tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
-        if self._files.entities is not before:
-            self._is_kept = False
-            tell(logging.INFO, "entities read again", entities=self._files.entities)
-            self._names.tell(self._files.entities)
+    def _tell_news(self) -> None:
+        entities = self._live.entities
+        if entities is self._told_of:
+            return
+        self._told_of, self._is_kept = entities, False
+        # A cluster changes all the time.
+        level = logging.DEBUG if self._live.is_watching else logging.INFO
+        tell(level, "entities read again", entities=entities)
+        self._names.tell(entities)
 
 
 class NamesTold:

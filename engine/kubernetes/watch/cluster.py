@@ -1,0 +1,258 @@
+"""A whole cluster, watched in a thread: its inventory as of now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from framewalk.engine.closing import Closing
+from framewalk.engine.kubernetes.inventory import (
+    EndpointSlice,
+    Inventory,
+    Node,
+    Pod,
+    Seen,
+    Service,
+    Sighting,
+)
+from framewalk.engine.kubernetes.watch.connection import ClusterAccess, Connection
+from framewalk.engine.kubernetes.watch.watching import KINDS, Kind, KindWatch
+from framewalk.engine.telling import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from framewalk.engine.errors import EntitiesError
+    from framewalk.engine.kubernetes.inventory import History
+
+# How long an object that is gone is remembered (logs come late), and how many such there are.
+_REMEMBERED_NS: Final = 7200 * 10**9
+_MOST_GONE: Final = 50_000
+_MOST_OBJECTS: Final = 300_000
+_FORGET_EVERY_NS: Final = 60 * 10**9
+_LOOK_EVERY_S: Final = 1
+_MOST_ODD: Final = 20
+
+
+class ClusterWatch(Closing):
+    """What is known of a cluster, from its API server, as long as this is open.
+
+    What was known stays while the server is away, which is told when it begins and when it is over.
+    Each sighting is also given to `on_sighting`, in the thread of the watch.
+
+    Raises EntitiesError where there is no client, or no configuration that can be used.
+    """
+
+    def __init__(
+        self,
+        access: ClusterAccess,
+        on_sighting: Callable[[Sighting[Any]], None] | None = None,
+    ) -> None:
+        self._access = access
+        self._on_sighting = on_sighting
+        self._known: dict[tuple[object, ...], History[Any]] = {}
+        self._gone: dict[tuple[object, ...], int] = {}
+        self._forgot_ns = time.time_ns()
+        self._changes = 0
+        self._odd: dict[str, None] = {}
+        self._listed: set[str] = set()
+        self._trouble = Trouble(
+            "cluster is not watched, what was known stays", "cluster is watched again"
+        )
+        self._problems: dict[Kind, str] = {}
+        self._up: set[Kind] = set()
+        self._lock = threading.Lock()
+        self._is_listed = threading.Event()
+        # What cannot work at all is said at once.
+        unused = Connection(access)
+        asyncio.run(unused.close())
+        self._loop = asyncio.new_event_loop()
+        self._main: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._work, name="kubernetes", daemon=True)
+        self._thread.start()
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with what is known."""
+        return self._changes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why objects are left out, some of them."""
+        with self._lock:
+            return tuple(self._odd)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether all kinds are being watched."""
+        return len(self._up) == len(KINDS)
+
+    def wait_listed(self, timeout_s: float) -> bool:
+        """Wait until all kinds have been listed once; returns whether they have."""
+        return self._is_listed.wait(timeout_s)
+
+    def inventory(self) -> Inventory:
+        """Return what is known, and what was lately."""
+        with self._lock:
+            known = list(self._known.values())
+        kinds: dict[type, list[Any]] = {Pod: [], Service: [], EndpointSlice: [], Node: []}
+        for one in sorted(known, key=_place):
+            kinds[type(one.newest)].append(one)
+        return Inventory(*(tuple(histories) for histories in kinds.values()))
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join(timeout=10)
+
+    # In the thread.
+
+    def _cancel(self) -> None:
+        if self._main is not None:
+            self._main.cancel()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._main = self._loop.create_task(self._watch_all())
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._main)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    async def _watch_all(self) -> None:
+        connect = partial(Connection, self._access)
+        watches = (KindWatch(kind, connect, self, self._access.timing).run() for kind in KINDS)
+        await asyncio.gather(*watches, self._look_now_and_then())
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if self.is_up:
+                self._trouble.is_over()
+            now_ns = time.time_ns()
+            if now_ns - self._forgot_ns >= _FORGET_EVERY_NS:
+                self._forgot_ns = now_ns
+                self._forget(now_ns)
+
+    # What KindWatch tells.
+
+    def listed(self, kind: Kind, seen: Seen, sightings: list[Sighting[Any]]) -> None:
+        """Take all objects of a kind; what is missed among them is gone by then."""
+        there = {_identity(one.thing) for one in sightings}
+        missed = []
+        with self._lock:
+            if kind.name in self._listed and seen.version < self._newest(kind):
+                # Another cluster, or one that was restored: versions from before say nothing.
+                self._forget_versions(kind)
+            for key, history in self._known.items():
+                if key[0] is kind.made and key not in there and history.gone is None:
+                    missed.append(Sighting(seen, history.newest, is_gone=True))
+        for one in (*sightings, *missed):
+            self.saw(one)
+        self._listed.add(kind.name)
+        if len(self._listed) == len(KINDS):
+            self._is_listed.set()
+
+    def saw(self, sighting: Sighting[Any]) -> None:
+        """Take an object that has come, changed or gone."""
+        if self._on_sighting is not None:
+            self._on_sighting(sighting)
+        key = _identity(sighting.thing)
+        with self._lock:
+            history = self._known.get(key)
+            if history is None and len(self._known) >= _MOST_OBJECTS:
+                self._note(f"more than {_MOST_OBJECTS:,} objects, the others are left out")
+                return
+            same = None if history is None else _seen_again(history, sighting)
+            if same is not None:
+                self._known[key] = same
+                return
+            before = history.sightings() if history is not None else ()
+            (made,) = Inventory.of([*before, sighting]).histories
+            self._known[key] = made
+            self._changes += 1
+            if made.gone is None:
+                self._gone.pop(key, None)
+            else:
+                self._gone[key] = made.gone.at_ns
+        if len(self._gone) > _MOST_GONE:
+            self._forget(time.time_ns())
+
+    def is_odd(self, kind: Kind, problem: EntitiesError) -> None:
+        """Keep why an object is left out."""
+        del kind
+        with self._lock:
+            self._note(f"{problem}; this object is left out")
+
+    def came_up(self, kind: Kind) -> None:
+        """Learn that a kind is watched."""
+        self._up.add(kind)
+        self._problems.pop(kind, None)
+
+    def went_down(self, kind: Kind, problem: str) -> None:
+        """Tell why a kind is not watched."""
+        self._up.discard(kind)
+        self._problems[kind] = problem
+        self._trouble.goes_on(next(iter(self._problems.values())))
+
+    def _note(self, problem: str) -> None:
+        if len(self._odd) < _MOST_ODD and problem not in self._odd:
+            self._odd[problem] = None
+            self._changes += 1
+
+    def _newest(self, kind: Kind) -> int:
+        spans = (one.spans[-1] for key, one in self._known.items() if key[0] is kind.made)
+        return max((span.last.version for span in spans), default=-1)
+
+    def _forget_versions(self, kind: Kind) -> None:
+        for key, history in self._known.items():
+            if key[0] is kind.made:
+                spans = tuple(
+                    replace(
+                        span,
+                        first=span.first._replace(version=-1),
+                        last=span.last._replace(version=-1),
+                        version=-1,
+                    )
+                    for span in history.spans
+                )
+                gone = history.gone._replace(version=-1) if history.gone is not None else None
+                self._known[key] = replace(history, spans=spans, gone=gone)
+
+    def _forget(self, now_ns: int) -> None:
+        """Forget what has long been gone, and the oldest of what is too much."""
+        with self._lock:
+            by_age = sorted(self._gone, key=self._gone.__getitem__)
+            too_many = max(len(by_age) - _MOST_GONE * 9 // 10, 0)
+            for place, key in enumerate(by_age):
+                if place >= too_many and self._gone[key] > now_ns - _REMEMBERED_NS:
+                    break
+                del self._gone[key], self._known[key]
+                self._changes += 1
+
+
+def _seen_again(history: History[Any], sighting: Sighting[Any]) -> History[Any] | None:
+    """Return the history where the object is as it was; None where that is not so."""
+    last = history.spans[-1]
+    if sighting.is_gone or history.gone is not None or last.thing != sighting.thing:
+        return None
+    if sighting.seen < last.last or sighting.version < last.version:
+        return None
+    return replace(history, spans=(*history.spans[:-1], replace(last, last=sighting.seen)))
+
+
+def _identity(thing: Any) -> tuple[object, ...]:  # noqa: ANN401 - of any kind
+    return type(thing), thing.namespace, thing.name, thing.uid or thing.created_ns
+
+
+def _place(history: History[Any]) -> tuple[str, str, int, str]:
+    thing = history.newest
+    return thing.namespace, thing.name, history.created_ns, thing.uid

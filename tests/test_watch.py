@@ -1,0 +1,261 @@
+"""A cluster that is watched: the table is right whatever the API server does."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from api_server import PATHS, ApiServer
+
+from framewalk.engine.errors import EntitiesError
+from framewalk.engine.kubernetes import ClusterAccess, LiveEntities, Timing
+
+END_S = 120
+QUICK = Timing(first_pause_s=0.02, longest_pause_s=0.1, silent_s=60, answer_s=60, connect_s=60)
+
+
+def at(s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s))
+
+
+def metadata(name: str, uid: str) -> dict[str, Any]:
+    created = at(time.time() - 3600)
+    return {"namespace": "shop", "name": name, "uid": uid, "creationTimestamp": created}
+
+
+def pod(name: str, ip: str, app: str, uid: str = "") -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {**metadata(name, uid or name), "labels": {"app": app}},
+        "spec": {"nodeName": "n1"},
+        "status": {
+            "phase": "Running",
+            "podIP": ip,
+            "startTime": at(time.time() - 3600),
+            "conditions": [
+                {
+                    "type": "PodReadyToStartContainers",
+                    "status": "True",
+                    "lastTransitionTime": at(time.time() - 3600),
+                }
+            ],
+        },
+    }
+
+
+def service(name: str, ip: str, app: str) -> dict[str, Any]:
+    spec = {"clusterIP": ip, "selector": {"app": app}, "ports": [{"port": 80}]}
+    return {"kind": "Service", "apiVersion": "v1", "metadata": metadata(name, name), "spec": spec}
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        server.put(service("cart", "10.96.0.1", "cart"))
+        server.put(pod("cart-1", "10.0.0.1", "cart"))
+        yield server
+
+
+def watching(api: ApiServer, folder: Path, *paths: Path) -> LiveEntities:
+    access = ClusterAccess(api.kubeconfig(folder), timing=QUICK)
+    return LiveEntities(paths, time.time(), access=access)
+
+
+def names(live: LiveEntities, *ips: str, time_s: float | None = None) -> list[str | None]:
+    live.take()
+    time_ns = int((time_s or time.time()) * 1e9)
+    asked = pl.DataFrame({"ip": ips, "time_ns": [time_ns] * len(ips), "port": [80] * len(ips)})
+    found = live.entities.lookup(asked)
+    return list(found["service"])
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + END_S
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.01)
+
+
+def wait_for(live: LiveEntities, **expected: str | None) -> None:
+    ips = [ip.replace("_", ".").lstrip("a") for ip in expected]
+    wait_until(lambda: names(live, *ips) == list(expected.values()))
+
+
+def test_what_is_listed_and_what_comes_changes_and_goes(api: ApiServer, tmp_path: Path) -> None:
+    with watching(api, tmp_path) as live:
+        assert live.wait_listed(END_S)
+        wait_for(live, a10_0_0_1="cart.shop", a10_96_0_1="cart.shop")
+        api.put(pod("pay-1", "10.0.0.2", "pay"))
+        api.put(service("pay", "10.96.0.2", "pay"))
+        wait_for(live, a10_0_0_2="pay.shop", a10_96_0_2="pay.shop")
+        api.put(service("pay", "10.96.0.2", "another"))
+        wait_for(live, a10_0_0_2=None)
+        api.delete("Pod", "shop/cart-1")
+        wait_for(live, a10_0_0_1=None)
+        # Late logs find the owner of their time.
+        assert names(live, "10.0.0.1", time_s=time.time() - 600) == ["cart.shop"]
+    assert api.lists == dict.fromkeys(PATHS, 1)
+
+
+def test_pages(tmp_path: Path) -> None:
+    with ApiServer(page_objects=3) as api:
+        api.put(service("cart", "10.96.0.1", "cart"))
+        for number in range(10):
+            api.put(pod(f"cart-{number}", f"10.0.0.{number}", "cart"))
+        with watching(api, tmp_path) as live:
+            ips = [f"10.0.0.{number}" for number in range(10)]
+            wait_until(lambda: names(live, *ips) == ["cart.shop"] * 10)
+
+
+def test_a_watch_that_is_cut_goes_on_where_it_was(api: ApiServer, tmp_path: Path) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        for number in range(2, 6):
+            wait_until(lambda: len(api.watched["Pod"]) > 0)
+            before = len(api.watched["Pod"])
+            api.cut_watches()
+            api.put(pod(f"cart-{number}", f"10.0.0.{number}", "cart"))
+            wait_until(lambda: names(live, f"10.0.0.{number}") == ["cart.shop"])  # noqa: B023
+            wait_until(lambda: len(api.watched["Pod"]) > before)  # noqa: B023
+    assert api.lists == dict.fromkeys(PATHS, 1)
+    resumed = [int(version) for version in api.watched["Pod"]]
+    assert resumed == sorted(resumed)
+
+
+@pytest.mark.parametrize("how", ["status", "event"])
+def test_gone_is_listed_again_and_what_was_missed_is_gone(
+    api: ApiServer, tmp_path: Path, how: str
+) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        if how == "status":
+            api.stop()
+        api.delete("Pod", "shop/cart-1")
+        api.put(pod("pay-1", "10.0.0.1", "pay"))
+        api.put(service("pay", "10.96.0.2", "pay"))
+        api.compact()
+        if how == "status":
+            api.start()
+        else:
+            status = {"kind": "Status", "code": 410, "message": "too old"}
+            api.say(json.dumps({"type": "ERROR", "object": status}).encode())
+            api.cut_watches()
+        wait_for(live, a10_0_0_1="pay.shop", a10_96_0_2="pay.shop")
+        assert api.lists["Pod"] >= 2
+
+
+def test_a_server_that_is_away_leaves_what_was_known(
+    api: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        api.stop()
+        wait_until(lambda: "cluster is not watched" in caplog.text)
+        assert names(live, "10.0.0.1") == ["cart.shop"]
+        api.put(pod("cart-2", "10.0.0.2", "cart"))
+        api.start()
+        wait_for(live, a10_0_0_2="cart.shop")
+    # It is tried again and again, and told once for each problem.
+    assert caplog.text.count("cluster is not watched") <= 8
+
+
+def test_a_server_that_comes_later(tmp_path: Path) -> None:
+    with ApiServer() as api:
+        api.stop()
+        with watching(api, tmp_path) as live:
+            assert not live.wait_listed(0)
+            assert names(live, "10.0.0.1") == [None]
+            api.put(service("cart", "10.96.0.1", "cart"))
+            api.put(pod("cart-1", "10.0.0.1", "cart"))
+            api.start()
+            wait_for(live, a10_0_0_1="cart.shop")
+
+
+def test_a_new_token_is_read(api: ApiServer, tmp_path: Path) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        api.token = "second"  # noqa: S105
+        api.cut_watches()
+        api.put(pod("cart-2", "10.0.0.2", "cart"))
+        wait_until(lambda: api.statuses.count(401) > 2)
+        assert names(live, "10.0.0.1", "10.0.0.2") == ["cart.shop", None]
+        (tmp_path / "token").write_text("second")
+        wait_for(live, a10_0_0_2="cart.shop")
+
+
+@pytest.mark.parametrize("code", [403, 410, 429, 500, 503])
+def test_a_refused_list_is_asked_for_again(api: ApiServer, tmp_path: Path, code: int) -> None:
+    api.refused = dict.fromkeys(PATHS, code)
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+    assert api.statuses == [code] * 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no json", b"[]", b'{"type":"ADDED"}', b'{"type":"ADDED","object":7}', b'{"type":"NEW"}'],
+)
+def test_lines_that_are_none_cost_themselves(api: ApiServer, tmp_path: Path, line: bytes) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        api.say(line)
+        api.put(pod("cart-2", "10.0.0.2", "cart"))
+        wait_for(live, a10_0_0_1="cart.shop", a10_0_0_2="cart.shop")
+
+
+def test_an_odd_object_costs_itself_and_a_warning(api: ApiServer, tmp_path: Path) -> None:
+    odd = pod("odd", "not an address", "cart")
+    api.put(odd)
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        assert "Pod shop/odd" in str(live.entities.warnings)
+        api.put({**odd, "status": 7})
+        api.put(pod("cart-2", "10.0.0.2", "cart"))
+        wait_for(live, a10_0_0_2="cart.shop")
+
+
+def test_another_cluster_behind_the_same_address(api: ApiServer, tmp_path: Path) -> None:
+    with watching(api, tmp_path) as live:
+        wait_for(live, a10_0_0_1="cart.shop")
+        api.stop()
+        for kind in PATHS:
+            api.objects[kind].clear()
+            api.events[kind].clear()
+        api.version = 5
+        api.put(pod("pay-1", "10.0.0.2", "pay"))
+        api.put(service("pay", "10.96.0.2", "pay"))
+        api.oldest = 10**9
+        api.start()
+        wait_until(lambda: api.statuses.count(410) >= len(PATHS))
+        api.oldest = 0
+        wait_for(live, a10_0_0_1=None, a10_0_0_2="pay.shop", a10_96_0_1=None)
+
+
+def test_the_newer_of_a_dump_and_the_watch_wins(api: ApiServer, tmp_path: Path) -> None:
+    older = pod("cart-1", "10.0.0.9", "cart")
+    older["metadata"]["resourceVersion"] = "1"
+    only = pod("pay-1", "10.0.0.7", "cart")
+    only["metadata"]["resourceVersion"] = "1"
+    dump = tmp_path / "dump.yaml"
+    dump.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": [older, only]}))
+    with watching(api, tmp_path, dump) as live:
+        wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7="cart.shop")
+
+
+def test_without_a_configuration_it_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(EntitiesError, match="nothing: cannot be used"):
+        LiveEntities((), time.time(), access=ClusterAccess(tmp_path / "nothing"))
+
+
+def test_a_context_that_is_not_there(api: ApiServer, tmp_path: Path) -> None:
+    access = ClusterAccess(api.kubeconfig(tmp_path), "elsewhere")
+    with pytest.raises(EntitiesError, match="elsewhere"):
+        LiveEntities((), time.time(), access=access)
