@@ -29,6 +29,7 @@ _MODULES: Final = {
     "snapshot": "snapshot",
     "record": "serve",
     "send": "send",
+    "entities": "entities",
     "generate": "generate",
     "quarantine": "quarantine",
     "config": "config",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,14 @@ import yaml
 from api_server import PATHS, ApiServer
 
 from framewalk.engine.errors import EntitiesError
-from framewalk.engine.kubernetes import ClusterAccess, LiveEntities, Timing
+from framewalk.engine.kubernetes import (
+    ClusterAccess,
+    ClusterWatch,
+    EntitiesRecorder,
+    LiveEntities,
+    Timing,
+    read_entities,
+)
 
 END_S = 120
 QUICK = Timing(first_pause_s=0.02, longest_pause_s=0.1, silent_s=60, answer_s=60, connect_s=60)
@@ -259,3 +268,57 @@ def test_a_context_that_is_not_there(api: ApiServer, tmp_path: Path) -> None:
     access = ClusterAccess(api.kubeconfig(tmp_path), "elsewhere")
     with pytest.raises(EntitiesError, match="elsewhere"):
         LiveEntities((), time.time(), access=access)
+
+
+FRAMEWALK = Path(sys.executable).with_name("framewalk")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([FRAMEWALK, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_recording_is_a_source(api: ApiServer, tmp_path: Path) -> None:
+    file = tmp_path / "recorded.json"
+    with (
+        EntitiesRecorder(file, 10**9) as recorder,
+        ClusterWatch(ClusterAccess(api.kubeconfig(tmp_path), timing=QUICK), recorder.add) as watch,
+    ):
+        assert watch.wait_listed(END_S)
+        api.delete("Pod", "shop/cart-1")
+        api.put(pod("cart-2", "10.0.0.2", "cart"))
+        wait_until(lambda: recorder.events == 4)
+    assert b"managedFields" not in file.read_bytes()
+    entities = read_entities(file)
+    times = [int((time.time() + later_s) * 1e9) for later_s in (-600, 60, 60)]
+    asked = pl.DataFrame({"ip": ["10.0.0.1", "10.0.0.1", "10.0.0.2"], "time_ns": times})
+    assert list(entities.lookup(asked)["service"]) == ["cart.shop", None, "cart.shop"]
+    checked = run("entities", "check", file)
+    assert checked.returncode == 0, checked.stderr
+    assert "2 pods, 1 Services, 0 EndpointSlices, 0 nodes" in checked.stdout
+    assert "1 are gone" in checked.stdout
+
+
+def test_a_recording_is_bounded(api: ApiServer, tmp_path: Path) -> None:
+    file = tmp_path / "recorded.json"
+    with (
+        EntitiesRecorder(file, 5_000) as recorder,
+        ClusterWatch(ClusterAccess(api.kubeconfig(tmp_path), timing=QUICK), recorder.add) as watch,
+    ):
+        assert watch.wait_listed(END_S)
+        for number in range(200):
+            api.put(pod("cart-1", f"10.0.1.{number}", "cart"))
+        wait_until(lambda: recorder.events == 202)
+    assert file.stat().st_size <= 6_000
+    asked = pl.DataFrame({"ip": ["10.0.1.199"], "time_ns": [time.time_ns()]})
+    assert list(read_entities(file).lookup(asked)["service"]) == ["cart.shop"]
+
+
+def test_the_commands_with_a_cluster(api: ApiServer, tmp_path: Path) -> None:
+    config = api.kubeconfig(tmp_path)
+    checked = run("entities", "check", "--kubernetes", "--kubeconfig", config)
+    assert checked.returncode == 0, checked.stderr
+    assert "1 pods, 1 Services" in checked.stdout
+    file = tmp_path / "recorded.json"
+    recorded = run("entities", "record", file, "--kubeconfig", config, "--for", "2")
+    assert recorded.returncode == 0, recorded.stderr
+    assert file.exists()

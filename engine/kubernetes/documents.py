@@ -88,7 +88,7 @@ def _past_blanks(text: str, at: int) -> int:
 # YAML: most of a dump (containers, volumes, managed fields) says nothing about addresses, and to
 # build it costs ten times as much as to parse it. So it is passed over on the way.
 
-_KEPT_COLLECTIONS: Final = frozenset(
+KEPT_COLLECTIONS: Final = frozenset(
     {
         *("items", "metadata", "labels", "ownerReferences", "spec", "selector", "status", "object"),
         *("clusterIPs", "externalIPs", "loadBalancer", "ingress", "ports", "podIPs", "hostIPs"),
@@ -154,7 +154,7 @@ class _YamlDocuments:
                 raise _YamlError(problem, event)
             if key in values:
                 raise _KeyTwiceError(key, event)
-            values[key] = self._value(next(self._events), kept=key in _KEPT_COLLECTIONS)
+            values[key] = self._value(next(self._events), kept=key in KEPT_COLLECTIONS)
         return values
 
     def _alias(self, event: yaml.AliasEvent) -> object:

@@ -482,7 +482,7 @@ def other_value(key: Key, new: Path, existing: Path) -> str:
     if "Path" in key.key:
         new.write_bytes(existing.read_bytes())
         return str(new)
-    if key.key in {"authentication", "directory", "path"}:
+    if key.key in {"authentication", "directory", "path", "kubeconfig", "kubernetesContext"}:
         return str(new)
     if key.key == "trustedProxies":
         return "10.1.0.0/16,::1"

@@ -43,7 +43,8 @@ class ClusterWatch(Closing):
     """What is known of a cluster, from its API server, as long as this is open.
 
     What was known stays while the server is away, which is told when it begins and when it is over.
-    Each sighting is also given to `on_sighting`, in the thread of the watch.
+    Each object is also given to `on_event` as it was sent, with its kind and what happened (as in a
+    watch), in the thread of the watch; of one that is missed in a list, its metadata.
 
     Raises EntitiesError where there is no client, or no configuration that can be used.
     """
@@ -51,10 +52,10 @@ class ClusterWatch(Closing):
     def __init__(
         self,
         access: ClusterAccess,
-        on_sighting: Callable[[Sighting[Any]], None] | None = None,
+        on_event: Callable[[Kind, str, object], None] | None = None,
     ) -> None:
         self._access = access
-        self._on_sighting = on_sighting
+        self._on_event = on_event
         self._known: dict[tuple[object, ...], History[Any]] = {}
         self._gone: dict[tuple[object, ...], int] = {}
         self._forgot_ns = time.time_ns()
@@ -86,6 +87,11 @@ class ClusterWatch(Closing):
         """Why objects are left out, some of them."""
         with self._lock:
             return tuple(self._odd)
+
+    @property
+    def problem(self) -> str:
+        """Why a kind is not watched, empty where all are."""
+        return next(iter(list(self._problems.values())), "")
 
     @property
     def is_up(self) -> bool:
@@ -157,14 +163,16 @@ class ClusterWatch(Closing):
                     missed.append(Sighting(seen, history.newest, is_gone=True))
         for one in (*sightings, *missed):
             self.saw(one)
+        for thing in (one.thing for one in missed):
+            metadata = {"namespace": thing.namespace, "name": thing.name, "uid": thing.uid}
+            metadata["resourceVersion"] = str(seen.version)
+            self.heard(kind, "DELETED", {"metadata": metadata})
         self._listed.add(kind.name)
         if len(self._listed) == len(KINDS):
             self._is_listed.set()
 
     def saw(self, sighting: Sighting[Any]) -> None:
         """Take an object that has come, changed or gone."""
-        if self._on_sighting is not None:
-            self._on_sighting(sighting)
         key = _identity(sighting.thing)
         with self._lock:
             history = self._known.get(key)
@@ -185,6 +193,11 @@ class ClusterWatch(Closing):
                 self._gone[key] = made.gone.at_ns
         if len(self._gone) > _MOST_GONE:
             self._forget(time.time_ns())
+
+    def heard(self, kind: Kind, happened: str, item: object) -> None:
+        """Hand on an object as it was sent."""
+        if self._on_event is not None:
+            self._on_event(kind, happened, item)
 
     def is_odd(self, kind: Kind, problem: EntitiesError) -> None:
         """Keep why an object is left out."""

@@ -69,6 +69,9 @@ class Sink(Protocol):
     def saw(self, sighting: Sighting[Any]) -> None:
         """Take one that has come, changed or gone."""
 
+    def heard(self, kind: Kind, happened: str, item: object) -> None:
+        """Take an object as it was sent."""
+
     def is_odd(self, kind: Kind, problem: EntitiesError) -> None:
         """Take why an object is left out."""
 
@@ -154,6 +157,7 @@ class KindWatch:
             seen = Seen(_number(version), seen_ns)
             for item in _mapping(page).get("items") or ():
                 read = self._read(item)
+                self._sink.heard(self._kind, "ADDED", item)
                 if read is not None:
                     sightings.append(Sighting(seen, read.thing, read.version))
             parameters["continue"] = str(metadata.get("continue") or "")
@@ -192,6 +196,7 @@ class KindWatch:
         version = _mapping(_mapping(item).get("metadata")).get("resourceVersion")
         if happened in ("ADDED", "MODIFIED", "DELETED"):
             read = self._read(item)
+            self._sink.heard(self._kind, happened, item)
             if read is not None:
                 self._sink.saw(_sighting(read, happened == "DELETED", is_backlog))
         if isinstance(version, str) and version:
