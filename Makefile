@@ -54,6 +54,22 @@ lock: ## Lock what is installed: after a change in pyproject.toml, or with UPGRA
 .PHONY: setup
 setup: $(DEV) ## Make the virtual environment .venv
 
+# kube-apiserver out of its Go modules (about 15 minutes of CPU, once), and Debian's etcd.
+APISERVER := build/apiserver
+$(APISERVER)/kube-apiserver: benchmarks/kubernetes/apiserver/go.mod
+	@mkdir -p $(APISERVER)
+	@cd benchmarks/kubernetes/apiserver && CGO_ENABLED=0 nice -n 10 go build -p 2 \
+	  -ldflags "-s -w $$(sed -n 's/.*k8s.io\/kubernetes v\(1\)\.\([0-9]*\)\.\(.*\)/-X k8s.io\/component-base\/version.gitVersion=v\1.\2.\3 -X k8s.io\/component-base\/version.gitMajor=\1 -X k8s.io\/component-base\/version.gitMinor=\2/p' go.mod)" \
+	  -o ../../../$@ k8s.io/kubernetes/cmd/kube-apiserver
+
+$(APISERVER)/etcd:
+	@mkdir -p $(APISERVER)/package
+	@cd $(APISERVER)/package && apt-get download etcd-server && dpkg-deb --extract etcd-server_*.deb .
+	@cp $(APISERVER)/package/usr/bin/etcd $@
+
+.PHONY: apiserver
+apiserver: $(APISERVER)/kube-apiserver $(APISERVER)/etcd ## Build a real API server for tests/test_apiserver.py
+
 .PHONY: demo
 demo: $(READY) ## Replay the bookinfo capture and show its service map
 	@mkdir -p build && rm -f $(DEMO) $(DEMO).wal

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +18,6 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from framewalk.engine import read_entities
 from framewalk.server.config.load import Config, load_config
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +25,14 @@ DOCS = ROOT / "docs"
 FOLDER = DOCS / "kubernetes"
 PAGES = [DOCS / "kubernetes.md", DOCS / "serving.md"]
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
-BOOKINFO_DUMP = ROOT / "fixtures" / "captures" / "bookinfo" / "kubectl.yaml"
 DEADLINE_S = 120
 KIBIBYTE = 1024
+KUBECONFIG = """
+current-context: here
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+contexts: [{name: here, context: {cluster: c}}]
+users: []
+"""
 VARIABLE = re.compile(r"\b(?:SW|FRAMEWALK)_[A-Z_]*[A-Z]\b")
 # Of commands, beside the configuration's; and one that Kubernetes would set.
 OTHER_VARIABLES = {"FRAMEWALK_METRICS_URL", "FRAMEWALK_SQL_SERVER", "FRAMEWALK_PORT"}
@@ -53,8 +55,7 @@ ROVER = objects("rover.yaml")
 STATEFUL_SET = SERVER["StatefulSet", "framewalk"]["spec"]
 POD = STATEFUL_SET["template"]["spec"]
 ROVER_POD = ROVER["DaemonSet", "skywalking-rover"]["spec"]["template"]["spec"]
-(FIRST_DUMP,) = POD["initContainers"]
-MAIN, DUMP = POD["containers"]
+(MAIN,) = POD["containers"]
 (ROVER_CONTAINER,) = ROVER_POD["containers"]
 SERVICES = [one for (kind, _), one in SERVER.items() if kind == "Service"]
 CONFIGURED_VARIABLES = set(VARIABLE.findall(read(ROOT / "server" / "config" / "default.yml")))
@@ -75,14 +76,14 @@ def variables(container: dict[str, Any]) -> dict[str, str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """The variables of framewalk's container, with its folders below another one."""
-    (folder / "run").mkdir()
     (folder / "lib").mkdir()
-    (folder / "run" / "cluster.json").symlink_to(BOOKINFO_DUMP)
-    moved = {"/var/lib/framewalk/": f"{folder}/lib/", "/var/run/framewalk/": f"{folder}/run/"}
+    moved = {"/var/lib/framewalk/": f"{folder}/lib/"}
     values = variables(MAIN)
     for old, new in moved.items():
         values = {name: value.replace(old, new) for name, value in values.items()}
-    return values
+    # A cluster whose API server is away.
+    (folder / "lib" / "kubeconfig").write_text(KUBECONFIG)
+    return values | {"FRAMEWALK_KUBERNETES_CONFIG": f"{folder}/lib/kubeconfig"}
 
 
 @pytest.fixture
@@ -122,10 +123,15 @@ def test_the_environment_is_a_valid_configuration(tmp_path: Path) -> None:
     command = [FRAMEWALK, "config", "check"]
     done = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    # The first dump is there before framewalk starts, as it has to be.
-    Path(values["FRAMEWALK_ENTITIES_PATHS"]).unlink()
-    done = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+
+
+def test_the_cluster_is_watched(config: Config) -> None:
+    assert config.engine is not None
+    assert config.engine.kubernetes
+    assert variables(MAIN).keys().isdisjoint({"FRAMEWALK_ENTITIES_PATHS"})
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))
+    assert "kubernetes" in project["project"]["optional-dependencies"]
+    assert "/requirements/kubernetes.txt" in read(FOLDER / "Dockerfile")
 
 
 def test_no_variable_is_injected_for_a_service_called_framewalk() -> None:
@@ -167,18 +173,11 @@ def test_volumes_are_where_the_configuration_writes_and_reads() -> None:
     values = variables(MAIN)
     claims = {one["metadata"]["name"] for one in STATEFUL_SET["volumeClaimTemplates"]}
     volumes = {one["name"] for one in POD["volumes"]} | claims
-    for container in (FIRST_DUMP, MAIN, DUMP):
-        assert set(mounts(container)) <= volumes
+    assert set(mounts(MAIN)) <= volumes
     data = mounts(MAIN)["data"]
     for name in ("FRAMEWALK_STORE_PATH", "FRAMEWALK_SPOOL_DIRECTORY"):
         assert Path(values[name]).is_relative_to(data)
     assert "data" in claims - read_only(MAIN)
-    for container in (FIRST_DUMP, DUMP):
-        assert container["command"][2] == values["FRAMEWALK_ENTITIES_PATHS"]
-        assert Path(container["command"][2]).parent == Path(mounts(container)["cluster"])
-        assert "cluster" not in read_only(container)
-        assert container["command"][1] == f"{mounts(container)['scripts']}/dump.sh"
-    assert "cluster" in read_only(MAIN)
 
 
 def test_the_spool_fits_its_volume_with_room_for_the_store(config: Config) -> None:
@@ -199,15 +198,14 @@ def test_nothing_is_privileged() -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert POD["securityContext"]["runAsNonRoot"] is True
     assert POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in (FIRST_DUMP, MAIN, DUMP):
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+    assert MAIN["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
-def test_it_may_list_what_it_dumps_and_nothing_else() -> None:
+def test_it_may_watch_what_it_needs_and_nothing_else() -> None:
     assert {kind for kind, _ in SERVER if "Role" in kind} == {"ClusterRole", "ClusterRoleBinding"}
     rules = {
         (group, resource, *rule["verbs"])
@@ -215,8 +213,9 @@ def test_it_may_list_what_it_dumps_and_nothing_else() -> None:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    slices = ("discovery.k8s.io", "endpointslices", "list")
-    assert rules == {slices, *(("", one, "list") for one in ("pods", "services", "nodes"))}
+    verbs = ("get", "list", "watch")
+    slices = ("discovery.k8s.io", "endpointslices", *verbs)
+    assert rules == {slices, *(("", one, *verbs) for one in ("pods", "services", "nodes"))}
     binding = SERVER["ClusterRoleBinding", "framewalk"]
     (subject,) = binding["subjects"]
     assert binding["roleRef"]["name"] == "framewalk"
@@ -265,80 +264,6 @@ def test_the_image_holds_what_the_manifest_starts() -> None:
     assert f"USER {user['runAsUser']}:{user['runAsGroup']}" in lines
     assert 'ENTRYPOINT ["framewalk"]' in lines
     assert MAIN["args"] == ["serve"]
-    assert len({one["image"] for one in (FIRST_DUMP, MAIN, DUMP)}) == 1
-
-
-class Dumping:
-    """The script that writes the dump, with a `kubectl` that prints what a test says."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "cluster.json"
-        self.answer = folder / "answer.json"
-        self.said = folder / "said"
-        self.calls = folder / "calls"
-        self.calls.touch()
-        self._script = folder / "dump.sh"
-        self._script.write_text(SERVER["ConfigMap", "framewalk-cluster-dump"]["data"]["dump.sh"])
-        kubectl = folder / "bin" / "kubectl"
-        kubectl.parent.mkdir()
-        kubectl.write_text(
-            '#!/bin/sh\n[ "$1 $2" = "get pods,services,endpointslices,nodes" ] || exit 2\n'
-            '[ "$3 $4" = "--all-namespaces --output=json" ] '
-            f'|| exit 2\necho >>"{self.calls}"\ncat "{self.answer}"\n'
-        )
-        kubectl.chmod(0o755)
-        self._environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, command: list[str], *more: str) -> subprocess.Popen[bytes]:
-        """Start a container's command, with the script and the file at their places here."""
-        shell, script, file, *_ = command
-        assert Path(script).name == self._script.name
-        assert Path(file).name == self.file.name
-        arguments = [shell, str(self._script), str(self.file), *more]
-        with self.said.open("wb") as said:
-            process = subprocess.Popen(arguments, env=self._environment, stderr=said)
-        self.processes.append(process)
-        return process
-
-
-@pytest.fixture
-def dumping(tmp_path: Path) -> Iterator[Dumping]:
-    made = Dumping(tmp_path)
-    yield made
-    for process in made.processes:
-        process.kill()
-        process.wait()
-
-
-def test_the_first_dump_is_one_that_framewalk_reads(dumping: Dumping) -> None:
-    dumping.answer.write_text(read(BOOKINFO_DUMP))
-    assert dumping.start(FIRST_DUMP["command"]).wait(DEADLINE_S) == 0
-    assert str(read_entities(dumping.file)) == str(read_entities(BOOKINFO_DUMP))
-
-
-def test_the_first_dump_fails_where_the_cluster_cannot_be_read(dumping: Dumping) -> None:
-    assert dumping.start(FIRST_DUMP["command"]).wait(DEADLINE_S) == 1
-    assert not dumping.file.exists()
-
-
-def test_a_dump_is_replaced_when_it_changes_and_only_then(dumping: Dumping) -> None:
-    dumping.file.write_text("old")
-    before = dumping.file.stat().st_ino
-    dumping.answer.write_text("old")
-    assert int(DUMP["command"][3]) > 0
-    process = dumping.start(DUMP["command"], "0.05")
-    # The third call comes after two whole rounds.
-    wait_until(lambda: len(read(dumping.calls)) >= 3)
-    assert dumping.file.stat().st_ino == before
-    dumping.answer.unlink()
-    wait_until(lambda: "the file stays as it was" in read(dumping.said))
-    assert read(dumping.file) == "old"
-    dumping.answer.write_text("new")
-    wait_until(lambda: read(dumping.file) == "new")
-    assert dumping.file.stat().st_ino != before
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE_S) == 0
 
 
 @pytest.fixture(scope="module")
@@ -360,8 +285,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     try:
         wait_until(lambda: process.poll() is not None or "k8s_als" in metrics(int(port)))
         families = list(text_string_to_metric_families(metrics(int(port))))
-        # Nothing is written beside the two folders, as all else is read-only in the container.
-        assert {one.name for one in folder.iterdir()} == {"lib", "run"}
+        # Nothing is written beside the folder, as all else is read-only in the container.
+        assert {one.name for one in folder.iterdir()} == {"lib"}
         yield {one.name for one in families}
     finally:
         process.kill()

@@ -42,7 +42,7 @@ class Timing:
     watch_s: float = 290
     silent_s: float = 150
     first_pause_s: float = 0.25
-    longest_pause_s: float = 5
+    longest_pause_s: float = 3
 
 
 @dataclass(frozen=True, slots=True)
