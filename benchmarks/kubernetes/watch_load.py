@@ -68,9 +68,7 @@ def main() -> None:
             share = (time.process_time() - began) / took_s
             seen = (watch.changes - changes) / took_s
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            f"{share:.1%} of a core, {seen:.0f} changes a second, {tables} tables, {peak_mib:.0f} MiB"
-        )
+        print(f"{share:.1%} of a core, {seen:.0f} changes/s, {tables} tables, {peak_mib:.0f} MiB")
     finally:
         server.kill()
         server.wait()
