@@ -6,7 +6,9 @@ one that is odd ends them.
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ _LONGEST_LINE_BYTES: Final = 16 * 2**20
 _LONGEST_PAGE_BYTES: Final = 256 * 2**20
 _LONGEST_PROBLEM: Final = 200
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_GATHER_S: Final = 0.1
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _GONE: Final = 410
@@ -144,7 +147,12 @@ def parsed(content: bytes, place: str) -> Any:  # noqa: ANN401
 
 async def _lines(answer: httpx2.Response, path: str) -> AsyncIterator[bytes]:
     rest = bytearray()
+    rested_s = 0.0
     async for piece in answer.aiter_bytes():
+        if time.monotonic() - rested_s > _GATHER_S:
+            # What comes meanwhile is read at once: to wake up for each event costs more than it.
+            await asyncio.sleep(_GATHER_S)
+            rested_s = time.monotonic()
         rest += piece
         if b"\n" in piece:
             whole, _, last = bytes(rest).rpartition(b"\n")
