@@ -16,10 +16,11 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 import typer
 from rich.markup import escape
 
-from framewalk.cli.console import byte_progress, print_summary, say, warn
+from framewalk.cli.console import byte_progress, print_summary, warn
+from framewalk.cli.naming import Naming, known_share
 from framewalk.cli.suspicion import guarded
 from framewalk.cli.worker import Worker, worker
-from framewalk.engine import Store, load_plan, read_entities
+from framewalk.engine import Store, load_plan
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
@@ -37,8 +38,6 @@ from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.progress import Progress
 
 
@@ -52,18 +51,6 @@ def replay(
             show_default=False,
         ),
     ],
-    entities: Annotated[
-        list[Path],
-        typer.Option(
-            "--entities",
-            "-e",
-            metavar="[NAME=]PATH",
-            help="What `kubectl get pods,services,endpointslices,nodes -A -o yaml` printed (or "
-            "-o json): a file or a folder; may be given several times. NAME is the clusterName of "
-            "the nodes that it is for.",
-            show_default=False,
-        ),
-    ],
     store: Annotated[
         Path,
         typer.Option(
@@ -74,6 +61,18 @@ def replay(
             show_default=False,
         ),
     ],
+    entities: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--entities",
+            "-e",
+            metavar="[NAME=]PATH",
+            help="What `kubectl get pods,services,endpointslices,nodes -A -o yaml` printed (or "
+            "-o json): a file or a folder; may be given several times. NAME is the clusterName of "
+            "the nodes that it is for. Without it the names that FILE has kept are used.",
+            show_default=False,
+        ),
+    ] = None,
     oal: Annotated[
         list[Path] | None,
         typer.Option(
@@ -192,10 +191,7 @@ def replay(
     if not plan.metrics:
         names = ", ".join(map(str, oal or ()))
         raise InputError(names, "no metric is defined here", "give definitions of at least one")
-    known_entities = read_entities(*entities, by_owner=name_by_owner)
-    for warning in known_entities.warnings:
-        warn(warning)
-    _tell_names(known_entities.told)
+    naming = Naming(entities or (), store, by_owner=name_by_owner)
     # Before the store is made, so that a wrong path leaves none behind.
     paths = find_captures(captures)
     if str(store) == IN_MEMORY:
@@ -204,12 +200,14 @@ def replay(
     setup = Setup(tuple(oal or ()), apdex_thresholds, skip_unknown_scopes=skip_unknown_scopes)
     with process.fault_ends_it(), Store(store, plan) as opened:
         opened.limit_memory()
-        guard = guarded(opened, ReadingNote(note), setup, known_entities)
+        naming.settle(opened)
+        naming.tell()
+        guard = guarded(opened, ReadingNote(note), setup, naming.entities)
         started_s = time.monotonic()
         with byte_progress() as progress:
             summary = replay_captures(
                 paths,
-                known_entities,
+                naming.entities,
                 opened,
                 on_progress=_Bars(progress, paths),
                 commit_logs=commit_logs,
@@ -226,18 +224,9 @@ def replay(
                 warn(line)
         elif not capture.counters.messages + capture.known_messages:
             warn(f"{capture.path}: this capture holds no messages; nothing was added")
+    for doubt in naming.doubts(summary):
+        warn(doubt)
     print_summary(rows)
-
-
-_MOST_TOLD = 10
-
-
-def _tell_names(told: Sequence[object]) -> None:
-    """Say which Services have the name of another."""
-    for one in told[:_MOST_TOLD]:
-        say(f"note: {one}")
-    if len(told) > _MOST_TOLD:
-        say(f"note: {len(told) - _MOST_TOLD:,} more Services share pods with others")
 
 
 class _Bars:
@@ -268,6 +257,8 @@ def _summary_rows(summary: ReplaySummary, store: Store, duration_s: float) -> li
         (f"bad input: {name.replace('_', ' ')}", f"{count:,}")
         for name, count in counters.quality.most_common()
     ]
+    if share := known_share(summary):
+        rows.append(("addresses known", share))
     rows.append(("minutes", f"{len(summary.minutes):,}"))
     rows += [
         (f"{view.replace('_', ' ')} entities", f"{count:,}")
