@@ -27,7 +27,7 @@ _DUMP: Final = "name what kubectl printed of the cluster (--entities)"
 
 
 class Naming:
-    """The address table of a replay; `sources` are dumps, and may be none for a store that is there.
+    """The address table of a replay; `sources` are dumps, maybe none for a store that is there.
 
     Raises EntitiesError for dumps that cannot be read, and InputError where nothing is known.
     """
@@ -80,9 +80,7 @@ class Naming:
             )
         pods = self.entities.pods
         if summary.minutes and pods.height:
-            first_ns, last_ns = (
-                at * _MINUTE_NS for at in (min(summary.minutes), max(summary.minutes))
-            )
+            first_ns, last_ns = (at(summary.minutes) * _MINUTE_NS for at in (min, max))
             begins, ends = pods["from_ns"].fill_null(first_ns), pods["to_ns"].fill_null(last_ns)
             if not ((begins <= last_ns + _MINUTE_NS) & (ends >= first_ns)).any():
                 said.append("no Pod of the dump was there at the time of the captures")

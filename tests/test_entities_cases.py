@@ -730,7 +730,6 @@ def test_names_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         names.tell(entities)
     assert [record.message for record in caplog.records] == [
         "a Service has the name of another",
-        "several Services select the same pods",
     ]
 
 

@@ -102,9 +102,13 @@ def shared_names(cluster: str, names: Names) -> Iterator[tuple[str, dict[str, st
         (f"{one.alias}.{one.namespace}", one.service) for one in names.aliases
     ):
         yield "a Service has the name of another", {"alias": one[0], "service": one[1], **where}
+    aliases = {(f"{one.alias}.{one.namespace}", one.service) for one in names.aliases}
     for service, *others in sorted(names.shared):
-        facts = {"service": service, "others": ", ".join(others), **where}
-        yield "several Services select the same pods", facts
+        # An alias has been told.
+        left = [one for one in others if (one, service) not in aliases]
+        if left:
+            facts = {"service": service, "others": ", ".join(left), **where}
+            yield "several Services select the same pods", facts
 
 
 def _owner(pod: Pod) -> tuple[str | None, str | None]:
