@@ -341,7 +341,6 @@ def test_the_shortest_name_then_the_first(tmp_path: Path) -> None:
     assert told == [
         "a Service has the name of another: alias kv-headless.shop, service kv.shop",
         "a Service has the name of another: alias zz.shop, service kv.shop",
-        "several Services select the same pods: service kv.shop, others kv-headless.shop, zz.shop",
     ]
 
 
