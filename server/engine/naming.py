@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
+from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.kubernetes import REMEMBERED_S, ClusterAccess, LiveEntities, inventories_of
 from framewalk.engine.telling import tell
 
@@ -84,9 +85,15 @@ class Naming(Closing):
         """Write to the store what has changed, now and then; no commit may be under way."""
         if self._is_kept or elapsed_s - self._kept_s < _KEEP_EVERY_S:
             return
+        self._kept_s = elapsed_s
         described = self._live.described
-        self._store.keep_entities(self._kept, described)
-        self._kept, self._is_kept, self._kept_s = described, True, elapsed_s
+        try:
+            self._store.keep_entities(self._kept, described)
+        except StoreMemoryError as error:
+            # Queries have it all.
+            tell(logging.WARNING, "names not kept in the store, it is tried again", problem=error)
+            return
+        self._kept, self._is_kept = described, True
 
     def close(self) -> None:
         """Read no more."""
