@@ -632,3 +632,20 @@ def test_a_folder_of_other_kinds(tmp_path: Path) -> None:
     save(tmp_path, {"kind": "Secret"})
     problem = ": neither a Pod nor a Service in it, only Secret"
     assert message(tmp_path) == f"{tmp_path}{problem}{AGAIN}"
+
+
+def test_only_changes_of_these_addresses_matter(tmp_path: Path) -> None:
+    """However much else a cluster changes, a batch is not cut into more pieces for it."""
+    items = [
+        pod(f"p-{number}", podIP=f"10.0.0.{number}", startTime=f"2024-01-01T00:{number:02}:00Z")
+        for number in range(1, 50)
+    ]
+    entities = entities_of(tmp_path, items)
+    every = entities.boundaries_ns
+    assert every.len() == 49
+    sent = [pl.Series(["10.0.0.7", "::ffff:10.0.0.9"]), pl.Series(["", "203.0.113.1"])]
+    first_ns, last_ns = int(every[0]) - 1, int(every[-1])
+    found = entities.boundaries_of(sent, first_ns, last_ns)
+    assert found.to_list() == [every[6], every[8]]
+    assert entities.boundaries_of(sent, first_ns, int(every[6])).to_list() == [every[6]]
+    assert entities.boundaries_of(sent, int(every[8]), last_ns).is_empty()

@@ -164,9 +164,30 @@ class Entities:
 
         Between two neighbours (the earlier included) every look-up gives the same answer.
         """
-        both = pl.concat([self.addresses["start_ns"], self.addresses["end_ns"]])
-        closed = both.filter((both != OPEN_START_NS) & (both != OPEN_END_NS))
-        return closed.unique().sort().rename("boundary_ns")
+        return self._boundaries["boundary_ns"].unique().sort()
+
+    def boundaries_of(self, ips: Iterable[pl.Series], first_ns: int, last_ns: int) -> pl.Series:
+        """Return the times after the first and up to the last at which some of these change.
+
+        `ips` are as sent; the times as in `boundaries_ns`.
+        """
+        after = pl.col("boundary_ns") > first_ns
+        within = self._boundaries.filter(after & (pl.col("boundary_ns") <= last_ns))
+        if within.is_empty():
+            return within["boundary_ns"]
+        sent = pl.concat([one.rename("ip") for one in ips]).unique()
+        asked = pl.concat([canonical_ips(sent), pl.Series("ip", [ANY_NODE])])
+        changing = within.join(asked.to_frame(), on="ip", how="semi")
+        return changing["boundary_ns"].unique().sort()
+
+    @cached_property
+    def _boundaries(self) -> pl.DataFrame:
+        """When which address changes."""
+        both = pl.concat(
+            self.addresses.select("ip", boundary_ns=end) for end in ("start_ns", "end_ns")
+        )
+        is_open = pl.col("boundary_ns").is_in([OPEN_START_NS, OPEN_END_NS])
+        return both.filter(~is_open).unique()
 
     def lookup(self, addresses: pl.DataFrame) -> pl.DataFrame:
         """Resolve each (ip: String as sent, time_ns: Int64) of `addresses`.

@@ -1,8 +1,8 @@
 """Stage 4: the addresses of each connection -> services and pods (analysis.md, section 2).
 
-Distinct connections are resolved, not logs. Addresses mean something as of the event's time:
-the moments at which any address changes its meaning cut the time of a batch into epochs, and
-a connection is resolved once for each epoch in which it has logs (nearly always one).
+Distinct connections are resolved, not logs. Addresses mean something as of the event's time: the
+moments at which one of a batch's addresses changes its meaning cut its time into epochs, and a
+connection is resolved once for each epoch in which it has logs (nearly always one).
 """
 
 from __future__ import annotations
@@ -101,14 +101,14 @@ def _addresses(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Count
 
 
 def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
-    """Return the moments inside the logs' time at which some address changes its meaning."""
+    """Return the moments inside the logs' time at which one of their addresses changes."""
     times = [frame["time_ns"] for frame in logs.operations.values() if frame.height]
-    boundaries_ns = entities.boundaries_ns
     if not times:
-        return boundaries_ns.clear()
+        return pl.Series("boundary_ns", dtype=pl.Int64)
     first = min(int(time.min()) for time in times)  # type: ignore[arg-type]
     last = max(int(time.max()) for time in times)  # type: ignore[arg-type]
-    return boundaries_ns.filter((boundaries_ns > first) & (boundaries_ns <= last))
+    ips = (logs.connections[name] for name in ("local_ip", "remote_ip", "ztunnel_ip"))
+    return entities.boundaries_of(ips, first, last)
 
 
 def _pairs(frame: pl.DataFrame, boundaries_ns: pl.Series) -> pl.Series:
