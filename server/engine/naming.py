@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # What is known is written to the store this often at most, where it has changed.
 _KEEP_EVERY_S: Final = 60
+_COUNT_EVERY_S: Final = 600
+_FEWEST_ADDRESSES: Final = 1_000
+_LOW_SHARE: Final = 0.5
 # What is already in the spool can wait so long for the first list of a cluster.
 _FIRST_LIST_S: Final = 10
 _MOST_LINES: Final = 20
@@ -53,6 +57,8 @@ class Naming(Closing):
         self._is_kept = False
         self._is_asked = False
         self._kept_s = float("-inf")
+        self._addresses: Counter[str] = Counter()
+        self._counted_s = float("-inf")
         self._read_s = float("-inf")
 
     @property
@@ -80,6 +86,18 @@ class Naming(Closing):
                 tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
         self._live.take()
         self._tell_news()
+
+    def count(self, addresses: Counter[str], elapsed_s: float) -> None:
+        """Take the addresses of a commit; tell now and then if most stand for nobody."""
+        self._addresses += addresses
+        every = self._addresses.total()
+        if elapsed_s - self._counted_s < _COUNT_EVERY_S or every < _FEWEST_ADDRESSES:
+            return
+        share = self._addresses["known"] / every
+        self._addresses, self._counted_s = Counter(), elapsed_s
+        if share < _LOW_SHARE:
+            remedy = "see unknown_peers, and whether this is the cluster that the nodes are of"
+            tell(logging.WARNING, "most addresses are unknown", known=f"{share:.1%}", remedy=remedy)
 
     def keep(self, elapsed_s: float) -> None:
         """Write to the store what has changed, now and then; no commit may be under way."""

@@ -241,6 +241,7 @@ class _Engine:
         for flushed in self._follower.follow(entities, started_s, on_progress=show_life):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
+            self._naming.count(flushed.counters.addresses, ended_s)
             # A look that catches up takes long, and streams wait for room.
             self._upkeep.make_room(time.monotonic())
             self.tell()
