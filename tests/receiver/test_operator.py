@@ -31,7 +31,7 @@ from framewalk.engine.oal.plan import Plan
 pytest_plugins = ["servers"]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-MESSAGES = 12_328
+MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
 
 

@@ -22,7 +22,7 @@ from framewalk.engine.captures.format import captures_in
 from framewalk.engine.captures.growing import segments_in
 from framewalk.engine.oal.plan import Plan
 
-MESSAGES = 12_328
+MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
 
 pytest_plugins = ["servers"]

@@ -17,7 +17,7 @@ from serving import BOOKINFO, Serving
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.oal.plan import Plan
 
-MESSAGES = 12_328
+MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
 LONG_S = 600
 # One value: DuckDB looks for an interrupt between values only.

@@ -42,6 +42,7 @@ REASONS = (
     "no_remote_address",
     "unknown_role",
     "time_out_of_range",
+    "both_unknown",
     "same_service",
 )
 COMPONENTS = {

@@ -1,11 +1,13 @@
 """Who is at an IP address, by a dump: one reading of the rules, one question at a time.
 
 Written from the specification (analysis.md section 2) and docs/semantics.md; nothing is prepared,
-so nothing can be prepared wrongly. One dump, or several that were made at the same moment.
+so nothing can be prepared wrongly. Only what was asked of the same address between two moments that
+any object names is remembered. One dump, or several that were made at the same moment.
 """
 
 import ipaddress
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,11 +39,22 @@ class Directory:
         self.pods = [item for item in items if item.get("kind") == "Pod"]
         self.nodes = [item for item in items if item.get("kind") == "Node"]
         self.slices = [item for item in items if item.get("kind") == "EndpointSlice"]
+        moments = {since(item) for item in (*self.services, *self.pods, *self.slices)}
+        for pod in self.pods:
+            moments |= {begin(pod), may_have_begun(pod), end(pod)}
+        self._moments = sorted(moments)
+        self._found: dict[tuple[str, int, bool, int], Found | None] = {}
 
-    def find(  # noqa: PLR0911 - as many answers as there are rules
-        self, host: str, at_ns: int, port: int = 0, *, is_called: bool = True
-    ) -> Found | None:
+    def find(self, host: str, at_ns: int, port: int = 0, *, is_called: bool = True) -> Found | None:
         """Return what `host` stood for at `at_ns`, or None."""
+        key = (host, port, is_called, bisect_right(self._moments, at_ns))
+        if key not in self._found:
+            self._found[key] = self._find(host, at_ns, port, is_called=is_called)
+        return self._found[key]
+
+    def _find(  # noqa: PLR0911 - as many answers as there are rules
+        self, host: str, at_ns: int, port: int, *, is_called: bool
+    ) -> Found | None:
         ip = plain_ip(host)
         if ip is None:
             return None

@@ -67,6 +67,8 @@ def place_of(
         return "time_out_of_range"
     hosts = connection.local.ip.host, _remote_host(connection)
     local, remote = _sides(connection, hosts, event_ns, node, directory)
+    if not local.resolved and not remote.resolved:
+        return "both_unknown"
     if local.resolved and remote.resolved and local.service == remote.service:
         return "same_service"
     return Place(event_ns, local, remote, DETECT_POINTS[connection.role])
