@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from framewalk.cli.console import say, warn
+from framewalk.cli.console import warn
 from framewalk.engine.errors import InputError
 from framewalk.engine.kubernetes import (
     Described,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from framewalk.engine.runs import ReplaySummary
     from framewalk.engine.store import Store
 
-_MOST_TOLD: Final = 10
 _MINUTE_NS: Final = 60 * 10**9
 _DUMP: Final = "name what kubectl printed of the cluster (--entities)"
 
@@ -43,6 +43,8 @@ class Naming:
 
     def settle(self, store: Store) -> None:
         """Keep in the store what is known; or take what it has kept, where no dump was named."""
+        for warning in self.entities.warnings:
+            warn(warning)
         if self._sources:
             sightings = sightings_frame(self._inventories)
             known = Described(self.entities.pods, self.entities.service_aliases, sightings)
@@ -53,15 +55,10 @@ class Naming:
         if self.entities.addresses.is_empty():
             raise InputError(store.path, "it has kept no names of an earlier dump", _DUMP)
 
-    def tell(self) -> None:
-        """Say what is odd, and which Services have the name of another."""
-        for warning in self.entities.warnings:
-            warn(warning)
-        told = self.entities.told
-        for one in told[:_MOST_TOLD]:
-            say(f"note: {one}")
-        if len(told) > _MOST_TOLD:
-            say(f"note: {len(told) - _MOST_TOLD:,} more Services share pods with others")
+    def shared(self) -> list[tuple[str, str]]:
+        """Return rows for a summary: how many Services share pods with others."""
+        counts = Counter(one.event for one in self.entities.told)
+        return [(event, f"{count:,}") for event, count in counts.items()]
 
     def doubts(self, summary: ReplaySummary) -> list[str]:
         """Say why the dumps may not be those of the captures' cluster or time."""

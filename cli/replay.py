@@ -201,7 +201,6 @@ def replay(
     with process.fault_ends_it(), Store(store, plan) as opened:
         opened.limit_memory()
         naming.settle(opened)
-        naming.tell()
         guard = guarded(opened, ReadingNote(note), setup, naming.entities)
         started_s = time.monotonic()
         with byte_progress() as progress:
@@ -217,7 +216,7 @@ def replay(
                 ),
                 guard=guard,
             )
-        rows = _summary_rows(summary, opened, time.monotonic() - started_s)
+        rows = _summary_rows(summary, opened, time.monotonic() - started_s) + naming.shared()
     for capture in summary.captures:
         if capture.warning:
             for line in capture.warning.splitlines():
