@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Final
 from framewalk.cli.console import warn
 from framewalk.engine.errors import InputError
 from framewalk.engine.kubernetes import (
-    Described,
     Entities,
     inventories_of,
     read_dumps,
-    sightings_frame,
 )
 
 if TYPE_CHECKING:
@@ -46,9 +44,7 @@ class Naming:
         for warning in self.entities.warnings:
             warn(warning)
         if self._sources:
-            sightings = sightings_frame(self._inventories)
-            known = Described(self.entities.pods, self.entities.service_aliases, sightings)
-            store.keep_entities(None, known)
+            store.keep_entities(None, self.entities.described(self._inventories))
             return
         self._inventories = inventories_of(store.kept_sightings())
         self.entities = Entities.of(self._inventories, by_owner=self._by_owner)

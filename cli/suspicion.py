@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from framewalk.cli.console import say, warn
 from framewalk.engine.runs import (
+    SET_ASIDE_REMEDY,
     Guard,
     ProbeError,
     Quarantine,
     Trial,
     Verdict,
     examine,
-    not_stored,
+    suspected,
 )
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.runs import ReadingNote, SetAside, Setup
     from framewalk.engine.store import Store
-
-_REMEDY: Final = "send its capture to whoever maintains framewalk; a later version may read it"
 
 
 def quarantine_of(store: Path) -> Path:
@@ -33,9 +32,7 @@ def quarantine_of(store: Path) -> Path:
 def guarded(store: Store, note: ReadingNote, setup: Setup, entities: Entities) -> Guard:
     """Return what a replay is guarded by; what ended the one before it is set aside first."""
     quarantine = Quarantine(quarantine_of(store.path))
-    noted = note.read()
-    ends = store.ends_at([one.path for one in noted.spans])
-    reading = not_stored(noted, {path: end.offset_bytes for path, (_, end) in ends.items()})
+    reading = suspected(note, store)
     if not reading.spans:
         note.clear()
         return Guard(note, quarantine)
@@ -51,14 +48,15 @@ def guarded(store: Store, note: ReadingNote, setup: Setup, entities: Entities) -
         say("they do no harm")
     if verdict is Verdict.TOGETHER:
         warn("no single message is at fault, they are read a batch at a time")
-        careful = {one.path: one.end_bytes for one in reading.spans}
-        return Guard(note, quarantine, careful)
+        return Guard(note, quarantine, reading.ends_bytes)
     return Guard(note, quarantine)
 
 
 def _tell(quarantine: Quarantine, found: SetAside, gone: list[str]) -> None:
     place = f"{found.place.segment}, stream {found.stream}, message {found.seq}"
     capture = quarantine.folder / found.capture
-    warn(f"{place}: set aside, it ends the process ({found.problem}); {_REMEDY}: {capture}")
+    warn(
+        f"{place}: set aside, it ends the process ({found.problem}); {SET_ASIDE_REMEDY}: {capture}"
+    )
     for name in gone:
         warn(f"{quarantine.folder / name}: deleted, as the quarantine is full")

@@ -7,7 +7,6 @@ everything and computed nothing, so that it can be forked, and costs some millis
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from contextlib import contextmanager, suppress
@@ -19,11 +18,11 @@ import typer
 
 from framewalk.cli.console import complain
 from framewalk.engine.errors import FramewalkError
+from framewalk.engine.processes import end_with_parent, used_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PR_SET_PDEATHSIG: Final = 1
 # What a worker ends with that met something nobody thought of.
 _FAULT: Final = 70
 _MOST_DEATHS: Final = 3
@@ -31,7 +30,6 @@ _MOST_DEATHS: Final = 3
 _LONGEST_CPU_S: Final = 120
 _WAITING_FACTOR: Final = 10
 _LOOK_EVERY_S: Final = 1.0
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WAITED_FOR: Final = {*_ENDING, signal.SIGCHLD}
 # A signal of a terminal reaches both processes; one of `kill` this one only.
@@ -84,7 +82,7 @@ def worker(note: Path) -> Worker:
         child = os.fork()
         if not child:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
-            _end_with_parent()
+            end_with_parent()
             return Worker(deaths, problem)
         before = _content(note)
         code, problem = _waited(child, note)
@@ -115,14 +113,6 @@ def _content(note: Path) -> bytes | None:
         return note.read_bytes()
     except OSError:
         return None
-
-
-def _end_with_parent() -> None:
-    """Be killed when the parent is gone, whatever this process does then."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _waited(child: int, note: Path) -> tuple[int, str]:
@@ -156,11 +146,15 @@ class _Life:
         """Tell whether it has been at the same for too long; to be asked every second."""
         touched = _touched(self._note)
         if touched is None or touched != self._touched:
-            self._touched, self._looks, self._cpu_s = touched, 0, _cpu_s(self._child)
+            self._touched, self._looks, self._cpu_s = touched, 0, self._used_s()
             return False
         self._looks += 1
         waits = self._looks * _LOOK_EVERY_S > _WAITING_FACTOR * _LONGEST_CPU_S
-        return waits or _cpu_s(self._child) - self._cpu_s > _LONGEST_CPU_S
+        return waits or self._used_s() - self._cpu_s > _LONGEST_CPU_S
+
+    def _used_s(self) -> float:
+        used = used_by(self._child)
+        return used.cpu_s if used is not None else 0
 
 
 def _touched(note: Path) -> int | None:
@@ -168,12 +162,3 @@ def _touched(note: Path) -> int | None:
         return note.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _cpu_s(process: int) -> float:
-    try:
-        told = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    fields = told.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

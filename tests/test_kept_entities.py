@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from engine_options import engine_options
 
 from framewalk.engine import Entities, Plan, Store, read_entities
 from framewalk.engine.kubernetes import (
@@ -20,7 +21,6 @@ from framewalk.engine.kubernetes import (
     sightings_frame,
 )
 from framewalk.engine.kubernetes.dumps import read_dumps
-from framewalk.server.engine.link import EngineOptions
 from framewalk.server.engine.naming import Naming
 
 BEGIN_S = 1_700_000_000
@@ -71,8 +71,7 @@ def rows(store: Store, view: str, columns: str) -> list[tuple[Any, ...]]:
 
 def described(path: Path) -> Described:
     inventories = read_dumps([path]).inventories
-    entities = Entities.of(inventories)
-    return Described(entities.pods, entities.service_aliases, sightings_frame(inventories))
+    return Entities.of(inventories).described(inventories)
 
 
 def test_sightings_come_back(scenario: Path) -> None:
@@ -169,33 +168,15 @@ def test_entities_are_those_of_the_dump(scenario: Path) -> None:
     assert Entities.of(inventories).addresses.equals(read_entities(scenario).addresses)
 
 
-def options(folder: Path, *entities: Path) -> EngineOptions:
-    return EngineOptions(
-        spool_folder=folder,
-        complete_through="",
-        retention_s=0,
-        budget_bytes=2**40,
-        store_path=folder / "store.duckdb",
-        metrics_ttl_days=7,
-        flush_interval_s=5,
-        max_ahead_s=300,
-        entities_paths=entities,
-        entities_reload_s=0,
-        oal_paths=(),
-        apdex_path=None,
-        sql=None,
-        log_format="text",
-        log_level="info",
-    )
-
-
 def test_an_engine_without_a_dump_knows_what_one_before_it_knew(tmp_path: Path, plan: Plan) -> None:
     path = write(tmp_path / "dump.json", pod("web-1", "10.0.0.1"), service("x"))
     asked = pl.DataFrame({"ip": ["10.0.0.1"], "time_ns": [(BEGIN_S + 300) * 10**9]})
     for sources in ((path,), ()):
         with (
             Store(tmp_path / "store.duckdb", plan) as store,
-            Naming(options(tmp_path, *sources), store, BEGIN_S + 600) as naming,
+            Naming(
+                engine_options(tmp_path, entities_paths=sources), store, BEGIN_S + 600
+            ) as naming,
         ):
             assert naming.entities.lookup(asked)["service"].to_list() == ["x.shop"]
             naming.keep(0)
@@ -205,7 +186,10 @@ def test_an_engine_without_a_dump_knows_what_one_before_it_knew(tmp_path: Path, 
 def test_an_engine_says_when_most_addresses_are_unknown(
     tmp_path: Path, plan: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Store(":memory:", plan) as store, Naming(options(tmp_path), store, BEGIN_S) as naming:
+    with (
+        Store(":memory:", plan) as store,
+        Naming(engine_options(tmp_path), store, BEGIN_S) as naming,
+    ):
         for elapsed_s, known in ((0, 600), (1, 0), (601, 400), (602, 0), (1300, 0)):
             naming.count(Counter(known=known, unknown=1000 - known), elapsed_s)
     told = [one.facts["known"] for one in caplog.records if "most addresses" in one.message]  # type: ignore[attr-defined]

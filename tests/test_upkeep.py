@@ -6,12 +6,12 @@ import datetime as dt
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from batches import as_batch
+from engine_options import engine_options
 
 from framewalk.engine import Entities, Store, read_entities
 from framewalk.engine.captures.format import CapturePosition
@@ -19,7 +19,6 @@ from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.live import SpoolFollower
 from framewalk.engine.stages.pipeline import partial
 from framewalk.engine.wire import access_log_pb2 as pb
-from framewalk.server.engine.link import EngineOptions
 from framewalk.server.engine.upkeep import Upkeep
 
 NS = 10**9
@@ -66,7 +65,7 @@ class Engine:
         spool = self._folder / "spool"
         spool.mkdir(exist_ok=True)
         follower = SpoolFollower(spool, self.store, self.elapsed_s)
-        chosen = replace(options(self._folder), **self._settings)
+        chosen = engine_options(self._folder, **self._settings)
         self.upkeep = Upkeep(chosen, self.store, follower, self.now_s + self.lie_s, self.elapsed_s)
 
     @property
@@ -91,26 +90,6 @@ class Engine:
         """Return the minutes in the store, and how many rows each has."""
         sql = "SELECT epoch(time_bucket), count(*) FROM internal.service_states GROUP BY 1"
         return dict(self.store.query(sql).fetchall())
-
-
-def options(folder: Path) -> EngineOptions:
-    return EngineOptions(
-        spool_folder=folder / "spool",
-        complete_through="",
-        retention_s=HOUR_S,
-        budget_bytes=2**30,
-        store_path=folder / "metrics.duckdb",
-        metrics_ttl_days=TTL_DAYS,
-        flush_interval_s=5,
-        max_ahead_s=300,
-        entities_paths=(),
-        entities_reload_s=0,
-        oal_paths=(),
-        apdex_path=None,
-        sql=None,
-        log_format="text",
-        log_level="error",
-    )
 
 
 def message(event_s: int) -> bytes:

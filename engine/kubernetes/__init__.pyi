@@ -9,8 +9,8 @@ from .describing import Described as Described
 from .describing import inventories_of as inventories_of
 from .describing import sightings_frame as sightings_frame
 from .dumps import read_dumps as read_dumps
-from .files import REMEMBERED_S as REMEMBERED_S
 from .files import EntitiesFiles as EntitiesFiles
+from .inventory import REMEMBERED_S as REMEMBERED_S
 from .inventory import Inventory as Inventory
 from .sources import Source as Source
 from .sources import source_of as source_of

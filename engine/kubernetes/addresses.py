@@ -25,9 +25,11 @@ from framewalk.engine.kubernetes.claims import (
 from framewalk.engine.kubernetes.describing import (
     ALIASES_SCHEMA,
     PODS_SCHEMA,
+    Described,
     alias_rows,
     pod_rows,
     shared_names,
+    sightings_frame,
 )
 from framewalk.engine.kubernetes.dumps import read_dumps
 from framewalk.engine.kubernetes.inventory import OPEN_END_NS, OPEN_START_NS, Inventory
@@ -144,6 +146,10 @@ class Entities:
             tuple(warnings),
         )
 
+    def described(self, inventories: Mapping[str, Inventory]) -> Described:
+        """Return it with what it was made of; takes a while for a large cluster."""
+        return Described(self.pods, self.service_aliases, sightings_frame(inventories))
+
     @classmethod
     def empty(cls) -> Self:
         """Return a table in which no address is known."""
@@ -209,14 +215,6 @@ class Entities:
         found = self._as_of(asked, self._keys_of(asked))
         found = self._with_ports_of_nodes(asked, found)
         return self._with_reasons(asked, found)
-
-    @cached_property
-    def plain_ips(self) -> pl.Series:
-        """The addresses for which a port never matters."""
-        per_ip = self.addresses.group_by("ip").agg(
-            pl.col("port").max(), is_node=(pl.col("kind") == NODE).any()
-        )
-        return per_ip.filter((pl.col("port") == ANY_PORT) & ~pl.col("is_node"))["ip"]
 
     @cached_property
     def _clusters(self) -> list[str]:

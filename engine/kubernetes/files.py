@@ -14,22 +14,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import Entities
-from framewalk.engine.kubernetes.describing import Described, sightings_frame
 from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps
-from framewalk.engine.kubernetes.inventory import Inventory, Seen, Sighting
+from framewalk.engine.kubernetes.inventory import REMEMBERED_S, Inventory, Seen, Sighting
 from framewalk.engine.kubernetes.sources import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from framewalk.engine.kubernetes.describing import Described
     from framewalk.engine.kubernetes.inventory import History
 
 _Stamps: TypeAlias = "frozenset[tuple[str, int, int, int]]"
 _Inventories: TypeAlias = "Mapping[str, Inventory]"
 
-# How long an object that has left the dumps is remembered: logs come late.
-REMEMBERED_S: Final = 7200
 _NS_PER_S: Final = 10**9
 
 
@@ -88,9 +86,7 @@ class EntitiesFiles(Closing):
     @property
     def described(self) -> Described:
         """What the newest table is made of; takes a while for a large cluster."""
-        entities = self._known.entities
-        sightings = sightings_frame(self._known.inventories)
-        return Described(entities.pods, entities.service_aliases, sightings)
+        return self._known.entities.described(self._known.inventories)
 
     @property
     def inventories(self) -> Mapping[str, Inventory]:
@@ -165,16 +161,13 @@ def _read(wanted: _Wanted, known: _Inventories, now_s: float) -> _Known:
     dumps = read_dumps(wanted.paths)
     now_ns = int(now_s * _NS_PER_S)
     read = dumps.inventories
-    merged = (
-        dict(known)
-        if not wanted.paths
-        else {
-            cluster: _merged(
-                known.get(cluster, Inventory()), read.get(cluster, Inventory()), now_ns
-            )
+    merged = dict(known)
+    if wanted.paths:
+        nothing = Inventory()
+        merged = {
+            cluster: _merged(known.get(cluster, nothing), read.get(cluster, nothing), now_ns)
             for cluster in {**read, **known}
         }
-    )
     entities = Entities.of(merged, dumps.warnings, by_owner=wanted.by_owner)
     return _Known(merged, entities)
 
@@ -184,32 +177,28 @@ def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
     forgotten_ns = now_ns - REMEMBERED_S * _NS_PER_S
     kept = [one for one in earlier.histories if one.gone_ns > forgotten_ns]
     there = {_identity(one) for one in read.histories}
-    newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
-    gone = newest._replace(at_ns=now_ns)
-    missed = [
-        Sighting(gone, one.newest, is_gone=True)
-        for one in kept
-        if one.gone is None and _identity(one) not in there
-    ]
     # One that is back was not gone.
     back = [replace(one, gone=None) if _identity(one) in there else one for one in kept]
     seen = [sighting for one in (*back, *read.histories) for sighting in one.sightings()]
-    return Inventory.of([*seen, *missed])
+    return Inventory.of([*seen, *_missed(kept, read, now_ns)])
 
 
 def with_earlier(earlier: Inventory, watched: Inventory, listed_ns: int | None) -> Inventory:
     """Add what was known before to what is watched; what a list did not have by then is gone."""
-    there = {_identity(one) for one in watched.histories}
-    newest = max((span.last for one in watched.histories for span in one.spans), default=Seen())
     seen = [one for inventory in (earlier, watched) for one in inventory.sightings()]
     if listed_ns is not None:
-        gone = newest._replace(at_ns=listed_ns)
-        seen += (
-            Sighting(gone, one.newest, is_gone=True)
-            for one in earlier.histories
-            if one.gone is None and _identity(one) not in there
-        )
+        seen += _missed(earlier.histories, watched, listed_ns)
     return Inventory.of(seen)
+
+
+def _missed(known: Iterable[History[Any]], read: Inventory, at_ns: int) -> Iterator[Sighting[Any]]:
+    """Yield what is known and is not in what was read: it was gone by then."""
+    there = {_identity(one) for one in read.histories}
+    newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
+    gone = newest._replace(at_ns=at_ns)
+    for one in known:
+        if one.gone is None and _identity(one) not in there:
+            yield Sighting(gone, one.newest, is_gone=True)
 
 
 def _identity(history: History[Any]) -> tuple[object, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OPEN_START_NS: Final = -(2**63)
 OPEN_END_NS: Final = 2**63 - 1
 
+# How long an object that is gone is remembered: logs come late.
+REMEMBERED_S: Final = 7200
 # Versions of one object that are remembered: one that changes all the time costs no more.
 _MOST_SPANS: Final = 64
 
@@ -212,6 +214,11 @@ class Inventory:
             yield from history.sightings()
 
 
+def identity_of(thing: AnyThing) -> tuple[object, ...]:
+    """Return what tells an object from all others, as far as it says so itself."""
+    return type(thing), thing.namespace, thing.name, thing.uid or thing.created_ns
+
+
 def identities(sightings: Sequence[Sighting[Thing]]) -> list[tuple[object, ...]]:
     """Return what tells the object of each sighting."""
     uids: dict[object, str] = {}
@@ -231,7 +238,7 @@ def _histories(sightings: list[Sighting[Thing]]) -> tuple[History[Thing], ...]:
     for sighting, identity in zip(sightings, identities(sightings), strict=True):
         groups.setdefault(identity, []).append(sighting)
     histories = [_history(seen) for seen in groups.values()]
-    return tuple(sorted(histories, key=_place))
+    return tuple(sorted(histories, key=place_of))
 
 
 def _history(sightings: list[Sighting[Thing]]) -> History[Thing]:
@@ -259,6 +266,7 @@ def _text(thing: AnyThing) -> str:
     return f"{sorted(labels.items())} {thing}"
 
 
-def _place(history: History[Thing]) -> tuple[str, str, int, str]:
+def place_of(history: History[Any]) -> tuple[str, str, int, str]:
+    """Return what objects of a kind are sorted by."""
     thing = history.newest
     return thing.namespace, thing.name, history.created_ns, thing.uid

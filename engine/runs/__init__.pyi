@@ -1,6 +1,6 @@
 from .examining import Trial as Trial
 from .examining import examine as examine
-from .examining import not_stored as not_stored
+from .examining import suspected as suspected
 from .live import QUARANTINE as QUARANTINE
 from .live import Flushed as Flushed
 from .live import SpoolFollower as SpoolFollower
@@ -9,6 +9,7 @@ from .probe import Setup as Setup
 from .prober import ProbeError as ProbeError
 from .prober import Prober as Prober
 from .quarantine import QUARANTINE_BYTES as QUARANTINE_BYTES
+from .quarantine import SET_ASIDE_REMEDY as SET_ASIDE_REMEDY
 from .quarantine import Quarantine as Quarantine
 from .quarantine import SetAside as SetAside
 from .quarantine import Verdict as Verdict

@@ -14,7 +14,7 @@ from framewalk.engine.runs.quarantine import Verdict, row_of, search
 from framewalk.engine.runs.reading import Reading, batches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from framewalk.engine.captures import CaptureBatch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from framewalk.engine.runs.probe import Setup
     from framewalk.engine.runs.quarantine import Quarantine, SetAside
     from framewalk.engine.runs.reading import ReadingNote
+    from framewalk.engine.store import Store
 
 _ENTITIES: Final = "entities.arrow"
 
@@ -134,7 +135,13 @@ class Examination:
         return search(reading, len(sizes_bytes) - 1, lives_first, lives_alone, self._note.write)
 
 
-def not_stored(reading: Reading, ends_bytes: Mapping[Path, int]) -> Reading:
-    """Return what a note names without what a store has, by the ends of its captures."""
-    spans = tuple(one for one in reading.spans if one.end_bytes > ends_bytes.get(one.path, 0))
-    return reading if spans == reading.spans else Reading(spans)
+def suspected(note: ReadingNote, store: Store) -> Reading:
+    """Return what a note names and a store does not have: what a process was at when it ended."""
+    reading = note.read()
+    ends = store.ends_at([one.path for one in reading.spans])
+    left = tuple(
+        one
+        for one in reading.spans
+        if one.path not in ends or one.end_bytes > ends[one.path][1].offset_bytes
+    )
+    return reading if left == reading.spans else Reading(left)

@@ -31,9 +31,9 @@ from framewalk.engine.runs.admission import Admission, BeyondCaps
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Quarantine, without
-from framewalk.engine.runs.reading import NOTE_NAME, Reading, ReadingNote, Span
+from framewalk.engine.runs.reading import NOTE_NAME, Reading, ReadingNote, Span, grouped
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
-from framewalk.engine.stages import Carried, first_phase, pieces, regroup
+from framewalk.engine.stages import Carried, first_phase, pieces
 from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class SpoolFollower(Closing):
             is_complete = path != paths[-1] or path.name <= self.complete_through
             segment = self._open[path]
             read = segment.content.read(is_complete=is_complete)
-            for group, is_alone in self._grouped(read, segment):
+            careful_to_bytes = self.careful_to_bytes.get(path, 0)
+            for group, is_alone in grouped(segment.content, read, careful_to_bytes):
                 self._work(group, segment, entities, pending)
                 if is_alone or pending.computed.is_due(commit_logs):
                     yield from self._settle(pending, now_s)
@@ -306,19 +307,6 @@ class SpoolFollower(Closing):
                 pending.computed.add(found)
         pending.damages += [item for item in group if isinstance(item, Damage)]
 
-    def _grouped(
-        self, read: Iterator[CaptureBatch | Damage], segment: _Segment
-    ) -> Iterator[tuple[list[CaptureBatch | Damage], bool]]:
-        """Yield what is worked on at once, and whether it is committed by itself."""
-        careful_to_bytes = self.careful_to_bytes.get(segment.content.path, 0)
-        while segment.content.position.offset_bytes < careful_to_bytes:
-            item = next(read, None)
-            if item is None:
-                return
-            yield [item], True
-        for group in regroup(read, _messages):
-            yield group, False
-
     def _write_down(self, pending: _Read) -> None:
         """Note what is about to be worked on, beside what is not committed yet."""
         spans = [
@@ -396,10 +384,6 @@ def _size_bytes(path: Path) -> int:
     except OSError:
         # Deleted since it was listed.
         return 0
-
-
-def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
-    return item.messages if isinstance(item, CaptureBatch) else None
 
 
 def _lost(pending: _Read) -> Counters:

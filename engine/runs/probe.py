@@ -10,9 +10,7 @@ number, and its exit status when it has ended.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -24,6 +22,7 @@ from pydantic import TypeAdapter
 
 from framewalk.engine.kubernetes import Entities
 from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.processes import end_with_parent
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Place, alone, without
 from framewalk.engine.runs.reading import Span, batches_of
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal import Plan
     from framewalk.engine.states import States
-
-_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ ATTEMPT: Final = TypeAdapter(Attempt)
 
 def main() -> None:
     """Try what is asked for, until nobody asks any more."""
-    _end_with_parent()
+    end_with_parent()
     # Who asked may have died before that, and does not read the answers.
     with suppress(BrokenPipeError):
         _answer()
@@ -103,7 +100,7 @@ def _answer() -> None:
         attempt = ATTEMPT.validate_json(line)
         process = os.fork()
         if not process:
-            _end_with_parent()
+            end_with_parent()
             os._exit(_try(attempt, setup, plan))
         answers.write(b"%d\n" % process)
         _, status = os.waitpid(process, 0)
@@ -163,14 +160,6 @@ def _messages(attempt: Attempt) -> Iterator[pa.RecordBatch]:
         rows = batch.messages.slice(0, left)
         left -= rows.num_rows
         yield without(rows, [one.row for one in attempt.left_out if one.is_in(path, batch)])
-
-
-def _end_with_parent() -> None:
-    """Be killed when the parent is gone, whatever this process does then."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import FramewalkError
+from framewalk.engine.processes import used_by
 from framewalk.engine.runs.probe import ATTEMPT, SETUP
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _MOST_MEMORY_BYTES: Final = 1_500 * 2**20
 _LONGEST_START_S: Final = 300
 _LOOK_EVERY_S: Final = 0.05
 _NO_PROBE: Final = "the process to try messages in does not come up, or has ended"
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProbeError(FramewalkError):
@@ -141,17 +139,11 @@ def _read_line(descriptor: int) -> bytes:
 
 def _excess(process: int, most_cpu_s: float) -> str:
     """Say what a process has too much of; nothing for one that has ended."""
-    folder = Path("/proc") / str(process)
-    try:
-        told = (folder / "stat").read_text(encoding="ascii", errors="replace")
-        # Behind the name, which may hold anything.
-        fields = told.rpartition(")")[2].split()
-        cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-        memory_bytes = int(fields[21]) * _PAGE_BYTES
-    except (OSError, IndexError):
+    used = used_by(process)
+    if used is None:
         return ""
-    if cpu_s > most_cpu_s:
+    if used.cpu_s > most_cpu_s:
         return f"no end after {most_cpu_s:.0f} s of CPU time"
-    if memory_bytes > _MOST_MEMORY_BYTES:
+    if used.memory_bytes > _MOST_MEMORY_BYTES:
         return f"it takes more than {_MOST_MEMORY_BYTES // 2**20} MiB"
     return ""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # All captures of messages set aside together; the oldest go.
 QUARANTINE_BYTES: Final = 64 * 2**20
 _INDEX_NAME: Final = "set-aside.json"
+SET_ASIDE_REMEDY: Final = (
+    "send its capture to whoever maintains framewalk; a later version may read it"
+)
 _DEATHS: Final = 3
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,15 +19,21 @@ from framewalk.engine.captures import (
     CaptureBatch,
     CapturePosition,
     CaptureReader,
+    Damage,
     GrowingCapture,
     is_segment,
 )
 from framewalk.engine.errors import CaptureError
+from framewalk.engine.stages import regroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import pyarrow as pa
+
 NOTE_NAME: Final = "reading.json"
+
+Item = TypeVar("Item", bound=CaptureBatch | Damage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,11 @@ class Reading:
     lives: int = 0
     dies: int = 0
     commits: bool = False
+
+    @property
+    def ends_bytes(self) -> dict[Path, int]:
+        """How far each capture was read."""
+        return {one.path: one.end_bytes for one in self.spans}
 
 
 _READING: Final = TypeAdapter(Reading)
@@ -89,6 +100,26 @@ class ReadingNote:
             return _READING.validate_json(self.path.read_bytes())
         except (OSError, ValidationError):
             return Reading()
+
+
+def grouped(
+    capture: CaptureReader | GrowingCapture, read: Iterator[Item], careful_to_bytes: int
+) -> Iterator[tuple[list[Item], bool]]:
+    """Yield what is worked on at once of what is read, and whether it is committed by itself.
+
+    That is each record batch of the capture, up to where `careful_to_bytes` says.
+    """
+    while capture.position.offset_bytes < careful_to_bytes:
+        item = next(read, None)
+        if item is None:
+            return
+        yield [item], True
+    for group in regroup(read, _messages):
+        yield group, False
+
+
+def _messages(item: CaptureBatch | Damage) -> pa.RecordBatch | None:
+    return item.messages if isinstance(item, CaptureBatch) else None
 
 
 def batches_of(spans: Iterable[Span]) -> Iterator[tuple[Path, CaptureBatch]]:

@@ -22,7 +22,7 @@ from framewalk.engine.runs.admission import Admission
 from framewalk.engine.runs.clocks import NodeClocks
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import without
-from framewalk.engine.runs.reading import Reading, Span
+from framewalk.engine.runs.reading import Reading, Span, grouped
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import (
     Carried,
@@ -35,7 +35,7 @@ from framewalk.engine.stages import (
 from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -185,7 +185,9 @@ class _CaptureReplay:
         with CaptureReader(self._path) as reader:
             self._known_bytes = known_bytes
             carried = self._carried_over(reader.until(known_bytes))
-            for group, is_alone in self._grouped(reader):
+            guard = self._options.guard
+            careful_to_bytes = guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
+            for group, is_alone in grouped(reader, iter(reader), careful_to_bytes):
                 carried = self._work(group, carried)
                 self._tell(reader)
                 if is_alone or self._pending.is_due(self._options.commit_logs):
@@ -236,19 +238,6 @@ class _CaptureReplay:
         guard = self._options.guard
         on_progress = guard.note.touch if guard is not None else _do_nothing
         return Pending(self._store, keeps_ahead, on_progress, self._admission)
-
-    def _grouped(self, reader: CaptureReader) -> Iterator[tuple[list[CaptureBatch], bool]]:
-        """Yield what is worked on at once, and whether it is committed by itself."""
-        guard = self._options.guard
-        careful_to_bytes = guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
-        batches = iter(reader)
-        while reader.position.offset_bytes < careful_to_bytes:
-            batch = next(batches, None)
-            if batch is None:
-                return
-            yield [batch], True
-        for group in regroup(batches, attrgetter("messages")):
-            yield group, False
 
     def _write_down(self, group: Sequence[CaptureBatch]) -> None:
         """Note what is about to be worked on, beside what is not committed yet."""

@@ -375,18 +375,10 @@ def _of_side(named: pl.DataFrame, side: str, frames: Mapping[str, pl.DataFrame])
     numbered = keyed.join(
         keys, on=UNKNOWN_KEYS, how="left", nulls_equal=True, maintain_order="left"
     )
-    pairs = numbered.select("visits", "peer").explode("visits")
-    highest = max(_highest(pairs["visits"]), *(_highest(one["visit"]) for one in frames.values()))
-    every = pl.DataFrame({"visits": pl.int_range(highest + 1, dtype=pl.UInt32, eager=True)})
-    peer_of_visit = every.join(pairs, on="visits", how="left", maintain_order="left")["peer"]
+    peer_of_visit = _by_visit(numbered, "peer")
     counted = [_counted(name, frame, peer_of_visit) for name, frame in frames.items()]
     rows = pl.concat(counted).join(keys, on="peer", how="inner")
     return rows.select(*UNKNOWN_PEERS_SCHEMA).cast(UNKNOWN_PEERS_SCHEMA)
-
-
-def _highest(numbers: pl.Series) -> int:
-    highest = numbers.max()
-    return highest if isinstance(highest, int) else 0
 
 
 def _described(side: str) -> dict[str, pl.Expr]:
@@ -410,7 +402,7 @@ def _counted(operation: str, frame: pl.DataFrame, peer_of_visit: pl.Series) -> p
     calls = pl.len() if operation == "http" else pl.lit(0)
     return (
         frame.select(
-            peer=peer_of_visit.gather(frame["visit"]),
+            peer=peer_of_visit.gather(frame["visit"], null_on_oob=True),
             time_ns="time_ns",
             size_bytes=size_bytes,
         )

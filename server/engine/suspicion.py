@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from framewalk.engine.runs import (
     NOTE_NAME,
+    SET_ASIDE_REMEDY,
     ProbeError,
     ReadingNote,
     Setup,
     Trial,
     Verdict,
-    not_stored,
+    suspected,
 )
 from framewalk.engine.runs import examine as tried
 from framewalk.engine.telling import tell
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from framewalk.engine.kubernetes import Entities
-    from framewalk.engine.runs import Reading, SetAside, SpoolFollower
+    from framewalk.engine.runs import SetAside, SpoolFollower
     from framewalk.engine.store import Store
     from framewalk.server.engine.link import EngineOptions
-
-_REMEDY: Final = "send its capture to whoever maintains framewalk; a later version may read it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def examine(
     Where no single message is at fault, the follower is told to read with care.
     """
     note = ReadingNote(options.spool_folder / NOTE_NAME)
-    reading = _suspected(note, store)
+    reading = suspected(note, store)
     if not reading.spans:
         note.clear()
         return
@@ -62,13 +61,7 @@ def examine(
         tell(logging.INFO, "what was read does no harm")
     if verdict is Verdict.TOGETHER:
         tell(logging.WARNING, "no single message is at fault, they are read a batch at a time")
-        follower.careful_to_bytes = {one.path: one.end_bytes for one in reading.spans}
-
-
-def _suspected(note: ReadingNote, store: Store) -> Reading:
-    reading = note.read()
-    ends = store.ends_at([one.path for one in reading.spans])
-    return not_stored(reading, {path: end.offset_bytes for path, (_, end) in ends.items()})
+        follower.careful_to_bytes = reading.ends_bytes
 
 
 def _told(found: SetAside, gone: list[str]) -> None:
@@ -82,7 +75,7 @@ def _told(found: SetAside, gone: list[str]) -> None:
         bytes=found.size_bytes,
         problem=found.problem,
         capture=found.capture,
-        remedy=_REMEDY,
+        remedy=SET_ASIDE_REMEDY,
     )
     for name in gone:
         tell(logging.WARNING, "quarantine is full, its oldest capture is deleted", capture=name)

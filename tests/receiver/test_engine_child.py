@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from engine_options import engine_options
 from recording import stream, wait_until
 from serving import Serving
 
@@ -23,25 +24,8 @@ LONG_S = 300
 
 
 def options(folder: Path) -> EngineOptions:
-    spool = folder / "spool"
-    spool.mkdir()
-    return EngineOptions(
-        spool_folder=spool,
-        complete_through="",
-        retention_s=3_600,
-        budget_bytes=2**30,
-        store_path=folder / "metrics.duckdb",
-        metrics_ttl_days=7,
-        flush_interval_s=0.1,
-        max_ahead_s=300,
-        entities_paths=(),
-        entities_reload_s=0,
-        oal_paths=(),
-        apdex_path=None,
-        sql=None,
-        log_format="text",
-        log_level="error",
-    )
+    (folder / "spool").mkdir()
+    return engine_options(folder, flush_interval_s=0.1)
 
 
 def test_an_engine_that_hangs_is_started_again(tmp_path: Path) -> None:

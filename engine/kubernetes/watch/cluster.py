@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.kubernetes.inventory import (
+    REMEMBERED_S,
     EndpointSlice,
     Inventory,
     Node,
@@ -19,6 +20,8 @@ from framewalk.engine.kubernetes.inventory import (
     Seen,
     Service,
     Sighting,
+    identity_of,
+    place_of,
 )
 from framewalk.engine.kubernetes.watch.connection import ClusterAccess, Connection
 from framewalk.engine.kubernetes.watch.watching import KINDS, Kind, KindWatch
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
     from framewalk.engine.errors import EntitiesError
     from framewalk.engine.kubernetes.inventory import History
 
-# How long an object that is gone is remembered (logs come late), and how many such there are.
-_REMEMBERED_NS: Final = 7200 * 10**9
+# Objects that are gone and remembered.
 _MOST_GONE: Final = 50_000
 _MOST_OBJECTS: Final = 300_000
 _FORGET_EVERY_NS: Final = 60 * 10**9
@@ -107,7 +109,7 @@ class ClusterWatch(Closing):
         with self._lock:
             known = list(self._known.values())
         kinds: dict[type, list[Any]] = {Pod: [], Service: [], EndpointSlice: [], Node: []}
-        for one in sorted(known, key=_place):
+        for one in sorted(known, key=place_of):
             kinds[type(one.newest)].append(one)
         return Inventory(*(tuple(histories) for histories in kinds.values()))
 
@@ -152,7 +154,7 @@ class ClusterWatch(Closing):
 
     def listed(self, kind: Kind, seen: Seen, sightings: list[Sighting[Any]]) -> None:
         """Take all objects of a kind; what is missed among them is gone by then."""
-        there = {_identity(one.thing) for one in sightings}
+        there = {identity_of(one.thing) for one in sightings}
         missed = []
         with self._lock:
             if kind.name in self._listed and seen.version < self._newest(kind):
@@ -173,7 +175,7 @@ class ClusterWatch(Closing):
 
     def saw(self, sighting: Sighting[Any]) -> None:
         """Take an object that has come, changed or gone."""
-        key = _identity(sighting.thing)
+        key = identity_of(sighting.thing)
         with self._lock:
             history = self._known.get(key)
             if history is None and len(self._known) >= _MOST_OBJECTS:
@@ -246,7 +248,7 @@ class ClusterWatch(Closing):
             by_age = sorted(self._gone, key=self._gone.__getitem__)
             too_many = max(len(by_age) - _MOST_GONE * 9 // 10, 0)
             for place, key in enumerate(by_age):
-                if place >= too_many and self._gone[key] > now_ns - _REMEMBERED_NS:
+                if place >= too_many and self._gone[key] > now_ns - REMEMBERED_S * 10**9:
                     break
                 del self._gone[key], self._known[key]
                 self._changes += 1
@@ -260,12 +262,3 @@ def _seen_again(history: History[Any], sighting: Sighting[Any]) -> History[Any] 
     if sighting.seen < last.last or sighting.version < last.version:
         return None
     return replace(history, spans=(*history.spans[:-1], replace(last, last=sighting.seen)))
-
-
-def _identity(thing: Any) -> tuple[object, ...]:  # noqa: ANN401 - of any kind
-    return type(thing), thing.namespace, thing.name, thing.uid or thing.created_ns
-
-
-def _place(history: History[Any]) -> tuple[str, str, int, str]:
-    thing = history.newest
-    return thing.namespace, thing.name, history.created_ns, thing.uid

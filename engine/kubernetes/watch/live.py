@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.kubernetes.addresses import Entities
-from framewalk.engine.kubernetes.describing import Described, sightings_frame
 from framewalk.engine.kubernetes.files import EntitiesFiles, with_earlier
 from framewalk.engine.kubernetes.watch.cluster import ClusterWatch
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from framewalk.engine.errors import EntitiesError
+    from framewalk.engine.kubernetes.describing import Described
     from framewalk.engine.kubernetes.inventory import Inventory
     from framewalk.engine.kubernetes.watch.connection import ClusterAccess
 
@@ -64,9 +64,7 @@ class LiveEntities(Closing):
     @property
     def described(self) -> Described:
         """What the newest table is made of; takes a while for a large cluster."""
-        made = self._made
-        sightings = sightings_frame(self._inventories)
-        return Described(made.pods, made.service_aliases, sightings)
+        return self._made.described(self._inventories)
 
     @property
     def is_reading(self) -> bool:
