@@ -26,7 +26,7 @@ from framewalk.engine.schemas import (
     UNKNOWN_KEYS,
     UNKNOWN_PEERS_SCHEMA,
 )
-from framewalk.engine.states import merge_unknown, sum_expression
+from framewalk.engine.states import sum_expression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,18 +85,15 @@ def _addresses(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Count
     """Count the addresses of logs by whether they stand for somebody."""
     is_ip = {side: ~pl.col(f"{side}_is_kubernetes") for side in _SIDES}
     is_known = {side: pl.col(f"{side}_reason").is_null() for side in _SIDES}
-    counted = named.select(
-        "visits",
-        known=pl.sum_horizontal((is_ip[side] & is_known[side]).cast(pl.Int64) for side in _SIDES),
-        unknown=pl.sum_horizontal(
-            (is_ip[side] & ~is_known[side]).cast(pl.Int64) for side in _SIDES
-        ),
-    )
+    known = pl.sum_horizontal((is_ip[side] & is_known[side]).cast(pl.UInt8) for side in _SIDES)
+    every = pl.sum_horizontal(is_ip[side].cast(pl.UInt8) for side in _SIDES)
+    # Both are at most two: one number tells both of a visit.
+    of_visit = _by_visit(named.select("visits", both=known + every * 4), "both")
+    of_logs = pl.concat(of_visit.gather(frame["visit"]) for frame in frames.values())
     found: Counter[str] = Counter()
-    for kind in ("known", "unknown"):
-        if counted[kind].max():
-            of_visit = _by_visit(counted, kind)
-            found[kind] = sum(int(of_visit.gather(one["visit"]).sum()) for one in frames.values())
+    for both, count in of_logs.value_counts().iter_rows():
+        found["known"] += both % 4 * count
+        found["unknown"] += (both // 4 - both % 4) * count
     return +found
 
 
@@ -362,23 +359,41 @@ def _unknown_peers(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> p
     `remote_reason` (null: it has a name) and `visits`, the list of its numbers. `frames` are log
     frames with `visit`.
     """
-    parts = [_of_side(named, side, frames) for side in ("local", "remote")]
-    return merge_unknown(parts)
-
-
-def _of_side(named: pl.DataFrame, side: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    some = named.filter(pl.col(f"{side}_reason").is_not_null())
-    if some.is_empty():
+    sides = {side: named.filter(pl.col(f"{side}_reason").is_not_null()) for side in _SIDES}
+    keyed = {
+        side: some.select("visits", **_described(side))
+        for side, some in sides.items()
+        if some.height
+    }
+    if not keyed:
         return pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA)
-    keyed = some.select("visits", **_described(side))
-    keys = keyed.select(UNKNOWN_KEYS).unique().with_row_index("peer")
-    numbered = keyed.join(
-        keys, on=UNKNOWN_KEYS, how="left", nulls_equal=True, maintain_order="left"
+    keys = pl.concat(one.select(UNKNOWN_KEYS) for one in keyed.values()).unique()
+    keys = keys.with_row_index("peer")
+    counted: list[pl.LazyFrame] = []
+    for rows in keyed.values():
+        numbered = rows.join(keys, on=UNKNOWN_KEYS, how="left", nulls_equal=True)
+        peer_of_visit = _by_visit(numbered, "peer")
+        for operation, frame in frames.items():
+            peer = peer_of_visit.gather(frame["visit"], null_on_oob=True)
+            if peer.null_count() < frame.height:
+                counted.append(_counted(operation, frame, peer))
+    if not counted:
+        return pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA)
+    return (
+        pl.concat(counted)
+        .group_by("peer", hour=pl.col("time_ns") // _NS_PER_HOUR)
+        .agg(
+            first_ns=pl.col("time_ns").min(),
+            last_ns=pl.col("time_ns").max(),
+            logs=pl.len().cast(pl.Int64),
+            bytes=sum_expression(pl.col("size_bytes"), exact=False).cast(pl.Int64),
+            http_calls=pl.col("is_http").sum().cast(pl.Int64),
+        )
+        .join(keys.lazy(), on="peer", how="inner")
+        .select(*UNKNOWN_PEERS_SCHEMA)
+        .cast(UNKNOWN_PEERS_SCHEMA)
+        .collect()
     )
-    peer_of_visit = _by_visit(numbered, "peer")
-    counted = [_counted(name, frame, peer_of_visit) for name, frame in frames.items()]
-    rows = pl.concat(counted).join(keys, on="peer", how="inner")
-    return rows.select(*UNKNOWN_PEERS_SCHEMA).cast(UNKNOWN_PEERS_SCHEMA)
 
 
 def _described(side: str) -> dict[str, pl.Expr]:
@@ -397,22 +412,16 @@ def _described(side: str) -> dict[str, pl.Expr]:
     }
 
 
-def _counted(operation: str, frame: pl.DataFrame, peer_of_visit: pl.Series) -> pl.DataFrame:
+def _counted(operation: str, frame: pl.DataFrame, peer: pl.Series) -> pl.LazyFrame:
+    """Return the logs of a frame that have such a peer, with what is counted of them."""
     size_bytes = pl.col(_BYTES[operation]) if operation in _BYTES else pl.lit(0, pl.Int64)
-    calls = pl.len() if operation == "http" else pl.lit(0)
     return (
-        frame.select(
-            peer=peer_of_visit.gather(frame["visit"], null_on_oob=True),
-            time_ns="time_ns",
+        frame.lazy()
+        .select(
+            "time_ns",
+            peer=pl.lit(peer),
             size_bytes=size_bytes,
+            is_http=pl.lit(operation == "http"),
         )
         .drop_nulls("peer")
-        .group_by("peer", hour=pl.col("time_ns") // _NS_PER_HOUR)
-        .agg(
-            first_ns=pl.col("time_ns").min(),
-            last_ns=pl.col("time_ns").max(),
-            logs=pl.len().cast(pl.Int64),
-            bytes=sum_expression(pl.col("size_bytes"), exact=False).cast(pl.Int64),
-            http_calls=calls.cast(pl.Int64),
-        )
     )
