@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from framewalk.engine.peers import Peers
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -20,6 +22,7 @@ _LOOKS: Final = 8
 _READ_BYTES: Final = 2**16
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 _ASKING: Final = (h11.IDLE, h11.SEND_BODY)
+_PEERS: Final = Peers()
 
 
 @dataclass(slots=True)
@@ -54,7 +57,7 @@ class _PatientHttp1(H11Protocol):
         """Begin, or turn away who is one too many."""
         super().connection_made(transport)
         bounds = self.bounds
-        self._peer = self.client[0] if self.client else ""
+        self._peer = _PEERS.name(*self.client) if self.client else ""
         bounds.connections[self._peer] += 1
         self._look_timer: asyncio.TimerHandle | None = None
         self._state: object = None

@@ -5,7 +5,8 @@ from .answers import Answer as Answer
 from .answers import ArrowAnswer as ArrowAnswer
 from .answers import JsonAnswer as JsonAnswer
 from .endangering import Endangering as Endangering
-from .endangering import statement_digest as statement_digest
+from .endangering import asked as asked
+from .endangering import digest_and_peer as digest_and_peer
 from .json_values import as_json as as_json
 from .json_values import unique_names as unique_names
 from .query import QUERY_PLACE as QUERY_PLACE

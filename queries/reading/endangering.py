@@ -1,4 +1,4 @@
-"""Statements that an engine was ended for, which are refused for a while."""
+"""Statements that an engine was ended for, and who asks such ones, are refused for a while."""
 
 from __future__ import annotations
 
@@ -12,26 +12,53 @@ from framewalk.queries.reading.query import QUERY_PLACE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MINUTES_FROM_S: Final = 90
 
-def statement_digest(text: str) -> str:
-    """Return what a statement is known by, whatever its blanks and the case of its letters."""
-    return hashlib.sha256(" ".join(text.split()).casefold().encode(errors="replace")).hexdigest()
+
+def asked(text: str, peer: str) -> str:
+    """Return what a statement is known by to who watches it: its digest and who asked it.
+
+    Blanks and the case of letters make no other digest.
+    """
+    plain = " ".join(text.split()).casefold().encode(errors="replace")
+    return f"{hashlib.sha256(plain).hexdigest()} {peer}"
+
+
+def digest_and_peer(name: str) -> tuple[str, str]:
+    """Return the two parts of what `asked` returned."""
+    digest, _, peer = name.partition(" ")
+    return digest, peer
 
 
 class Endangering:
-    """Refuses statements by their digests, each for some seconds from now on."""
+    """Refuses statements by their digests, and peers, each for some seconds from now on."""
 
     def __init__(self, refused_s: Mapping[str, float]) -> None:
         """Remember until when each is refused."""
         now_s = time.monotonic()
-        self._until_s: Final = {digest: now_s + left_s for digest, left_s in refused_s.items()}
+        self._until_s: Final = {name: now_s + left_s for name, left_s in refused_s.items()}
 
-    def check(self, digest: str) -> None:
-        """Raise InputError where a statement is refused still."""
-        left_s = self._until_s.get(digest, 0) - time.monotonic()
-        if left_s > 0:
-            problem = "the engine had to be ended for this query, or for one that ran beside it"
-            remedy = f"ask for less; as it is, it is refused for {left_s / 60:.0f} more minutes"
-            if left_s < 90:  # noqa: PLR2004 - in words, one and a half minutes
-                remedy = f"ask for less; as it is, it is refused for {left_s:.0f} more seconds"
-            raise InputError(QUERY_PLACE, problem, remedy)
+    def check(self, name: str) -> None:
+        """Raise InputError where a statement, or who asks, is refused still."""
+        digest, peer = digest_and_peer(name)
+        for refused, problem, remedy in (
+            (
+                digest,
+                "the engine had to be ended for this query, or for one that ran beside it",
+                "ask for less; as it is, it is refused",
+            ),
+            (
+                peer,
+                f"the engine had to be ended for several queries of {peer}",
+                "ask for less; whatever comes from there is refused",
+            ),
+        ):
+            left_s = self._until_s.get(refused, 0) - time.monotonic()
+            if left_s > 0:
+                raise InputError(QUERY_PLACE, problem, f"{remedy} for {_duration(left_s)}")
+
+
+def _duration(left_s: float) -> str:
+    if left_s < _MINUTES_FROM_S:
+        return f"{left_s:.0f} more seconds"
+    return f"{left_s / 60:.0f} more minutes"

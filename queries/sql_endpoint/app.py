@@ -27,6 +27,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from framewalk.engine.errors import LocatedError
+from framewalk.engine.peers import Peers
 from framewalk.queries.reading import (
     ARROW_TYPE,
     MEMORY_SETTING,
@@ -41,13 +42,13 @@ from framewalk.queries.reading import (
     Sandbox,
     Slots,
     Work,
+    asked,
     copy_database,
     database_path,
     in_thread,
     one_line,
     remove_copy,
     snapshot_folder,
-    statement_digest,
 )
 from framewalk.queries.sql_endpoint.guard import Guard, Refusal
 from framewalk.queries.sql_endpoint.protocol import (
@@ -81,6 +82,7 @@ _FILE_CHUNK_BYTES: Final = 1 << 20
 # The copy takes space on the disk until the client has it.
 _SNAPSHOT_SEND_S: Final = 60
 _AGAIN: Final = "ask again later"
+_PEERS: Final = Peers()
 
 
 class _Question(BaseModel):
@@ -132,7 +134,7 @@ class SqlApp:
 
     @contextlib.asynccontextmanager
     async def work(
-        self, client: Client, slots: Slots, busy: str, statement: str | None = None
+        self, client: Client, slots: Slots, busy: str, name: str | None = None
     ) -> AsyncIterator[Work]:
         """Give a cursor in a slot of its own; both are given back in the background."""
         try:
@@ -142,7 +144,7 @@ class SqlApp:
         except LateError as error:
             problem = "other queries took all the time that this one had"
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN) from error
-        work = Work(self._connection.cursor(), slots, self._watched(statement))
+        work = Work(self._connection.cursor(), slots, self._watched(name))
         self._works.add(work)
         try:
             yield work
@@ -151,24 +153,21 @@ class SqlApp:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _watched(self, statement: str | None) -> Callable[[], object] | None:
+    def _watched(self, name: str | None) -> Callable[[], object] | None:
         """Return what tells the watcher of a statement that outlives its interrupts."""
         watcher = self.options.watcher
-        if watcher is None or statement is None:
-            return None
-        return partial(watcher.outlived, statement_digest(statement))
+        return None if watcher is None or name is None else partial(watcher.outlived, name)
 
     async def _end(self, work: Work) -> None:
         await work.close()
         self._works.discard(work)
 
     def chunks(
-        self, work: Work, question: _Question, answer: Answer
+        self, work: Work, question: _Question, name: str, answer: Answer
     ) -> Generator[bytes, None, None]:
         """Check a query, run it in a transaction that only reads, and yield the answer."""
-        digest = statement_digest(question.query)
-        self._endangering.check(digest)
-        with _told(self.options.watcher, digest):
+        self._endangering.check(name)
+        with _told(self.options.watcher, name):
             yield from self._answered(work, question, answer)
 
     def _answered(
@@ -187,7 +186,9 @@ class SqlApp:
     async def _sql(self, request: Request) -> Response:
         question = await _read_question(request, self.options)
         wants_arrow = ARROW_TYPE in request.headers.get("accept", "")
-        return _QueryResponse(self, question, ArrowAnswer() if wants_arrow else JsonAnswer())
+        peer = _PEERS.name(*request.client) if request.client else ""
+        answer = ArrowAnswer() if wants_arrow else JsonAnswer()
+        return _QueryResponse(self, question, asked(question.query, peer), answer)
 
     async def _snapshot(self, _request: Request) -> Response:
         if self._folder is None:
@@ -197,15 +198,15 @@ class SqlApp:
 
 
 @contextlib.contextmanager
-def _told(watcher: Watcher | None, digest: str) -> Iterator[None]:
+def _told(watcher: Watcher | None, name: str) -> Iterator[None]:
     if watcher is None:
         yield
         return
-    watcher.began(digest)
+    watcher.began(name)
     try:
         yield
     finally:
-        watcher.ended(digest)
+        watcher.ended(name)
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
@@ -269,9 +270,10 @@ def _checked(content: bytes | dict[str, str]) -> _Question:
 class _QueryResponse(Response):
     """Runs a query and sends its answer while it comes."""
 
-    def __init__(self, app: SqlApp, question: _Question, answer: Answer) -> None:
+    def __init__(self, app: SqlApp, question: _Question, name: str, answer: Answer) -> None:
         self._app = app
         self._question = question
+        self._name = name
         self._answer = answer
         limit_s = app.options.timeout_s
         self._timeout_s = min(limit_s, question.timeout_s or limit_s)
@@ -280,8 +282,7 @@ class _QueryResponse(Response):
         client = Client(receive, self._timeout_s)
         busy = "as many queries wait as this server lets"
         try:
-            slots, query = self._app.slots, self._question.query
-            async with self._app.work(client, slots, busy, query) as work:
+            async with self._app.work(client, self._app.slots, busy, self._name) as work:
                 await self._run(client, work, send)
         except GoneError:
             _LOG.debug("a client left before its answer")
@@ -289,7 +290,7 @@ class _QueryResponse(Response):
             client.leave()
 
     async def _run(self, client: Client, work: Work, send: Send) -> None:
-        chunks = self._app.chunks(work, self._question, self._answer)
+        chunks = self._app.chunks(work, self._question, self._name, self._answer)
         work.at_end(chunks.close)
         try:
             chunk = await work.step(client, lambda: next(chunks, b""))

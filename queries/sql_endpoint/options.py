@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 class Watcher(Protocol):
     """Whoever can end the process that queries run in; called from several threads."""
 
-    def began(self, digest: str) -> None:
+    def began(self, name: str) -> None:
         """A statement is about to run."""
         ...
 
-    def ended(self, digest: str) -> None:
+    def ended(self, name: str) -> None:
         """It has ended, in whatever way."""
         ...
 
-    def outlived(self, digest: str) -> None:
+    def outlived(self, name: str) -> None:
         """It goes on though it was interrupted seconds ago."""
         ...
 
@@ -35,8 +35,8 @@ class SqlOptions:
     know the server; `metrics_url` is where the server says how it is. `memory_bytes` is what the
     sorts and tables of one query may take before they go to disk. A request that is not whole after
     `patience_s`, and an answer of which nothing is read for as long, cost their connection.
-    `watcher` is told of statements by their digests, and `refused_s` are those that are not run,
-    for so many seconds.
+    `watcher` is told of statements by what `asked` returns, and `refused_s` are the digests and
+    peers that are refused, for so many seconds.
     """
 
     host: str

@@ -5,5 +5,4 @@ from .limits import Kind as Kind
 from .limits import LimitError as LimitError
 from .limits import Share as Share
 from .pace import Pace as Pace
-from .peers import Peers as Peers
 from .telemetry import Telemetry as Telemetry

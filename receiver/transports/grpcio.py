@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from framewalk.engine.errors import InputError
+from framewalk.engine.peers import Peers
 from framewalk.engine.telling import Tally, tell
-from framewalk.receiver.intake import LimitError, Peers, Received
+from framewalk.receiver.intake import LimitError, Received
 from framewalk.receiver.spool import SpoolFullError
 from framewalk.receiver.transports.services import (
     COLLECT,

@@ -195,11 +195,11 @@ class EngineChild:
                 self._end_for("took too much memory", suspects, memory_bytes=memory_bytes)
                 await _kill(process)
 
-    def _end_for(self, why: str, digests: Sequence[str], **facts: int) -> None:
+    def _end_for(self, why: str, names: Sequence[str], **facts: int) -> None:
         self._was_ended = True
-        self._queries.refuse(digests, time.monotonic())
+        self._queries.refuse(names, time.monotonic())
         line = "a query ends the engine, it is started again at once"
-        tell(logging.WARNING, line, why=why, queries=len(digests), **facts)
+        tell(logging.WARNING, line, why=why, queries=len(names), **facts)
 
     def _take(self, line: bytes, process: int) -> None:
         try:

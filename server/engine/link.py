@@ -44,8 +44,8 @@ class EngineOptions:
     Segments up to the name `complete_through` are not written any more. `sql` is None for no
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
-    the digests of statements that it does not run, and for how long. `entities_paths` may be
-    `NAME=PATH`. `kubernetes` watches a cluster as well, that of a `kubeconfig` and its context.
+    the digests of statements and the peers that it refuses, and for how long. `entities_paths`
+    may be `NAME=PATH`. `kubernetes` watches a cluster as well, that of a `kubeconfig` and its context.
     """
 
     spool_folder: Path
@@ -90,8 +90,8 @@ class EngineStatus:
 
     Times are in seconds since 1970. What was received before `watermark_s` is in the store.
     `error` is why the engine cannot work, said as its last line; it is about the store if
-    `is_opening_store`. `queries` are the digests of the statements that run; one that does not end
-    is `outlived`, and the engine ends itself for it.
+    `is_opening_store`. `queries` are the statements that run, as `asked` names them; one that does
+    not end is `outlived`, and the engine ends itself for it.
     """
 
     pid: int = 0

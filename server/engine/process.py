@@ -345,19 +345,19 @@ class _Queries:
         self._running: list[str] = []
         self._lock = threading.Lock()
 
-    def began(self, digest: str) -> None:
+    def began(self, name: str) -> None:
         with self._lock:
-            self._running.append(digest)
+            self._running.append(name)
             self._report.tell_queries(tuple(self._running))
 
-    def ended(self, digest: str) -> None:
+    def ended(self, name: str) -> None:
         with self._lock:
-            self._running.remove(digest)
+            self._running.remove(name)
             self._report.tell_queries(tuple(self._running))
 
-    def outlived(self, digest: str) -> None:
+    def outlived(self, name: str) -> None:
         """End this process at once: a transaction under way is as if it had never begun."""
-        self._report.set(outlived=digest)
+        self._report.set(outlived=name)
         self._report.write()
         os._exit(1)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from framewalk.queries.reading import digest_and_peer
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -13,6 +15,8 @@ _REFUSED_S: Final = 600
 # One that has just begun is not why an engine is as large as it is.
 _SUSPECT_S: Final = 1.0
 _MOST_REFUSED: Final = 1_000
+# Queries that run beside a bad one are suspected with it: once or twice is no sign of who asks.
+_MOST_OF_A_PEER: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,12 @@ class QueryWatch:
         self.limit_bytes = limit_bytes
         self._running: dict[str, _Running] = {}
         self._until_s: dict[str, float] = {}
+        self._of_peers: dict[str, list[float]] = {}
 
-    def take(self, digests: Collection[str], memory_bytes: int, now_s: float) -> None:
+    def take(self, names: Collection[str], memory_bytes: int, now_s: float) -> None:
         """Learn what runs now, in a process of that size."""
         began = _Running(now_s, memory_bytes)
-        self._running = {digest: self._running.get(digest, began) for digest in digests}
+        self._running = {name: self._running.get(name, began) for name in names}
 
     @property
     def runs(self) -> bool:
@@ -52,17 +57,28 @@ class QueryWatch:
     def suspects(self, now_s: float) -> list[str]:
         """Return what has run for long enough to have made a process so large, or all that run."""
         known = self._running.items()
-        return [digest for digest, one in known if now_s - one.since_s >= _SUSPECT_S] or list(
+        return [name for name, one in known if now_s - one.since_s >= _SUSPECT_S] or list(
             self._running
         )
 
-    def refuse(self, digests: Iterable[str], now_s: float) -> None:
-        """Refuse statements for some minutes."""
-        self._until_s |= dict.fromkeys(digests, now_s + _REFUSED_S)
+    def refuse(self, names: Iterable[str], now_s: float) -> None:
+        """Refuse statements for some minutes, and who has asked several such ones."""
+        begin_s = now_s - _REFUSED_S
+        recent = {peer: _after(begin_s, times) for peer, times in self._of_peers.items()}
+        self._of_peers = {peer: times for peer, times in recent.items() if times}
+        for digest, peer in map(digest_and_peer, names):
+            times = self._of_peers.setdefault(peer, [])
+            times.append(now_s)
+            refused = (digest, peer) if len(times) >= _MOST_OF_A_PEER else (digest,)
+            self._until_s |= dict.fromkeys(refused, now_s + _REFUSED_S)
         newest = sorted(self._until_s.items(), key=lambda item: item[1])[-_MOST_REFUSED:]
         self._until_s = dict(newest)
 
     def refused_s(self, now_s: float) -> dict[str, float]:
         """Return what is refused still, and for how many seconds."""
-        left = ((digest, until_s - now_s) for digest, until_s in self._until_s.items())
-        return {digest: left_s for digest, left_s in left if left_s > 0}
+        left = ((name, until_s - now_s) for name, until_s in self._until_s.items())
+        return {name: left_s for name, left_s in left if left_s > 0}
+
+
+def _after(begin_s: float, times: Iterable[float]) -> list[float]:
+    return [time_s for time_s in times if time_s > begin_s]

@@ -25,10 +25,10 @@ from recording import (
     wait_until,
 )
 
+from framewalk.engine.peers import Peers
 from framewalk.receiver.intake.collect import Collector, Received
 from framewalk.receiver.intake.limits import InFlight, LimitError
 from framewalk.receiver.intake.pace import Pace
-from framewalk.receiver.intake.peers import Peers
 from framewalk.receiver.intake.telemetry import Telemetry
 from framewalk.receiver.spool.spool import Spool, SpoolOptions
 from framewalk.server.config.load import load_config

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from framewalk.engine.peers import Peers
     from framewalk.engine.telling import Tally
-    from framewalk.receiver.intake import Peers
 
 # Descriptors that stay for the disk, for /metrics and for the engine process.
 _KEPT_DESCRIPTORS: Final = 128

@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from framewalk.engine.errors import InputError
+from framewalk.engine.peers import Peers
 from framewalk.engine.telling import Tally
-from framewalk.receiver.intake import Peers
 from framewalk.receiver.transports.tls import server_ssl_context
 from framewalk.receiver.transports.uvicorn.app import GrpcApp
 from framewalk.receiver.transports.uvicorn.listening import (
