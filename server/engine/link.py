@@ -45,7 +45,7 @@ class EngineOptions:
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
     the digests of statements and the peers that it refuses, and for how long. `entities_paths`
-    may be `NAME=PATH`. `kubernetes` watches a cluster as well, that of a `kubeconfig` and its context.
+    may be `NAME=PATH`. `kubernetes` watches a cluster too, that of a `kubeconfig` and its context.
     """
 
     spool_folder: Path
