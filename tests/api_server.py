@@ -33,6 +33,7 @@ class ApiServer:
         self.page_objects = page_objects
         self.token = "first"  # noqa: S105
         self.refused: dict[str, int] = {}
+        self.held: set[str] = set()
         self.lists = dict.fromkeys(PATHS, 0)
         self.watched: dict[str, list[str]] = {kind: [] for kind in PATHS}
         self.statuses: list[int] = []
@@ -91,6 +92,12 @@ class ApiServer:
     def cut_watches(self) -> None:
         with self.changed:
             self.cut += 1
+            self.changed.notify_all()
+
+    def release(self, kind: str) -> None:
+        """Answer the lists of a kind that was held."""
+        with self.changed:
+            self.held.discard(kind)
             self.changed.notify_all()
 
     def compact(self) -> None:
@@ -162,6 +169,7 @@ def _handler(api: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - it
 
         def list(self, kind: str, asked: dict[str, str]) -> None:
             with api.changed:
+                api.changed.wait_for(lambda: kind not in api.held or not api.is_up)
                 if code := api.refused.pop(kind, 0):
                     self.status(code)
                     return

@@ -248,15 +248,40 @@ def test_another_cluster_behind_the_same_address(api: ApiServer, tmp_path: Path)
         wait_for(live, a10_0_0_1=None, a10_0_0_2="pay.shop", a10_96_0_1=None)
 
 
-def test_the_newer_of_a_dump_and_the_watch_wins(api: ApiServer, tmp_path: Path) -> None:
-    older = pod("cart-1", "10.0.0.9", "cart")
-    older["metadata"]["resourceVersion"] = "1"
-    only = pod("pay-1", "10.0.0.7", "cart")
-    only["metadata"]["resourceVersion"] = "1"
-    dump = tmp_path / "dump.yaml"
-    dump.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": [older, only]}))
+def dump_of(folder: Path, *pods: dict[str, Any]) -> Path:
+    """Write a dump from before all that the API server has."""
+    for one in pods:
+        one["metadata"]["resourceVersion"] = "1"
+    dump = folder / "dump.yaml"
+    dump.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": list(pods)}))
+    return dump
+
+
+@pytest.mark.parametrize("last", list(PATHS))
+def test_the_newer_of_a_dump_and_the_watch_wins(api: ApiServer, tmp_path: Path, last: str) -> None:
+    dump = dump_of(tmp_path, pod("cart-1", "10.0.0.9", "cart"), pod("pay-1", "10.0.0.7", "cart"))
+    api.held = {last}
     with watching(api, tmp_path, dump) as live:
-        wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7="cart.shop")
+        if last == "Pod":
+            # What is not listed is as the dump has it.
+            wait_for(live, a10_0_0_1=None, a10_0_0_9="cart.shop", a10_0_0_7="cart.shop")
+        elif last != "Service":
+            wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7=None)
+        api.release(last)
+        assert live.wait_listed(END_S)
+        wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7=None)
+        # Late logs find what the dump had.
+        assert names(live, "10.0.0.7", time_s=time.time() - 600) == ["cart.shop"]
+
+
+def test_what_a_dump_has_is_gone_when_a_list_is_empty(api: ApiServer, tmp_path: Path) -> None:
+    api.delete("Pod", "shop/cart-1")
+    api.held = {"Pod"}
+    with watching(api, tmp_path, dump_of(tmp_path, pod("pay-1", "10.0.0.7", "cart"))) as live:
+        wait_for(live, a10_96_0_1="cart.shop", a10_0_0_7="cart.shop")
+        # No object comes, and still a table is made.
+        api.release("Pod")
+        wait_for(live, a10_96_0_1="cart.shop", a10_0_0_7=None)
 
 
 def test_without_a_configuration_it_is_said_at_once(tmp_path: Path) -> None:

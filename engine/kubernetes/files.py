@@ -183,11 +183,21 @@ def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
     return Inventory.of([*seen, *_missed(kept, read, now_ns)])
 
 
-def with_earlier(earlier: Inventory, watched: Inventory, listed_ns: int | None) -> Inventory:
-    """Add what was known before to what is watched; what a list did not have by then is gone."""
+def with_earlier(
+    earlier: Inventory, watched: Inventory, lists: Mapping[type, Sequence[Seen]]
+) -> Inventory:
+    """Add what was known before to what is watched; what a list did not have by then is gone.
+
+    `lists` has when all objects of a kind were listed.
+    """
     seen = [one for inventory in (earlier, watched) for one in inventory.sightings()]
-    if listed_ns is not None:
-        seen += _missed(earlier.histories, watched, listed_ns)
+    there = {_identity(one) for one in watched.histories}
+    seen += (
+        Sighting(listed, one.newest, is_gone=True)
+        for one in earlier.histories
+        if one.gone is None and _identity(one) not in there
+        for listed in lists.get(type(one.newest), ())
+    )
     return Inventory.of(seen)
 
 

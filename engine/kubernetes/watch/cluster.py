@@ -28,7 +28,7 @@ from framewalk.engine.kubernetes.watch.watching import KINDS, Kind, KindWatch
 from framewalk.engine.telling import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from framewalk.engine.errors import EntitiesError
     from framewalk.engine.kubernetes.inventory import History
@@ -63,7 +63,7 @@ class ClusterWatch(Closing):
         self._forgot_ns = time.time_ns()
         self._changes = 0
         self._odd: dict[str, None] = {}
-        self._listed: set[str] = set()
+        self._lists: dict[type, tuple[Seen, ...]] = {}
         self._trouble = Trouble(
             "cluster is not watched, what was known stays", "cluster is watched again"
         )
@@ -99,6 +99,15 @@ class ClusterWatch(Closing):
     def is_up(self) -> bool:
         """Whether all kinds are being watched."""
         return len(self._up) == len(KINDS)
+
+    @property
+    def lists(self) -> Mapping[type, Sequence[Seen]]:
+        """When all objects of each kind were listed first, and last.
+
+        `inventory` has what the lists had by then, if it is asked for afterwards.
+        """
+        with self._lock:
+            return dict(self._lists)
 
     def wait_listed(self, timeout_s: float) -> bool:
         """Wait until all kinds have been listed once; returns whether they have."""
@@ -157,9 +166,10 @@ class ClusterWatch(Closing):
         there = {identity_of(one.thing) for one in sightings}
         missed = []
         with self._lock:
-            if kind.name in self._listed and seen.version < self._newest(kind):
+            if kind.made in self._lists and seen.version < self._newest(kind):
                 # Another cluster, or one that was restored: versions from before say nothing.
                 self._forget_versions(kind)
+                del self._lists[kind.made]
             for key, history in self._known.items():
                 if key[0] is kind.made and key not in there and history.gone is None:
                     missed.append(Sighting(seen, history.newest, is_gone=True))
@@ -169,9 +179,12 @@ class ClusterWatch(Closing):
             metadata = {"namespace": thing.namespace, "name": thing.name, "uid": thing.uid}
             metadata["resourceVersion"] = str(seen.version)
             self.heard(kind, "DELETED", {"metadata": metadata})
-        self._listed.add(kind.name)
-        if len(self._listed) == len(KINDS):
-            self._is_listed.set()
+        with self._lock:
+            # What is known from elsewhere, and not in the list, is gone: also of an empty one.
+            self._lists[kind.made] = (*self._lists.get(kind.made, ())[:1], seen)
+            self._changes += 1
+            if len(self._lists) == len(KINDS):
+                self._is_listed.set()
 
     def saw(self, sighting: Sighting[Any]) -> None:
         """Take an object that has come, changed or gone."""

@@ -49,7 +49,6 @@ class LiveEntities(Closing):
         self._by_owner = by_owner
         self._cluster = access.cluster if access is not None else ""
         self._watch = ClusterWatch(access) if access is not None else None
-        self._listed_ns: int | None = None
         self._made = self._files.entities
         self._inventories = self._files.inventories
         self._made_of: tuple[Entities, int] = (self._made, 0)
@@ -97,8 +96,6 @@ class LiveEntities(Closing):
         if self._watch is None:
             self._made, self._inventories = self._files.entities, self._files.inventories
             return
-        if self._listed_ns is None and self._watch.wait_listed(0):
-            self._listed_ns = time.time_ns()
         if self._making is not None:
             if self._making.is_alive():
                 return
@@ -110,9 +107,7 @@ class LiveEntities(Closing):
         wanted = (self._files.entities, self._watch.changes)
         if wanted != self._made_of and time.monotonic() >= self._rest_until_s:
             self._made_of = wanted
-            making = _Making(self._files, self._watch, self._cluster, by_owner=self._by_owner)
-            making.listed_ns = self._listed_ns
-            self._making = making
+            self._making = _Making(self._files, self._watch, self._cluster, by_owner=self._by_owner)
             self._making.start()
 
     def forget_stamps(self) -> None:
@@ -146,17 +141,16 @@ class _Making(threading.Thread):
         self._entities: Entities | None = None
         self._error: BaseException | None = None
         self.took_s: float = 0
-        # When the cluster was listed first: what it did not have then is gone.
-        self.listed_ns: int | None = None
 
     def run(self) -> None:
         """Make it."""
         started_s = time.thread_time()
         try:
+            lists = self._watch.lists
             watched = self._watch.inventory()
             read = self._inventories.get(self._cluster)
             if read is not None:
-                watched = with_earlier(read, watched, self.listed_ns)
+                watched = with_earlier(read, watched, lists)
             self._inventories[self._cluster] = watched
             self._entities = Entities.of(self._inventories, self._warnings, by_owner=self._by_owner)
         except BaseException as error:  # noqa: BLE001 - it is raised where the table is taken
