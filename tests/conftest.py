@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan
+
+# No test fails because a machine is slow.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import load_dump
 
@@ -159,7 +159,6 @@ QUESTIONS = [
 QUESTION = {"ip": pl.String, "port": pl.Int32, "is_called": pl.Boolean, "time_ns": pl.Int64}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(items=dumps)
 def test_lookup_is_the_naive_reading_of_the_rules(
     tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
@@ -177,7 +176,6 @@ def test_lookup_is_the_naive_reading_of_the_rules(
     assert (found["service"].is_null() == found["reason"].is_not_null()).all()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(items=dumps)
 def test_the_table_is_sorted_and_its_intervals_do_not_overlap(
     tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
@@ -192,7 +190,6 @@ def test_the_table_is_sorted_and_its_intervals_do_not_overlap(
     assert (table["start_ns"] < table["end_ns"]).all()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(items=dumps)
 def test_between_two_boundaries_nothing_changes(
     tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]

@@ -52,7 +52,7 @@ def fields(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     return [(number, draw(kinds[number]).SerializeToString()) for number in numbers]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=60, suppress_health_check=SLOW)
 @given(drawn=fields(), part_bytes=st.integers(1, 200))
 def test_parts_are_together_what_the_message_is(
     plan: Plan, drawn: list[tuple[int, bytes]], part_bytes: int
@@ -69,7 +69,7 @@ def test_parts_are_together_what_the_message_is(
     assert_same(plan, replace(found, counters=replace(found.counters, messages=2)), whole)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, suppress_health_check=SLOW)
 @given(drawn=fields(), many=st.integers(1, 3))
 def test_a_large_message_counts_as_a_small_one_does(
     plan: Plan, drawn: list[tuple[int, bytes]], many: int

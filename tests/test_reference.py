@@ -717,7 +717,7 @@ def test_reading_a_capture_up_to_its_torn_tail(tmp_path: Path) -> None:
     assert read_capture_rows(path) == rows[:2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(hostile_captures())
 def test_hostile_captures_account_for_every_log(capture: HostileCapture) -> None:
     result = analyse(capture.rows, DUMP, DEFINITIONS)
@@ -729,7 +729,7 @@ def test_hostile_captures_account_for_every_log(capture: HostileCapture) -> None
     assert sum(v["m"] for v in again.values["service_relation"].values()) == kept
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(hostile_captures())
 def test_hours_add_up_to_the_minutes(capture: HostileCapture) -> None:
     name = "kubernetes_service_read_package_cpm"  # a sum of 32-bit numbers: never at the top

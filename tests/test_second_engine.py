@@ -456,7 +456,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@settings(max_examples=2, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_generated_definitions_of_each_function(
     data: st.DataObject, worlds: dict[str, World], function: str
@@ -474,7 +474,7 @@ def hostile_entities(tmp_path_factory: pytest.TempPathFactory) -> Entities:
     return read_entities(path)
 
 
-@settings(max_examples=20, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(
     capture=hostile_captures(rarity=4),
     made=st.lists(definitions(), min_size=6, max_size=15),

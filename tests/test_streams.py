@@ -195,7 +195,7 @@ def conversations(draw: st.DrawFn) -> list[Said]:
     return messages
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(messages=conversations(), data=st.data())
 def test_any_conversation_is_followed_as_a_plain_loop_does(
     messages: list[Said], data: st.DataObject

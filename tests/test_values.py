@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from comparison import differences, read_views
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Result, analyse, load_dump, read_capture_rows, read_definitions
 from strategies import BASE, HOSTILE_DUMP, NS, HostileCapture, hostile_captures
@@ -124,7 +124,7 @@ def assert_same_counts(counters: Counters, want: Result) -> None:
     assert counters.quality == +want.quality
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(capture=hostile_captures(), cuts=st.lists(st.integers(1, 20), max_size=4))
 def test_hostile_captures_have_the_reference_values(
     capture: HostileCapture,

@@ -349,7 +349,7 @@ SCRIPTS = st.builds(
 
 
 @given(SCRIPTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_printed_is_parsed_back(script: Script) -> None:
     assert parse_script(str(script)) == script
 
@@ -360,7 +360,7 @@ GAPS = st.sampled_from(
 
 
 @given(st.lists(st.tuples(GAPS, GAPS, GAPS, GAPS), max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_formatting_is_stable_and_loses_no_comment(gaps: list[tuple[str, str, str, str]]) -> None:
     text = "".join(
         f"{before}disable({inside}m{number}{after}){last};"
@@ -384,7 +384,7 @@ FRAGMENTS = [
 
 
 @given(st.text() | st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_arbitrary_text_gives_a_script_or_errors(text: str) -> None:
     parsed = parse(text, "x.oal")
     for error in parsed.diagnostics:
