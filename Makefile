@@ -91,6 +91,10 @@ test: lint types pytest ## Run lint, type checks and all tests
 pytest: $(DEV) ## Run the tests only
 	@$(BIN)/python -m pytest --numprocesses 2
 
+.PHONY: pytest-long
+pytest-long: $(DEV) ## Run the long tests only: the same as others, with more of everything
+	@$(BIN)/python -m pytest --numprocesses 2 -m long
+
 .PHONY: lint
 lint: $(DEV) ## Check style, formatting, and what may import what
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ MIB = 2**20
 # After all that is said to have happened, and before it.
 RECEIVED_NS, EARLY_NS = 2 * 10**18, 10**18
 NODE, CONNECTION, KERNEL_LOGS, PROTOCOL_LOG, UNKNOWN = 1, 2, 3, 4, 15
+LONG = pytest.mark.long
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 # A field that nobody knows makes a message large, and changes nothing else.
 PADDING = delimited(UNKNOWN, bytes(MIB))
@@ -199,14 +200,14 @@ def long_names() -> Iterator[bytes]:
         ((empty_logs, RECEIVED_NS, ""), 4_000_000, 0),
         ((logs_of_many, RECEIVED_NS, ""), 3_200_000, 3_200_000),
         ((own_minutes, RECEIVED_NS, ""), 300_000, 300_000 - 64),
-        ((own_minutes, RECEIVED_NS, "without caps"), 300_000, 0),
+        pytest.param((own_minutes, RECEIVED_NS, "without caps"), 300_000, 0, marks=LONG),
         # Each is a service and a pod; there is a remote service, too.
         ((own_services, RECEIVED_NS, ""), 150_000, 150_000 - 4_999),
-        ((own_services, RECEIVED_NS, "without caps"), 150_000, 0),
+        pytest.param((own_services, RECEIVED_NS, "without caps"), 150_000, 0, marks=LONG),
         ((long_names, RECEIVED_NS, ""), 4_000, 0),
         # Ahead of their arrival: one node is wrong, two of two are right.
-        ((own_minutes, EARLY_NS, "without caps"), 300_000, 300_000),
-        ((own_services, EARLY_NS, "without caps"), 150_000, 0),
+        pytest.param((own_minutes, EARLY_NS, "without caps"), 300_000, 300_000, marks=LONG),
+        pytest.param((own_services, EARLY_NS, "without caps"), 150_000, 0, marks=LONG),
         ((own_services, EARLY_NS, ""), 150_000, 150_000 - 4_999),
     ],
 )

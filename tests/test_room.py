@@ -124,7 +124,14 @@ def lines(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
     return [record.facts for record in caplog.records if record.message == event]
 
 
-@pytest.mark.parametrize(("count", "lie_s"), [(60, 0), (24, 10 * YEAR_S), (24, -10 * YEAR_S)])
+@pytest.mark.parametrize(
+    ("count", "lie_s"),
+    [
+        (24, 10 * YEAR_S),
+        pytest.param(24, -10 * YEAR_S, marks=pytest.mark.long),
+        pytest.param(60, 0, marks=pytest.mark.long),
+    ],
+)
 def test_the_budget_keeps_the_file_small_and_the_newest_days_whole(
     start: Start, count: int, lie_s: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,9 @@ FAULTS = {
             pass""",
 }
 
+# A replay and a server are guarded by the same code; what takes minutes is tried with one of them.
+LONG_FAULTS = ("memory", "never ends")
+
 # Python runs it at every start.
 _AT_START = """
 import os

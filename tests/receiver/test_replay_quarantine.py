@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from comparison import Values, differences, read_views
-from deadly import FAULTS, MARK, environment
+from deadly import FAULTS, LONG_FAULTS, MARK, environment
 from processes import ending
 from recording import Messages, recorded
 from serving import BOOKINFO
@@ -72,7 +72,10 @@ def views(store: Path, plan: Plan, *captures: Path) -> Values:
         return read_views(opened)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(one, marks=[pytest.mark.long] * (one in LONG_FAULTS)) for one in FAULTS],
+)
 def test_a_deadly_message_costs_itself(
     fault: str, streams: list[Messages], replayed: Values, plan: Plan, tmp_path: Path
 ) -> None:
@@ -107,7 +110,9 @@ def test_a_deadly_message_costs_itself(
     assert sorted(one.name for one in tmp_path.glob("*.reading*")) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 2))]
+)
 def test_kills_at_random_set_nothing_aside(
     seed: int, streams: list[Messages], replayed: Values, plan: Plan, tmp_path: Path
 ) -> None:
