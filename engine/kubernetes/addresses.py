@@ -7,10 +7,9 @@ table is built; a look-up is a few joins of what is distinct.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
@@ -20,27 +19,33 @@ from framewalk.engine.kubernetes.claims import (
     ANY_PORT,
     NODE,
     NOT_DECLARED,
-    address_rows,
+    Holder,
 )
 from framewalk.engine.kubernetes.describing import (
     ALIASES_SCHEMA,
     PODS_SCHEMA,
     Described,
-    alias_rows,
-    pod_rows,
-    shared_names,
     sightings_frame,
 )
 from framewalk.engine.kubernetes.dumps import read_dumps
-from framewalk.engine.kubernetes.inventory import OPEN_END_NS, OPEN_START_NS, Inventory
-from framewalk.engine.kubernetes.naming import names_of
+from framewalk.engine.kubernetes.inventory import OPEN_END_NS, OPEN_START_NS
 from framewalk.engine.kubernetes.spelling import canonical_ips
+from framewalk.engine.kubernetes.table import (
+    HOLDERS_SCHEMA,
+    Lookups,
+    Table,
+    Told,
+    lookups_of,
+    network_of_ip,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
     from pathlib import Path
 
+    from framewalk.engine.kubernetes.claims import Row
+    from framewalk.engine.kubernetes.inventory import Inventory
     from framewalk.engine.kubernetes.sources import Source
 
 ADDRESS_SCHEMA: Final = pl.Schema(
@@ -58,7 +63,7 @@ ADDRESS_SCHEMA: Final = pl.Schema(
         "is_by_owner": pl.Boolean,
     }
 )
-_FOUND: Final = ("kind", "namespace", "service", "instance", "reason", "is_by_owner")
+_FOUND: Final = tuple(HOLDERS_SCHEMA)
 _DEFAULTS: Final = {
     "cluster": pl.lit(""),
     "port": pl.lit(0, pl.Int32),
@@ -70,44 +75,25 @@ OUTSIDE: Final = "outside the cluster"
 NOT_READ: Final = "not in what was read"
 
 
-class Told(NamedTuple):
-    """Something that an operator should know: what it is, and of whom."""
-
-    event: str
-    facts: Mapping[str, str]
-
-    def __str__(self) -> str:
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        return f"{self.event}: {facts}"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Entities:
     """Who is at the addresses of some clusters.
 
-    `addresses` has the columns of ADDRESS_SCHEMA and is sorted by (cluster, ip, port, start_ns);
-    the intervals [start_ns, end_ns), in ns since 1970, of one (cluster, ip, port) do not overlap.
-    `start_ns` is OPEN_START_NS and `end_ns` OPEN_END_NS where the interval is open. `port` is
-    ANY_PORT where it does not matter, ANY_CALLED_PORT where it does not matter but the address is
-    that of the called side only; `ip` is ANY_NODE for a port of all nodes. `service` is
-    `name.namespace`, null with a `reason`; `instance` is a Pod's name, null for a Service's
-    address; `is_by_owner` marks Pods that have the name of their owner.
-
-    `pods` has PODS_SCHEMA, `service_aliases` ALIASES_SCHEMA. `told` are aliases and Pods of several
-    Services, `warnings` what is odd in dumps.
+    `lookups` are the frames of a `Table`. `pods` has PODS_SCHEMA, `service_aliases` ALIASES_SCHEMA;
+    a cluster that is watched describes them apart (`LiveEntities.described`), and here they are
+    empty. `told` are aliases and Pods of several Services, `warnings` what is odd in dumps.
     """
 
-    addresses: pl.DataFrame
+    lookups: Lookups
     pods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PODS_SCHEMA))
     service_aliases: pl.DataFrame = field(
         default_factory=lambda: pl.DataFrame(schema=ALIASES_SCHEMA)
     )
-    networks: frozenset[tuple[str, str]] = frozenset()
     told: tuple[Told, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Entities({self.addresses.height} address intervals)"
+        return f"Entities({self.lookups.intervals.height} address intervals)"
 
     @classmethod
     def of(
@@ -121,30 +107,32 @@ class Entities:
 
         `by_owner` names Pods without a Service after their owner.
         """
-        rows: list[tuple[object, ...]] = []
-        pods: list[tuple[object, ...]] = []
-        aliases: list[tuple[object, ...]] = []
-        told: list[Told] = []
-        networks: set[tuple[str, str]] = set()
+        table = Table(by_owner=by_owner)
         for cluster, inventory in inventories.items():
-            names = names_of(inventory, by_owner=by_owner)
-            rows += (
-                (cluster, ip, port, start_ns, end_ns, *holder)
-                for ip, port, start_ns, end_ns, holder in address_rows(inventory, names)
-            )
-            pods += pod_rows(cluster, inventory, names)
-            aliases += alias_rows(cluster, names)
-            told += (Told(event, facts) for event, facts in shared_names(cluster, names))
-            networks |= {(cluster, network) for network in _networks(inventory)}
-        addresses = pl.DataFrame(rows, schema=ADDRESS_SCHEMA, orient="row")
+            table.update(cluster, {one.identity: one for one in inventory.histories})
         return cls(
-            addresses.sort(*_KEY, "start_ns"),
-            pl.DataFrame(pods, schema=PODS_SCHEMA, orient="row"),
-            pl.DataFrame(aliases, schema=ALIASES_SCHEMA, orient="row"),
-            frozenset(networks),
-            tuple(told),
+            table.lookups(),
+            pl.DataFrame(list(table.pod_rows()), schema=PODS_SCHEMA, orient="row"),
+            pl.DataFrame(list(table.alias_rows()), schema=ALIASES_SCHEMA, orient="row"),
+            table.told(),
             tuple(warnings),
         )
+
+    @cached_property
+    def addresses(self) -> pl.DataFrame:
+        """All of it as rows of ADDRESS_SCHEMA, sorted by (cluster, ip, port, start_ns).
+
+        The intervals [start_ns, end_ns), in ns since 1970, of one (cluster, ip, port) do not
+        overlap. `start_ns` is OPEN_START_NS and `end_ns` OPEN_END_NS where the interval is open.
+        `port` is ANY_PORT where it does not matter, ANY_CALLED_PORT where it does not matter but
+        the address is that of the called side only; `ip` is ANY_NODE for a port of all nodes.
+        `service` is `name.namespace`, null with a `reason`; `instance` is a Pod's name, null for a
+        Service's address; `is_by_owner` marks Pods that have the name of their owner.
+        """
+        keys, intervals, holders, _ = self.lookups
+        found = holders.select(pl.all().gather(intervals["holder"]))
+        rows = pl.concat([intervals.drop("holder"), found], how="horizontal")
+        return rows.join(keys, on="key").select(ADDRESS_SCHEMA.names()).sort(*_KEY, "start_ns")
 
     def described(self, inventories: Mapping[str, Inventory]) -> Described:
         """Return it with what it was made of; takes a while for a large cluster."""
@@ -153,12 +141,15 @@ class Entities:
     @classmethod
     def empty(cls) -> Self:
         """Return a table in which no address is known."""
-        return cls(pl.DataFrame(schema=ADDRESS_SCHEMA))
+        return cls(Table().lookups())
 
     @classmethod
     def read(cls, file: str | PathLike[str]) -> Self:
         """Read the addresses that `write` wrote: names, without what is told about them."""
-        return cls(pl.read_ipc(str(file)))
+        rows: dict[tuple[str, str, int], list[Row]] = {}
+        for cluster, ip, port, start_ns, end_ns, *holder in pl.read_ipc(str(file)).iter_rows():
+            rows.setdefault((cluster, ip, port), []).append((start_ns, end_ns, Holder(*holder)))
+        return cls(lookups_of(rows))
 
     def write(self, file: str | PathLike[str]) -> None:
         """Write the addresses as an Arrow file."""
@@ -170,30 +161,32 @@ class Entities:
 
         Between two neighbours (the earlier included) every look-up gives the same answer.
         """
-        return self._boundaries["boundary_ns"].unique().sort()
+        return self._changes(OPEN_START_NS, OPEN_END_NS)["boundary_ns"].unique().sort()
 
     def boundaries_of(self, ips: Iterable[pl.Series], first_ns: int, last_ns: int) -> pl.Series:
         """Return the times after the first and up to the last at which some of these change.
 
         `ips` are as sent; the times as in `boundaries_ns`.
         """
-        after = pl.col("boundary_ns") > first_ns
-        within = self._boundaries.filter(after & (pl.col("boundary_ns") <= last_ns))
+        within = self._changes(first_ns, last_ns)
         if within.is_empty():
             return within["boundary_ns"]
         sent = pl.concat([one.rename("ip") for one in ips]).unique()
         asked = pl.concat([canonical_ips(sent), pl.Series("ip", [ANY_NODE])])
-        changing = within.join(asked.to_frame(), on="ip", how="semi")
-        return changing["boundary_ns"].unique().sort()
+        # Few addresses change in a while, and most of them are not asked for.
+        changing = self.lookups.keys.filter(pl.col("key").is_in(within["key"].unique().implode()))
+        concerned = changing.join(asked.to_frame(), on="ip", how="semi")
+        return within.join(concerned, on="key", how="semi")["boundary_ns"].unique().sort()
 
-    @cached_property
-    def _boundaries(self) -> pl.DataFrame:
-        """When which address changes."""
-        both = pl.concat(
-            self.addresses.select("ip", boundary_ns=end) for end in ("start_ns", "end_ns")
+    def _changes(self, first_ns: int, last_ns: int) -> pl.DataFrame:
+        """Return which keys change after the first and up to the last of two times."""
+        time_ns = pl.col("boundary_ns")
+        is_within = (time_ns > first_ns) & (time_ns <= last_ns) & (time_ns < OPEN_END_NS)
+        both = (
+            self.lookups.intervals.lazy().select("key", boundary_ns=end).filter(is_within)
+            for end in ("start_ns", "end_ns")
         )
-        is_open = pl.col("boundary_ns").is_in([OPEN_START_NS, OPEN_END_NS])
-        return both.filter(~is_open).unique()
+        return pl.concat(both).collect()
 
     def lookup(self, addresses: pl.DataFrame) -> pl.DataFrame:
         """Resolve each (ip: String as sent, time_ns: Int64) of `addresses`.
@@ -219,25 +212,12 @@ class Entities:
     @cached_property
     def _clusters(self) -> list[str]:
         """The clusters that have a name: only their nodes are looked up there."""
-        return [one for one in self.addresses["cluster"].unique().to_list() if one]
-
-    @cached_property
-    def _keys(self) -> pl.DataFrame:
-        """What can be looked up, and its number."""
-        distinct = self.addresses.select(*_KEY).unique(maintain_order=True)
-        return distinct.with_row_index("key")
-
-    @cached_property
-    def _intervals(self) -> pl.DataFrame:
-        keyed = self.addresses.join(
-            self._keys, on=list(_KEY), how="left", maintain_order="left", validate="m:1"
-        )
-        return keyed.select("key", "start_ns", "end_ns", *_FOUND)
+        return [one for one in self.lookups.keys["cluster"].unique().to_list() if one]
 
     @cached_property
     def _ports(self) -> list[int]:
         """The kinds of keys that there are, those that know more first."""
-        ports = self._keys["port"]
+        ports = self.lookups.keys["port"]
         called = [ANY_CALLED_PORT] if (ports == ANY_CALLED_PORT).any() else []
         return [0, *called] if (ports >= 0).any() else called
 
@@ -258,19 +238,21 @@ class Entities:
 
     def _key(self, asked: pl.DataFrame, port: pl.Expr) -> pl.Series:
         wanted = asked.select("cluster", "ip", port.alias("port"))
-        return wanted.join(self._keys, on=list(_KEY), how="left", maintain_order="left")["key"]
+        keys = self.lookups.keys
+        return wanted.join(keys, on=list(_KEY), how="left", maintain_order="left")["key"]
 
     def _as_of(self, asked: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
         rows = asked.select("time_ns").with_columns(key).with_row_index("row")
         found = rows.sort("time_ns").join_asof(
-            self._intervals,
+            self.lookups.intervals,
             left_on="time_ns",
             right_on="start_ns",
             by="key",
             check_sortedness=False,  # polars cannot check it within groups, and says so
         )
         current = (pl.col("time_ns") < pl.col("end_ns")) | (pl.col("end_ns") == OPEN_END_NS)
-        return found.sort("row").select(pl.when(current).then(name).alias(name) for name in _FOUND)
+        holder = found.sort("row").select(pl.when(current).then("holder")).to_series()
+        return self.lookups.holders.select(pl.all().gather(holder))
 
     def _with_ports_of_nodes(self, asked: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         """Look up the ports that lead from each node to a Service, where a node was found."""
@@ -297,19 +279,12 @@ class Entities:
             "cluster", network=_network_of(asked["ip"].filter(nobody))
         )
         inside = lost.join(
-            self._networks, on=["cluster", "network"], how="left", maintain_order="left"
+            self.lookups.networks.with_columns(is_inside=pl.lit(value=True)), on=["cluster", "network"], how="left", maintain_order="left"
         )["is_inside"].fill_null(value=False)
         reasons = pl.select(pl.when(inside).then(pl.lit(NOT_READ)).otherwise(pl.lit(OUTSIDE)))
         number = pl.when(nobody).then(nobody.cum_sum() - 1)
         reason = pl.coalesce(reasons.to_series().gather(pl.select(number).to_series()), "reason")
         return found.with_columns(reason=reason)
-
-    @cached_property
-    def _networks(self) -> pl.DataFrame:
-        """The networks that clusters give addresses of."""
-        schema = {"cluster": pl.String, "network": pl.String}
-        networks = pl.DataFrame(list(self.networks), schema=schema, orient="row")
-        return networks.with_columns(is_inside=pl.lit(value=True))
 
 
 def read_entities(*sources: str | Path | Source, by_owner: bool = False) -> Entities:
@@ -322,37 +297,15 @@ def read_entities(*sources: str | Path | Source, by_owner: bool = False) -> Enti
     return Entities.of(dumps.inventories, dumps.warnings, by_owner=by_owner)
 
 
-def _networks(inventory: Inventory) -> Iterator[str]:
-    """Yield the networks that a cluster gives addresses of, as `_network_of` writes them."""
-    for node in inventory.nodes:
-        for network in node.newest.networks:
-            yield _network_of_ip(network.partition("/")[0])
-    for pod in (history.newest for history in inventory.pods):
-        if not pod.host_network:
-            yield from map(_network_of_ip, pod.ip_addresses)
-    for service in inventory.services:
-        yield from map(_network_of_ip, service.newest.ip_addresses)
-
-
 def _network_of(ips: pl.Series) -> pl.Series:
     """Return the /16 of IPv4 addresses and the /64 of IPv6 addresses."""
     networks = ips.str.extract(r"^([0-9]+\.[0-9]+)\.[0-9]+\.[0-9]+$")
     six = ips.filter(ips.str.contains(":", literal=True)).unique().to_list()
     if not six:
         return networks
-    known = {ip: _network_of_ip(ip) for ip in six}
+    known = {ip: network_of_ip(ip) for ip in six}
     of_six = ips.replace_strict(known, default=None, return_dtype=pl.String)
     return pl.select(pl.coalesce(networks, of_six)).to_series()
-
-
-def _network_of_ip(ip: str) -> str:
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv4Address):
-        return ".".join(str(address).split(".")[:2])
-    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 __all__ = [

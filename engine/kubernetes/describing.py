@@ -27,10 +27,10 @@ from framewalk.engine.kubernetes.inventory import (
 from framewalk.engine.kubernetes.naming import controller_of, life_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from framewalk.engine.kubernetes.inventory import AnyThing, History
-    from framewalk.engine.kubernetes.naming import Names
+    from framewalk.engine.kubernetes.naming import Alias, Name
 
 _LABEL: Final = pl.Struct({"key": pl.String, "value": pl.String})
 
@@ -68,44 +68,45 @@ ALIASES_SCHEMA: Final = pl.Schema(
 _VERSION_LABELS: Final = ("app.kubernetes.io/version", "version")
 
 
-def pod_rows(cluster: str, inventory: Inventory, names: Names) -> Iterator[tuple[object, ...]]:
-    """Yield rows of PODS_SCHEMA."""
-    for history, given in zip(inventory.pods, names.pods, strict=True):
-        pod = history.newest
-        start_ns, end_ns = life_of(history)
-        ips = dict.fromkeys(ip for span in history.spans for ip in span.thing.ip_addresses)
-        described = (*_owner(pod), _version(pod))
-        labels = [{"key": key, "value": value} for key, value in pod.labels.items()]
-        for name in given:
-            from_ns, to_ns = max(start_ns, name.start_ns), min(end_ns, name.end_ns)
-            if from_ns < to_ns:
-                yield (
-                    *(cluster, name.service, pod.name, pod.namespace, pod.node or None),
-                    *(list(ips), *described, labels, name.is_by_owner),
-                    *(_start_or_none(from_ns), _end_or_none(to_ns)),
-                )
+def pod_rows(
+    cluster: str, history: History[Pod], given: Iterable[Name]
+) -> Iterator[tuple[object, ...]]:
+    """Yield rows of PODS_SCHEMA of one Pod, one for each of its names."""
+    pod = history.newest
+    start_ns, end_ns = life_of(history)
+    ips = dict.fromkeys(ip for span in history.spans for ip in span.thing.ip_addresses)
+    described = (*_owner(pod), _version(pod))
+    labels = [{"key": key, "value": value} for key, value in pod.labels.items()]
+    for name in given:
+        from_ns, to_ns = max(start_ns, name.start_ns), min(end_ns, name.end_ns)
+        if from_ns < to_ns:
+            yield (
+                *(cluster, name.service, pod.name, pod.namespace, pod.node or None),
+                *(list(ips), *described, labels, name.is_by_owner),
+                *(_start_or_none(from_ns), _end_or_none(to_ns)),
+            )
 
 
-def alias_rows(cluster: str, names: Names) -> Iterator[tuple[object, ...]]:
+def alias_rows(cluster: str, aliases: Iterable[Alias]) -> Iterator[tuple[object, ...]]:
     """Yield rows of ALIASES_SCHEMA."""
-    for one in names.aliases:
+    for one in aliases:
         yield (
             *(f"{one.alias}.{one.namespace}", one.service, one.namespace, cluster),
             *(_start_or_none(one.start_ns), _end_or_none(one.end_ns)),
         )
 
 
-def shared_names(cluster: str, names: Names) -> Iterator[tuple[str, dict[str, str]]]:
+def shared_names(
+    cluster: str, aliases: Iterable[Alias], shared: Iterable[tuple[str, ...]]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield which Services are aliases, and which select the same Pods, each once."""
     where = {"cluster": cluster} if cluster else {}
-    for one in dict.fromkeys(
-        (f"{one.alias}.{one.namespace}", one.service) for one in names.aliases
-    ):
-        yield "a Service has the name of another", {"alias": one[0], "service": one[1], **where}
-    aliases = {(f"{one.alias}.{one.namespace}", one.service) for one in names.aliases}
-    for service, *others in sorted(names.shared):
+    others_of = dict.fromkeys((f"{one.alias}.{one.namespace}", one.service) for one in aliases)
+    for alias, service in others_of:
+        yield "a Service has the name of another", {"alias": alias, "service": service, **where}
+    for service, *others in sorted(shared):
         # An alias has been told.
-        left = [one for one in others if (one, service) not in aliases]
+        left = [one for one in others if (one, service) not in others_of]
         if left:
             facts = {"service": service, "others": ", ".join(left), **where}
             yield "several Services select the same pods", facts

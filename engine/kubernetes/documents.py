@@ -198,7 +198,8 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SHOWN_CHARACTERS: Final = 40
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: a watch makes thirty of them for each event.
+@dataclass(slots=True)
 class Field:
     """A value in a dump and where it lies: `inside` is the object, `name` the path in it.
 
@@ -211,7 +212,9 @@ class Field:
     value: object
 
     def __getitem__(self, key: str) -> Field:
-        return self.child(f"{self.name}.{key}".lstrip("."), self.mapping().get(key))
+        value = self.value
+        found = value.get(key) if isinstance(value, dict) else self.mapping().get(key)
+        return Field(self.file, self.inside, f"{self.name}.{key}" if self.name else key, found)
 
     def child(self, name: str, value: object) -> Field:
         """Return another value of the same object."""
@@ -247,8 +250,9 @@ class Field:
 
     def texts(self) -> dict[str, str]:
         """Return a mapping of texts."""
-        keys = [key for key in self.mapping() if isinstance(key, str)]
-        if len(keys) < len(self.mapping()):
+        mapping = self.mapping()
+        keys = [key for key in mapping if isinstance(key, str)]
+        if len(keys) < len(mapping):
             self.fail("a mapping with text for every key")
         return {key: self[key].text() for key in keys}
 

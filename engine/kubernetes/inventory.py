@@ -9,7 +9,7 @@ older sighting says never stands against a newer one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -100,6 +100,8 @@ class Node:
     namespace: str = ""
 
 
+# What tells an object from all others; its type comes first.
+Identity: TypeAlias = tuple[Any, ...]
 Thing = TypeVar("Thing", Pod, Service, EndpointSlice, Node)
 AnyThing = Pod | Service | EndpointSlice | Node
 
@@ -151,6 +153,12 @@ class History(Generic[Thing]):
         return self.spans[-1].thing
 
     @property
+    def identity(self) -> Identity:
+        """What tells the object from all others."""
+        thing = self.newest
+        return type(thing), thing.namespace, thing.name, thing.uid or self.created_ns
+
+    @property
     def created_ns(self) -> int:
         """When it was created; OPEN_START_NS where that is not known."""
         known = [span.thing.created_ns for span in self.spans if span.thing.created_ns is not None]
@@ -162,6 +170,26 @@ class History(Generic[Thing]):
         if self.gone is None or self.gone.at_ns == OPEN_START_NS:
             return OPEN_END_NS
         return self.gone.at_ns
+
+    def seeing(self, sighting: Sighting[Thing]) -> Self:
+        """Add a sighting of the same object; the usual one, newer than all others, costs little.
+
+        It is what `Inventory.of` makes of all sightings.
+        """
+        last = self.spans[-1]
+        is_newer = (sighting.version, sighting.seen) > (last.version, last.last)
+        if self.gone is not None or not is_newer or sighting.thing.uid != last.thing.uid:
+            (merged,) = Inventory.of([*self.sightings(), sighting]).histories
+            return replace(self, spans=merged.spans, gone=merged.gone)
+        if sighting.is_gone:
+            is_last = sighting.seen >= max(span.last for span in self.spans)
+            return replace(self, gone=sighting.seen) if is_last else self
+        if sighting.thing == last.thing:
+            again = replace(last, last=max(last.last, sighting.seen))
+            return replace(self, spans=(*self.spans[:-1], again))
+        thing = _sharing(sighting.thing, last.thing)
+        new = Span(sighting.seen, sighting.seen, thing, sighting.version)
+        return replace(self, spans=(*self.spans, new)[-_MOST_SPANS:])
 
     def versions(self) -> Iterator[tuple[int, int, Thing]]:
         """Yield (from, to, thing) for all that it was, from its creation until it was gone.
@@ -214,7 +242,7 @@ class Inventory:
             yield from history.sightings()
 
 
-def identity_of(thing: AnyThing) -> tuple[object, ...]:
+def identity_of(thing: AnyThing) -> Identity:
     """Return what tells an object from all others, as far as it says so itself."""
     return type(thing), thing.namespace, thing.name, thing.uid or thing.created_ns
 
@@ -255,6 +283,16 @@ def _history(sightings: list[Sighting[Thing]]) -> History[Thing]:
     # One that is seen again was not gone.
     gone = min((one.seen for one in sightings if one.is_gone and one.seen >= last), default=None)
     return History(tuple(spans[-_MOST_SPANS:]), gone)
+
+
+def _sharing(thing: Thing, before: Thing) -> Thing:
+    """Return the same thing; what it has in common with an earlier version takes no memory."""
+    same = {
+        name: old
+        for name in thing.__slots__
+        if (old := getattr(before, name)) == getattr(thing, name)
+    }
+    return replace(thing, **same)
 
 
 def _recency(sighting: Sighting[Thing]) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from framewalk.engine.kubernetes.inventory import OPEN_END_NS, Pod, Seen, Thing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from framewalk.engine.kubernetes.inventory import History, Span
 
@@ -80,16 +80,40 @@ class Owner:
 
 
 def owners_of(
-    holder: object, history: History[Thing], keys_of: Callable[[Thing], Iterable[Any]]
+    holder: object,
+    history: History[Thing],
+    keys_of: Callable[[Thing], Iterable[Any]],
+    wanted: Container[Any] | None = None,
 ) -> Iterator[tuple[Any, Owner]]:
-    """Yield what an object had, and its ownership of it; `keys_of` says what a version had."""
-    spans = history.spans
-    had = [frozenset(keys_of(span.thing)) for span in spans]
-    for key in dict.fromkeys(key for keys in had for key in keys):
-        with_it = [number for number, keys in enumerate(had) if key in keys]
-        owner = _owner(holder, history, with_it)
+    """Yield what an object had, and its ownership of it; `keys_of` says what a version had.
+
+    With `wanted` only those keys.
+    """
+    with_it: dict[Any, list[int]] = {}
+    for number, span in enumerate(history.spans):
+        for key in dict.fromkeys(keys_of(span.thing)):
+            with_it.setdefault(key, []).append(number)
+    for key, numbers in with_it.items():
+        if wanted is not None and key not in wanted:
+            continue
+        owner = _owner(holder, history, numbers)
         if owner.soft_ns < owner.end_ns:
             yield key, owner
+
+
+def first_other_span(before: History[Thing], after: History[Thing]) -> int:
+    """Return from which span on something that was owned may be owned otherwise."""
+    if before.gone != after.gone or before.created_ns != after.created_ns:
+        return 0
+    same = 0
+    for old, new in zip(before.spans, after.spans, strict=False):
+        if old is not new:
+            break
+        same += 1
+    # The last that is the same ends where the next begins.
+    since = max(same - 1, 0)
+    others = _pods((*before.spans[since:], *after.spans[since:]))
+    return 0 if any(pod.is_over or pod.ended_ns is not None for pod in others) else since
 
 
 def holders(owners: Sequence[Owner]) -> Iterator[tuple[int, int, Any]]:

@@ -194,13 +194,12 @@ class ClusterWatch(Closing):
             if history is None and len(self._known) >= _MOST_OBJECTS:
                 self._note(f"more than {_MOST_OBJECTS:,} objects, the others are left out")
                 return
-            same = None if history is None else _seen_again(history, sighting)
-            if same is not None:
-                self._known[key] = same
-                return
-            before = history.sightings() if history is not None else ()
-            (made,) = Inventory.of([*before, sighting]).histories
+            if history is None:
+                (made,) = Inventory.of([sighting]).histories
+            else:
+                made = history.seeing(sighting)
             self._known[key] = made
+            self._changed.add(key)
             self._changes += 1
             if made.gone is None:
                 self._gone.pop(key, None)
@@ -265,13 +264,3 @@ class ClusterWatch(Closing):
                     break
                 del self._gone[key], self._known[key]
                 self._changes += 1
-
-
-def _seen_again(history: History[Any], sighting: Sighting[Any]) -> History[Any] | None:
-    """Return the history where the object is as it was; None where that is not so."""
-    last = history.spans[-1]
-    if sighting.is_gone or history.gone is not None or last.thing != sighting.thing:
-        return None
-    if sighting.seen < last.last or sighting.version < last.version:
-        return None
-    return replace(history, spans=(*history.spans[:-1], replace(last, last=sighting.seen)))
