@@ -75,11 +75,10 @@ def api() -> Iterator[ApiServer]:
 
 def watching(api: ApiServer, folder: Path, *paths: Path) -> LiveEntities:
     access = ClusterAccess(api.kubeconfig(folder), timing=QUICK)
-    return LiveEntities(paths, time.time(), access=access)
+    return LiveEntities(paths, time.time(), accesses=[access])
 
 
 def names(live: LiveEntities, *ips: str, time_s: float | None = None) -> list[str | None]:
-    live.take()
     time_ns = int((time_s or time.time()) * 1e9)
     asked = pl.DataFrame({"ip": ips, "time_ns": [time_ns] * len(ips), "port": [80] * len(ips)})
     found = live.entities.lookup(asked)
@@ -286,13 +285,13 @@ def test_what_a_dump_has_is_gone_when_a_list_is_empty(api: ApiServer, tmp_path: 
 
 def test_without_a_configuration_it_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(EntitiesError, match="nothing: cannot be used"):
-        LiveEntities((), time.time(), access=ClusterAccess(tmp_path / "nothing"))
+        LiveEntities((), time.time(), accesses=[ClusterAccess(tmp_path / "nothing")])
 
 
 def test_a_context_that_is_not_there(api: ApiServer, tmp_path: Path) -> None:
     access = ClusterAccess(api.kubeconfig(tmp_path), "elsewhere")
     with pytest.raises(EntitiesError, match="elsewhere"):
-        LiveEntities((), time.time(), access=access)
+        LiveEntities((), time.time(), accesses=[access])
 
 
 FRAMEWALK = Path(sys.executable).with_name("framewalk")

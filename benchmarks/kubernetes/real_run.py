@@ -353,7 +353,7 @@ def main() -> None:
         cluster = Cluster(servers)
         cluster.set_up()
         access = ClusterAccess(servers.kubeconfig())
-        with LiveEntities((), time.time(), access=access) as live:
+        with LiveEntities((), time.time(), accesses=[access]) as live:
             assert live.wait_listed(30)
             run = Run(live, {})
             events(servers, run, cluster)

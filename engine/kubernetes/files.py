@@ -176,26 +176,29 @@ def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
     """Add what was read now; what is missed in it is gone by now, and forgotten later."""
     forgotten_ns = now_ns - REMEMBERED_S * _NS_PER_S
     kept = [one for one in earlier.histories if one.gone_ns > forgotten_ns]
-    there = {_identity(one) for one in read.histories}
+    there = {one.identity for one in read.histories}
     # One that is back was not gone.
-    back = [replace(one, gone=None) if _identity(one) in there else one for one in kept]
+    back = [replace(one, gone=None) if one.identity in there else one for one in kept]
     seen = [sighting for one in (*back, *read.histories) for sighting in one.sightings()]
     return Inventory.of([*seen, *_missed(kept, read, now_ns)])
 
 
 def with_earlier(
-    earlier: Inventory, watched: Inventory, lists: Mapping[type, Sequence[Seen]]
+    earlier: Iterable[History[Any]],
+    watched: Iterable[History[Any]],
+    lists: Mapping[type, Sequence[Seen]],
 ) -> Inventory:
     """Add what was known before to what is watched; what a list did not have by then is gone.
 
     `lists` has when all objects of a kind were listed.
     """
-    seen = [one for inventory in (earlier, watched) for one in inventory.sightings()]
-    there = {_identity(one) for one in watched.histories}
+    earlier, watched = tuple(earlier), tuple(watched)
+    seen = [one for history in (*earlier, *watched) for one in history.sightings()]
+    there = {one.identity for one in watched}
     seen += (
         Sighting(listed, one.newest, is_gone=True)
-        for one in earlier.histories
-        if one.gone is None and _identity(one) not in there
+        for one in earlier
+        if one.gone is None and one.identity not in there
         for listed in lists.get(type(one.newest), ())
     )
     return Inventory.of(seen)
@@ -203,17 +206,12 @@ def with_earlier(
 
 def _missed(known: Iterable[History[Any]], read: Inventory, at_ns: int) -> Iterator[Sighting[Any]]:
     """Yield what is known and is not in what was read: it was gone by then."""
-    there = {_identity(one) for one in read.histories}
+    there = {one.identity for one in read.histories}
     newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
     gone = newest._replace(at_ns=at_ns)
     for one in known:
-        if one.gone is None and _identity(one) not in there:
+        if one.gone is None and one.identity not in there:
             yield Sighting(gone, one.newest, is_gone=True)
-
-
-def _identity(history: History[Any]) -> tuple[object, ...]:
-    thing = history.newest
-    return type(thing), thing.namespace, thing.name, thing.uid or history.created_ns
 
 
 def _is_special(file: Path) -> bool:

@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import polars as pl
 
 from framewalk.engine.kubernetes.claims import ClusterClaims
-from framewalk.engine.kubernetes.describing import alias_rows, pod_rows, shared_names
+from framewalk.engine.kubernetes.describing import (
+    ALIASES_SCHEMA,
+    PODS_SCHEMA,
+    Described,
+    alias_rows,
+    pod_rows,
+    shared_names,
+    sightings_frame,
+)
 from framewalk.engine.kubernetes.inventory import (
     EndpointSlice,
+    Inventory,
     Node,
     Pod,
     Service,
@@ -111,6 +120,14 @@ class Table:
             for event, facts in one.shared(cluster)
         )
 
+    def described(self) -> Described:
+        """Return what it is made of; takes a while for large clusters."""
+        return Described(
+            pl.DataFrame(list(self.pod_rows()), schema=PODS_SCHEMA, orient="row"),
+            pl.DataFrame(list(self.alias_rows()), schema=ALIASES_SCHEMA, orient="row"),
+            sightings_frame({name: one.inventory() for name, one in self._clusters.items()}),
+        )
+
     def pod_rows(self) -> Iterator[tuple[object, ...]]:
         """Yield rows of PODS_SCHEMA."""
         for cluster, one in self._clusters.items():
@@ -147,6 +164,10 @@ class _Cluster:
                 self.known[one[0]][one] = history
         renamed = self.names.update(before)
         yield from self._claims.rows(self._claims.changed(owned, renamed))
+
+    def inventory(self) -> Inventory:
+        """Return all that is known, in no order."""
+        return Inventory(*(tuple(of_kind.values()) for of_kind in self.known.values()))
 
     def aliases(self) -> list[Any]:
         """Return when Services have been aliases."""

@@ -43,7 +43,7 @@ class Naming(Closing):
         self._live = LiveEntities(
             options.entities_paths,
             now_s,
-            access=access if options.kubernetes else None,
+            accesses=[access] if options.kubernetes else [],
             by_owner=options.name_by_owner,
             earlier=earlier,
         )
@@ -84,7 +84,6 @@ class Naming(Closing):
             problem = self._live.refresh(now_s)
             if problem is not None:
                 tell(logging.WARNING, "entities not read, the old ones stay", problem=problem)
-        self._live.take()
         self._tell_news()
 
     def count(self, addresses: Counter[str], elapsed_s: float) -> None:

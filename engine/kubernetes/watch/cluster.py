@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.kubernetes.inventory import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from framewalk.engine.errors import EntitiesError
-    from framewalk.engine.kubernetes.inventory import History
+    from framewalk.engine.kubernetes.inventory import History, Identity
 
 # Objects that are gone and remembered.
 _MOST_GONE: Final = 50_000
@@ -41,12 +41,25 @@ _LOOK_EVERY_S: Final = 1
 _MOST_ODD: Final = 20
 
 
+class Changes(NamedTuple):
+    """What is known of objects that changed; None: nothing more.
+
+    `lists` has when all objects of a kind were listed, first and last, by what they are made into;
+    `listed` are those kinds that were listed again.
+    """
+
+    histories: dict[Identity, History[Any] | None]
+    lists: Mapping[type, Sequence[Seen]]
+    listed: set[type]
+
+
 class ClusterWatch(Closing):
     """What is known of a cluster, from its API server, as long as this is open.
 
     What was known stays while the server is away, which is told when it begins and when it is over.
     Each object is also given to `on_event` as it was sent, with its kind and what happened (as in a
-    watch), in the thread of the watch; of one that is missed in a list, its metadata.
+    watch), in the thread of the watch; of one that is missed in a list, its metadata. `on_change`
+    is called there when `take_changes` has something.
 
     Raises EntitiesError where there is no client, or no configuration that can be used.
     """
@@ -55,13 +68,16 @@ class ClusterWatch(Closing):
         self,
         access: ClusterAccess,
         on_event: Callable[[Kind, str, object], None] | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self._access = access
         self._on_event = on_event
-        self._known: dict[tuple[object, ...], History[Any]] = {}
-        self._gone: dict[tuple[object, ...], int] = {}
+        self._on_change = on_change
+        self._known: dict[Identity, History[Any]] = {}
+        self._gone: dict[Identity, int] = {}
         self._forgot_ns = time.time_ns()
-        self._changes = 0
+        self._changed: set[Identity] = set()
+        self._just_listed: set[type] = set()
         self._odd: dict[str, None] = {}
         self._lists: dict[type, tuple[Seen, ...]] = {}
         self._trouble = Trouble(
@@ -80,11 +96,6 @@ class ClusterWatch(Closing):
         self._thread.start()
 
     @property
-    def changes(self) -> int:
-        """A number that grows with what is known."""
-        return self._changes
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """Why objects are left out, some of them."""
         with self._lock:
@@ -100,14 +111,14 @@ class ClusterWatch(Closing):
         """Whether all kinds are being watched."""
         return len(self._up) == len(KINDS)
 
-    @property
-    def lists(self) -> Mapping[type, Sequence[Seen]]:
-        """When all objects of each kind were listed first, and last.
-
-        `inventory` has what the lists had by then, if it is asked for afterwards.
-        """
+    def take_changes(self, *, again: bool = False) -> Changes:
+        """Return what has changed since this was called last; `again`: all that is known."""
         with self._lock:
-            return dict(self._lists)
+            changed = self._known.keys() | self._changed if again else self._changed
+            listed = set(self._lists) if again else self._just_listed
+            self._changed, self._just_listed = set(), set()
+            histories = {one: self._known.get(one) for one in changed}
+            return Changes(histories, dict(self._lists), listed)
 
     def wait_listed(self, timeout_s: float) -> bool:
         """Wait until all kinds have been listed once; returns whether they have."""
@@ -182,9 +193,10 @@ class ClusterWatch(Closing):
         with self._lock:
             # What is known from elsewhere, and not in the list, is gone: also of an empty one.
             self._lists[kind.made] = (*self._lists.get(kind.made, ())[:1], seen)
-            self._changes += 1
+            self._just_listed.add(kind.made)
             if len(self._lists) == len(KINDS):
                 self._is_listed.set()
+        self._has_changed()
 
     def saw(self, sighting: Sighting[Any]) -> None:
         """Take an object that has come, changed or gone."""
@@ -200,11 +212,11 @@ class ClusterWatch(Closing):
                 made = history.seeing(sighting)
             self._known[key] = made
             self._changed.add(key)
-            self._changes += 1
             if made.gone is None:
                 self._gone.pop(key, None)
             else:
                 self._gone[key] = made.gone.at_ns
+        self._has_changed()
         if len(self._gone) > _MOST_GONE:
             self._forget(time.time_ns())
 
@@ -230,10 +242,14 @@ class ClusterWatch(Closing):
         self._problems[kind] = problem
         self._trouble.goes_on(next(iter(self._problems.values())))
 
+    def _has_changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
     def _note(self, problem: str) -> None:
         if len(self._odd) < _MOST_ODD and problem not in self._odd:
             self._odd[problem] = None
-            self._changes += 1
+            self._has_changed()
 
     def _newest(self, kind: Kind) -> int:
         spans = (one.spans[-1] for key, one in self._known.items() if key[0] is kind.made)
@@ -253,6 +269,7 @@ class ClusterWatch(Closing):
                 )
                 gone = history.gone._replace(version=-1) if history.gone is not None else None
                 self._known[key] = replace(history, spans=spans, gone=gone)
+                self._changed.add(key)
 
     def _forget(self, now_ns: int) -> None:
         """Forget what has long been gone, and the oldest of what is too much."""
@@ -263,4 +280,5 @@ class ClusterWatch(Closing):
                 if place >= too_many and self._gone[key] > now_ns - REMEMBERED_S * 10**9:
                     break
                 del self._gone[key], self._known[key]
-                self._changes += 1
+                self._changed.add(key)
+        self._has_changed()

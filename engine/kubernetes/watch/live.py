@@ -1,39 +1,40 @@
-"""The newest table of a live engine: of dumps, of a watch, or of both."""
+"""The newest table of a live engine: of dumps, of clusters that are watched, or of both."""
 
 from __future__ import annotations
 
 import threading
-import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
+from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import Entities
-from framewalk.engine.kubernetes.files import EntitiesFiles, with_earlier
+from framewalk.engine.kubernetes.files import EntitiesFiles
+from framewalk.engine.kubernetes.inventory import Inventory
+from framewalk.engine.kubernetes.table import Table
 from framewalk.engine.kubernetes.watch.cluster import ClusterWatch
+from framewalk.engine.kubernetes.watch.merging import Merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from framewalk.engine.errors import EntitiesError
     from framewalk.engine.kubernetes.describing import Described
-    from framewalk.engine.kubernetes.inventory import Inventory
     from framewalk.engine.kubernetes.watch.connection import ClusterAccess
 
-# A table is made again no sooner than after so many times what making it took.
-_REST: Final = 25
-_LONGEST_REST_S: Final = 60
+# Changes that come within this time are put into the table together.
+_GATHER_S: Final = 0.4
 
 
 class LiveEntities(Closing):
-    """The table of dumps and of a cluster that is watched: the newer sighting wins.
+    """The table of dumps and of clusters that are watched: the newer sighting wins.
 
-    It is made in a thread of its own when something has changed, at most once a `refresh`, and so
-    seldom that it takes little of a core. Without `access` it is that of the dumps alone.
+    With `accesses` it is updated in a thread of its own half a second after something has changed;
+    without it is that of the dumps alone.
 
-    Raises EntitiesError where dumps cannot be read at the start, or where nothing can be watched
-    (no client, no configuration); a server that is away is no error.
+    Raises EntitiesError where dumps cannot be read at the start, where nothing can be watched (no
+    client, no configuration), or where two clusters have the same name; a server that is away is no
+    error.
     """
 
     def __init__(
@@ -41,29 +42,23 @@ class LiveEntities(Closing):
         paths: Sequence[Path],
         now_s: float,
         *,
-        access: ClusterAccess | None = None,
+        accesses: Sequence[ClusterAccess] = (),
         by_owner: bool = False,
         earlier: Mapping[str, Inventory] = MappingProxyType({}),
     ) -> None:
+        _refuse_same_names(accesses)
         self._files = EntitiesFiles(paths, now_s, by_owner=by_owner, earlier=earlier)
-        self._by_owner = by_owner
-        self._cluster = access.cluster if access is not None else ""
-        self._watch = ClusterWatch(access) if access is not None else None
-        self._made = self._files.entities
-        self._inventories = self._files.inventories
-        self._made_of: tuple[Entities, int] = (self._made, 0)
-        self._making: _Making | None = None
-        self._rest_until_s: float = 0
+        self._making = _Making(self._files, accesses, by_owner=by_owner) if accesses else None
 
     @property
     def entities(self) -> Entities:
         """The newest table."""
-        return self._made
+        return self._files.entities if self._making is None else self._making.entities
 
     @property
     def described(self) -> Described:
         """What the newest table is made of; takes a while for a large cluster."""
-        return self._made.described(self._inventories)
+        return self._files.described if self._making is None else self._making.described()
 
     @property
     def is_reading(self) -> bool:
@@ -73,42 +68,18 @@ class LiveEntities(Closing):
     @property
     def is_watching(self) -> bool:
         """Whether there is a watch."""
-        return self._watch is not None
+        return self._making is not None
 
     def wait_listed(self, timeout_s: float) -> bool:
-        """Wait for the first list of the cluster, and take it; returns whether it came."""
-        if self._watch is None or not self._watch.wait_listed(timeout_s):
-            return self._watch is None
-        self.take()
-        if self._making is not None:
-            self._making.join(timeout_s)
-        self.take()
-        return True
+        """Wait until the table has the first list of each cluster; returns whether it has."""
+        return self._making is None or self._making.wait_listed(timeout_s)
 
     def refresh(self, now_s: float) -> EntitiesError | None:
         """Read dumps that have changed, without waiting; returns why they could not be read."""
         problem = self._files.refresh(now_s)
-        self.take()
-        return problem
-
-    def take(self) -> None:
-        """Take a table that was made, or begin to make one of what has changed; never waits."""
-        if self._watch is None:
-            self._made, self._inventories = self._files.entities, self._files.inventories
-            return
         if self._making is not None:
-            if self._making.is_alive():
-                return
-            self._rest_until_s = time.monotonic() + min(
-                self._making.took_s * _REST, _LONGEST_REST_S
-            )
-            self._made, self._inventories = self._making.result()
-            self._making = None
-        wanted = (self._files.entities, self._watch.changes)
-        if wanted != self._made_of and time.monotonic() >= self._rest_until_s:
-            self._made_of = wanted
-            self._making = _Making(self._files, self._watch, self._cluster, by_owner=self._by_owner)
-            self._making.start()
+            self._making.wake()
+        return problem
 
     def forget_stamps(self) -> None:
         """Have the next `refresh` that begins to read read all, changed or not."""
@@ -117,48 +88,118 @@ class LiveEntities(Closing):
     def close(self) -> None:
         """Stop watching, and reading."""
         self._files.close()
-        if self._watch is not None:
-            self._watch.close()
+        if self._making is not None:
+            self._making.close()
 
 
 class _Making(threading.Thread):
-    """Makes a table of what is known now."""
+    """Keeps a table up to date, until it is closed."""
 
     def __init__(
-        self,
-        files: EntitiesFiles,
-        watch: ClusterWatch,
-        cluster: str,
-        *,
-        by_owner: bool,
+        self, files: EntitiesFiles, accesses: Sequence[ClusterAccess], *, by_owner: bool
     ) -> None:
         super().__init__(name="entities-table", daemon=True)
-        self._inventories = dict(files.inventories)
-        self._warnings = (*files.entities.warnings, *watch.warnings)
-        self._watch = watch
-        self._cluster = cluster
+        self._files = files
         self._by_owner = by_owner
-        self._entities: Entities | None = None
+        self._made = files.entities
+        self._made_of: Entities | None = None
+        self._table = Table(by_owner=by_owner)
+        self._merged: dict[str, Merged] = {}
         self._error: BaseException | None = None
-        self.took_s: float = 0
+        self._news = threading.Event()
+        self._closed = threading.Event()
+        self._has_lists = threading.Event()
+        self._lock = threading.Lock()
+        self._watches: dict[str, ClusterWatch] = {}
+        try:
+            for one in accesses:
+                self._watches[one.cluster] = ClusterWatch(one, on_change=self.wake)
+        except EntitiesError:
+            self._close_watches()
+            raise
+        self.start()
+
+    @property
+    def entities(self) -> Entities:
+        """The newest table; raises what ended the thread."""
+        if self._error is not None:
+            raise self._error
+        return self._made
+
+    def described(self) -> Described:
+        """Return what the table is made of."""
+        with self._lock:
+            return self._table.described()
+
+    def wake(self) -> None:
+        """Have it look for changes."""
+        self._news.set()
+
+    def wait_listed(self, timeout_s: float) -> bool:
+        """Wait until the table has the first list of each cluster; returns whether it has."""
+        return self._has_lists.wait(timeout_s)
 
     def run(self) -> None:
-        """Make it."""
-        started_s = time.thread_time()
-        try:
-            lists = self._watch.lists
-            watched = self._watch.inventory()
-            read = self._inventories.get(self._cluster)
-            if read is not None:
-                watched = with_earlier(read, watched, lists)
-            self._inventories[self._cluster] = watched
-            self._entities = Entities.of(self._inventories, self._warnings, by_owner=self._by_owner)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the table is taken
-            self._error = error
-        self.took_s = time.thread_time() - started_s
+        """Work until closed."""
+        while not self._closed.is_set():
+            self._news.wait()
+            # The first table is wanted at once.
+            if self._has_lists.is_set():
+                self._closed.wait(_GATHER_S)
+            self._news.clear()
+            try:
+                with self._lock:
+                    self._update()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the table is taken
+                self._error = error
+                return
 
-    def result(self) -> tuple[Entities, Mapping[str, Inventory]]:
-        """Return the table, and what it is made of."""
-        if self._entities is None:
-            raise self._error or AssertionError
-        return self._entities, self._inventories
+    def close(self) -> None:
+        """End it, and the watches."""
+        self._closed.set()
+        self._news.set()
+        self._close_watches()
+        self.join(timeout=10)
+
+    def _update(self) -> None:
+        read = self._files.entities
+        has_lists = all(one.wait_listed(0) for one in self._watches.values())
+        is_new = read is not self._made_of
+        if is_new:
+            self._begin_again()
+            self._made_of = read
+        for cluster, watch in self._watches.items():
+            changes = watch.take_changes(again=is_new)
+            self._table.update(cluster, self._merged[cluster].take(changes))
+        warnings = (one for watch in self._watches.values() for one in watch.warnings)
+        told = self._table.told()
+        self._made = Entities(
+            self._table.lookups(), told=told, warnings=(*read.warnings, *warnings)
+        )
+        if has_lists:
+            self._has_lists.set()
+
+    def _begin_again(self) -> None:
+        """Make a table of what dumps say now; what is watched is added to it."""
+        inventories = self._files.inventories
+        self._table = Table(by_owner=self._by_owner)
+        nothing = Inventory()
+        self._merged = {name: Merged(inventories.get(name, nothing)) for name in self._watches}
+        for cluster, inventory in inventories.items():
+            if cluster not in self._watches:
+                every = {one.identity: one for one in inventory.histories}
+                self._table.update(cluster, every)
+
+    def _close_watches(self) -> None:
+        for watch in self._watches.values():
+            watch.close()
+
+
+def _refuse_same_names(accesses: Sequence[ClusterAccess]) -> None:
+    names = [one.cluster for one in accesses]
+    for one in accesses:
+        if names.count(one.cluster) > 1:
+            same = f"are both named {one.cluster}" if one.cluster else "have no name"
+            problem = f"two clusters that are watched {same}"
+            remedy = "name each after the clusterName of its nodes: --kubernetes NAME=CONTEXT"
+            raise EntitiesError(str(one), problem, remedy)
