@@ -1,0 +1,89 @@
+"""Make captures of a large cluster, or send its logs to a server as they happen.
+
+    python benchmarks/large_cluster.py capture --services 1000 --minutes 10 --output build/large
+
+1,000 services are 5,000 pods, 20,000 endpoints, 10,000 pairs of services and 50,000 pairs of pods,
+each of which makes a request a minute: 300,000 logs. Writes large.capture.arrows and kubectl.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from large.cluster import make_cluster, write_dump
+from large.minutes import Minutes
+
+from framewalk.engine.captures import CAPTURE_SUFFIX, CaptureWriter
+
+if TYPE_CHECKING:
+    from large.minutes import Minute
+
+# How many minutes are made; later ones are the same again.
+VARIANTS: Final = 10
+CAPTURE_NAME: Final = f"large{CAPTURE_SUFFIX}"
+DUMP_NAME: Final = "kubectl.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a capture holds."""
+
+    messages: int
+    logs: int
+    streams: int
+    size_bytes: int
+
+
+def write_capture(folder: Path, services: int, minutes: int, variants: int = VARIANTS) -> Written:
+    """Write a capture of so many minutes, and the cluster's dump."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = make_cluster(services)
+    write_dump(cluster, folder / DUMP_NAME)
+    made = Minutes(cluster)
+    messages = streams = 0
+    kept: dict[int, Minute] = {}
+    with CaptureWriter(folder / CAPTURE_NAME) as out:
+        for minute in range(minutes):
+            variant = minute % variants
+            one = kept.get(variant) or made.make(variant)
+            if minutes > variants:
+                kept[variant] = one
+            for batch in one.batches(minute):
+                out.write(batch)
+            messages += one.messages
+            streams += one.streams
+    size_bytes = (folder / CAPTURE_NAME).stat().st_size
+    return Written(messages, minutes * made.logs, streams, size_bytes)
+
+
+def main() -> int:
+    """Do what is asked for."""
+    options = _arguments()
+    started_s = time.process_time()
+    written = write_capture(options.output, options.services, options.minutes, options.variants)
+    cpu_s = time.process_time() - started_s
+    print(*(f"{name} {value:,}" for name, value in asdict(written).items()), sep=", ")
+    print(
+        f"{options.output / CAPTURE_NAME}, {options.output / DUMP_NAME}: made in {cpu_s:.1f} CPU s"
+    )
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    capture = commands.add_parser("capture", help="write a capture and the cluster's dump")
+    capture.add_argument("--output", type=Path, required=True, metavar="DIR")
+    capture.add_argument("--services", type=int, default=1_000)
+    capture.add_argument("--minutes", type=int, default=10)
+    capture.add_argument("--variants", type=int, default=VARIANTS, help="minutes that differ")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
