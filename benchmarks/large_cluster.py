@@ -1,9 +1,11 @@
-"""Make captures of a large cluster, or send its logs to a server as they happen.
+"""Make captures of a large cluster, and stores of hours of it.
 
     python benchmarks/large_cluster.py capture --services 1000 --minutes 10 --output build/large
+    python benchmarks/large_cluster.py store --services 1000 --minutes 60 --output build/hour.duckdb
 
 1,000 services are 5,000 pods, 20,000 endpoints, 10,000 pairs of services and 50,000 pairs of pods,
-each of which makes a request a minute: 300,000 logs. Writes large.capture.arrows and kubectl.json.
+each of which makes a request a minute: 300,000 logs. `capture` writes large.capture.arrows and
+kubectl.json.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from large.cluster import make_cluster, write_dump
+from large.hours import write_store
 from large.minutes import Minutes
 
 from framewalk.engine.captures import CAPTURE_SUFFIX, CaptureWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from large.minutes import Minute
 
 # How many minutes are made; later ones are the same again.
@@ -64,14 +69,30 @@ def write_capture(folder: Path, services: int, minutes: int, variants: int = VAR
 def main() -> int:
     """Do what is asked for."""
     options = _arguments()
-    started_s = time.process_time()
-    written = write_capture(options.output, options.services, options.minutes, options.variants)
-    cpu_s = time.process_time() - started_s
-    print(*(f"{name} {value:,}" for name, value in asdict(written).items()), sep=", ")
-    print(
-        f"{options.output / CAPTURE_NAME}, {options.output / DUMP_NAME}: made in {cpu_s:.1f} CPU s"
-    )
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    make: Callable[[argparse.Namespace], None] = options.make
+    make(options)
+    elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    print(f"made in {cpu_s:,.1f} CPU s, {elapsed_s:,.1f} s")
     return 0
+
+
+def _make_capture(options: argparse.Namespace) -> None:
+    written = write_capture(options.output, options.services, options.minutes, options.variants)
+    print(*(f"{name} {value:,}" for name, value in asdict(written).items()), sep=", ")
+    print(f"{options.output / CAPTURE_NAME}, {options.output / DUMP_NAME}")
+
+
+def _make_store(options: argparse.Namespace) -> None:
+    def tell(done: int) -> None:
+        size_mb = options.output.stat().st_size / 10**6
+        print(f"\r{done:,} minutes, {size_mb:,.0f} MB", end="", file=sys.stderr, flush=True)
+
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    minutes = Minutes(make_cluster(options.services))
+    write_store(options.output, minutes, options.minutes, variants=options.variants, tell=tell)
+    print(file=sys.stderr)
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes")
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,9 +100,15 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     capture = commands.add_parser("capture", help="write a capture and the cluster's dump")
     capture.add_argument("--output", type=Path, required=True, metavar="DIR")
-    capture.add_argument("--services", type=int, default=1_000)
     capture.add_argument("--minutes", type=int, default=10)
-    capture.add_argument("--variants", type=int, default=VARIANTS, help="minutes that differ")
+    capture.set_defaults(make=_make_capture, variants=VARIANTS)
+    store = commands.add_parser("store", help="write a store, from states and not from logs")
+    store.add_argument("--output", type=Path, required=True, metavar="FILE")
+    store.add_argument("--minutes", type=int, default=60)
+    store.set_defaults(make=_make_store, variants=4)
+    for command in (capture, store):
+        command.add_argument("--services", type=int, default=1_000)
+        command.add_argument("--variants", type=int, help="how many minutes are computed")
     return parser.parse_args()
 
 
