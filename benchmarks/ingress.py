@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -34,7 +35,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 import hpack
+import uvicorn
 from frame.memory_peak import peak_bytes
+from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 
 from framewalk.engine import CaptureReader
 from framewalk.engine.captures import segments_in
@@ -52,6 +55,7 @@ SHARE_LIMIT: Final = 0.2
 
 MESSAGE_BYTES: Final = 200
 EMPTY: Final = "grpcio, empty handler"
+FLOOR: Final = "uvicorn, reads and answers"
 SERVERS: Final = (EMPTY, "grpcio", "uvicorn", "grpcio, spool", "uvicorn, spool")
 SHAPES: Final = ("bulk", "each")
 
@@ -88,6 +92,8 @@ async def serve(kind: str, folder: Path) -> None:
     counted = _Counted()
     if kind == EMPTY:
         port, stop = await _serve_empty(counted)
+    elif kind == FLOOR:
+        port, stop = await _serve_floor(counted)
     else:
         port, stop = await _serve_transport(kind, folder, counted)
     print(port, flush=True)
@@ -123,6 +129,46 @@ async def _serve_empty(counted: _Counted) -> tuple[int, Any]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     return port, lambda: server.stop(0)
+
+
+async def _serve_floor(counted: _Counted) -> tuple[int, Any]:
+    """Serve with uvicorn alone: the body is read, and answered; nothing is split."""
+    head = [(b"content-type", b"application/grpc")]
+    start = {"type": "http.response.start", "status": 200, "headers": head, "trailers": True}
+    body = {"type": "http.response.body", "body": bytes(_MESSAGE_HEAD.size)}
+    end = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+
+    async def app(_scope: object, receive: Any, send: Any) -> None:  # noqa: ANN401
+        parts, has_more = [], True
+        while has_more:
+            event = await receive()
+            parts.append(event["body"])
+            has_more = event["more_body"]
+        for part in (start, body, end):
+            await send(part)
+        counted.messages += _count(b"".join(parts))
+
+    config = uvicorn.Config(
+        app, http=ZttpH2Protocol, port=0, log_config=None, access_log=False, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+
+    async def stop() -> None:
+        server.should_exit = True
+        await serving
+
+    return server.servers[0].sockets[0].getsockname()[1], stop
+
+
+def _count(content: bytes) -> int:
+    count = start = 0
+    while start < len(content):
+        start += _MESSAGE_HEAD.size + _MESSAGE_HEAD.unpack_from(content, start)[1]
+        count += 1
+    return count
 
 
 async def _serve_transport(kind: str, folder: Path, counted: _Counted) -> tuple[int, Any]:
@@ -302,25 +348,11 @@ def take_in(kind: str, warm_up: Body, body: Body) -> Taken:
     Raises AssertionError where the server counts, or its spool holds, anything but what was sent.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as server:
-            watchdog = threading.Timer(_TIMEOUT_S, server.kill)
-            watchdog.start()
-            try:
-                assert server.stdin is not None
-                assert server.stdout is not None
-                port = int(server.stdout.readline())
-                Sender(port).send(warm_up)
-                before = _ask(server)
-                Sender(port).send(body)
-                after = _ask(server)
-                server.stdin.close()
-                server.wait(_TIMEOUT_S)
-            finally:
-                watchdog.cancel()
-                server.kill()
+        with measured_server(kind, Path(folder)) as server:
+            Sender(server.port).send(warm_up)
+            before = server.ask()
+            Sender(server.port).send(body)
+            after = server.ask()
         kept = content_of_spool(Path(folder))
     cpu_s = (after.cpu_ns - before.cpu_ns) / 10**9
     sent = content_of(body.messages())
@@ -357,19 +389,49 @@ def content_of_spool(folder: Path) -> set[Content]:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
+    """What a server says of itself: CPU time since its start, memory at most, what it counted."""
+
     cpu_ns: int
     peak_bytes: int
     messages: int
     size_bytes: int
 
 
-def _ask(server: subprocess.Popen[str]) -> _Told:
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdin.write("\n")
-    server.stdin.flush()
-    return _Told(*map(int, server.stdout.readline().split()))
+@dataclass(frozen=True)
+class MeasuredServer:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def ask(self) -> Told:
+        """Ask it what it needed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return Told(*map(int, self.process.stdout.readline().split()))
+
+
+@contextmanager
+def measured_server(kind: str, folder: Path) -> Iterator[MeasuredServer]:
+    """Run a server; a spool is in the folder, and whole at the end."""
+    command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        watchdog = threading.Timer(_TIMEOUT_S, server.kill)
+        watchdog.start()
+        try:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            yield MeasuredServer(server, int(server.stdout.readline()))
+            server.stdin.close()
+            server.wait(_TIMEOUT_S)
+        finally:
+            watchdog.cancel()
+            server.kill()
 
 
 def measure(messages: int, rounds: int, servers: Sequence[str]) -> list[Measured]:
@@ -420,7 +482,7 @@ def _arguments() -> argparse.Namespace:
         "--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="which to measure"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=(*SERVERS, FLOOR), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not {EMPTY, "uvicorn"} <= set(options.servers):
