@@ -10,6 +10,7 @@ from .format import batch_digest as batch_digest
 from .format import captures_in as captures_in
 from .format import digests_at as digests_at
 from .format import find_captures as find_captures
+from .format import parts_digest as parts_digest
 from .growing import END_MARKER as END_MARKER
 from .growing import Damage as Damage
 from .growing import GrowingCapture as GrowingCapture

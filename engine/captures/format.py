@@ -24,6 +24,8 @@ from framewalk.engine.paths import each_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from typing_extensions import Buffer
+
     from framewalk.engine.paths import Paths
 
 CAPTURE_SUFFIX: Final = ".capture.arrows"
@@ -341,10 +343,18 @@ def next_batch(
 
 def batch_digest(messages: pa.RecordBatch) -> bytes:
     """Return the digest of a record batch of CAPTURE_SCHEMA, as it is put into its metadata."""
+    return parts_digest(part for column in messages.columns for part in _contents(column))
+
+
+def parts_digest(parts: Iterable[Buffer]) -> bytes:
+    """Do so for who has just made a batch of its parts.
+
+    Those are the values of each column one after the other, of messages their sizes (4 bytes each)
+    and then their bytes.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for column in messages.columns:
-        for content in _contents(column):
-            digest.update(content)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest().encode()
 
 

@@ -75,10 +75,13 @@ class Collector:
         share = await self.in_flight.open(peer)
         try:
             taken, received_at_ns = await self._read(received, share)
-            is_new = True
+            count, is_new = len(taken), True
             if taken:
-                is_new = await asyncio.wrap_future(self.spool.append(taken, received_at_ns))
-            return _Kept(len(taken), share.size_bytes, is_new)
+                written = self.spool.append(taken, received_at_ns)
+                # The spool has a copy that fits what it does with it.
+                del taken, received_at_ns
+                is_new = await asyncio.wrap_future(written)
+            return _Kept(count, share.size_bytes, is_new)
         finally:
             share.close()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from framewalk.engine.captures import CAPTURE_SCHEMA, DIGEST_KEY, batch_digest
+from framewalk.engine.captures import CAPTURE_SCHEMA, DIGEST_KEY, parts_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,27 +26,64 @@ if TYPE_CHECKING:
 # A file has its real name only when its first record batch is in it.
 NEW_SUFFIX: Final = ".new"
 _JOINED_BYTES: Final = 2**20
-_HASHED_AT_ONCE: Final = 1024
-_HASHED_AT_ONCE_BYTES: Final = 2**20
+_DIGEST_BYTES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class WaitingStream:
     """A whole stream that waits to be written; `done` tells its sender what became of it."""
 
     messages: list[bytes]
     received_at_ns: Sequence[int]
     done: Future[bool]
+    joined: Joined | None = None
 
     def forget_if_cancelled(self, done: Future[bool]) -> None:
         """Give the memory back at once where the stream was given up before it was written."""
         if done.cancelled():
-            self.messages.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self.messages.clear()
+        self.joined = None
 
     @property
     def size_bytes(self) -> int:
         """Return the size of all messages."""
+        if self.joined is not None:
+            return len(self.joined.content)
         return sum(map(len, self.messages))
+
+    def join(self) -> Joined:
+        """Return the messages as one; from here on they are no more by themselves."""
+        if self.joined is None:
+            self.joined = Joined.of(self.messages)
+            self.messages.clear()
+        return self.joined
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Messages one after the other, and the size of each."""
+
+    content: bytes
+    sizes_bytes: array[int]
+
+    @staticmethod
+    def of(messages: Sequence[bytes]) -> Joined:
+        """Join messages."""
+        return Joined(b"".join(messages), array("i", map(len, messages)))
+
+    def digest(self) -> bytes:
+        """Return what tells a stream from every other: its messages carry times in nanoseconds.
+
+        SHA-256 is what processors have instructions for. It is kept in memory only.
+        """
+        digest = hashlib.sha256(len(self.sizes_bytes).to_bytes(8))
+        digest.update(self.sizes_bytes.tobytes())
+        digest.update(self.content)
+        return digest.digest()[:_DIGEST_BYTES]
 
 
 class NotSyncedError(OSError):
@@ -71,7 +108,8 @@ class Segment:
         self._new_path = path.with_name(path.name + NEW_SUFFIX)
         self._descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._sink = _Sink()
-        options = pa.ipc.IpcWriteOptions(compression=compression)
+        # One thread for all: others would be woken up for each of the columns.
+        options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
         sink = pa.PythonFile(self._sink, "w")
         self._writer = pa.ipc.new_stream(sink, CAPTURE_SCHEMA, options=options)
 
@@ -91,8 +129,8 @@ class Segment:
         Raises NotSyncedError where the batch is in the file and stays: `mend` it before the next.
         After any other error nobody can have read of it: `cut_back`.
         """
-        batch = _as_batch(streams, self._streams)
-        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
+        batch, digest = _as_batch(streams, self._streams)
+        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: digest})
         content = self._flush()
         if not self.size_bytes:
             if sync:
@@ -206,41 +244,28 @@ class _Sink(io.RawIOBase):
         return parts
 
 
-def _as_batch(streams: Sequence[WaitingStream], first_number: int) -> pa.RecordBatch:
-    numbers: list[int] = []
-    seqs: list[int] = []
-    received_at_ns: list[int] = []
-    messages: list[bytes] = []
+def _as_batch(streams: Sequence[WaitingStream], first_number: int) -> tuple[pa.RecordBatch, bytes]:
+    """Return streams as a record batch, and its digest."""
+    numbers, seqs, received_at_ns, sizes_bytes = array("Q"), array("I"), array("q"), array("i")
+    contents: list[bytes] = []
     for number, stream in enumerate(streams, first_number):
-        count = len(stream.messages)
-        numbers += [number] * count
-        seqs += range(count)
-        received_at_ns += stream.received_at_ns
-        messages += stream.messages
-    types = [field.type for field in CAPTURE_SCHEMA]
-    columns = (numbers, seqs, received_at_ns)
-    arrays = [pa.array(column, type_) for column, type_ in zip(columns, types[:3], strict=True)]
-    return pa.RecordBatch.from_arrays([*arrays, _as_column(messages)], schema=CAPTURE_SCHEMA)
-
-
-def _as_column(messages: list[bytes]) -> pa.Array:
-    """Return messages as a column of bytes: copied once, into a buffer of their size."""
-    offsets = array("i", accumulate(map(len, messages), initial=0))
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(messages))]
-    return pa.Array.from_buffers(pa.binary(), len(messages), buffers)
-
-
-def stream_digest(messages: Sequence[bytes]) -> bytes:
-    """Return what tells a stream from every other: its messages carry times in nanoseconds."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(len(messages).to_bytes(8))
-    digest.update(array("Q", map(len, messages)).tobytes())
-    for start in range(0, len(messages), _HASHED_AT_ONCE):
-        some = messages[start : start + _HASHED_AT_ONCE]
-        is_small = sum(map(len, some)) <= _HASHED_AT_ONCE_BYTES
-        for content in [b"".join(some)] if is_small else some:
-            digest.update(content)
-    return digest.digest()
+        joined = stream.join()
+        count = len(joined.sizes_bytes)
+        numbers += array("Q", [number]) * count
+        seqs += array("I", range(count))
+        received_at_ns += array("q", stream.received_at_ns)
+        sizes_bytes += joined.sizes_bytes
+        contents.append(joined.content)
+    # Of one stream it is the very same bytes.
+    content = contents[0] if len(contents) == 1 else b"".join(contents)
+    offsets = array("i", accumulate(sizes_bytes, initial=0))
+    columns: list[list[Buffer]] = [[numbers], [seqs], [received_at_ns], [offsets, content]]
+    arrays = [
+        pa.Array.from_buffers(field.type, len(numbers), [None, *map(pa.py_buffer, buffers)])
+        for field, buffers in zip(CAPTURE_SCHEMA, columns, strict=True)
+    ]
+    digest = parts_digest((numbers, seqs, received_at_ns, sizes_bytes, content))
+    return pa.RecordBatch.from_arrays(arrays, schema=CAPTURE_SCHEMA), digest
 
 
 def sync_folder(folder: Path) -> None:

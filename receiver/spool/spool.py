@@ -26,10 +26,10 @@ from framewalk.engine.telling import Trouble, tell
 from framewalk.receiver.spool.lock import FolderLock, SpoolLockedError
 from framewalk.receiver.spool.segment import (
     NEW_SUFFIX,
+    Joined,
     NotSyncedError,
     Segment,
     WaitingStream,
-    stream_digest,
     sync_folder,
 )
 
@@ -228,7 +228,7 @@ class Spool:
         for stream, message in pairs:
             grouped.setdefault(stream, []).append(message)
         for one in grouped.values():
-            self._remember(stream_digest(one))
+            self._remember(Joined.of(one).digest())
         return len(grouped)
 
     def _remember(self, *digests: bytes) -> None:
@@ -271,7 +271,7 @@ class Spool:
         finally:
             # Not when the collector of garbage comes by: futures and callbacks lead to each other.
             for one in waiting:
-                one.messages.clear()
+                one.forget()
         return is_last
 
     def _group(self, first: WaitingStream | None) -> tuple[list[WaitingStream], bool]:
@@ -314,7 +314,7 @@ class Spool:
         """Return the streams that are to be written, by digest, and answer the others."""
         fresh: dict[bytes, list[WaitingStream]] = {}
         for waiting in group:
-            digest = stream_digest(waiting.messages)
+            digest = waiting.join().digest()
             if digest in self._known:
                 waiting.done.set_result(digest in self._refused)
                 self._refused.discard(digest)

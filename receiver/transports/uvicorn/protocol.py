@@ -7,20 +7,21 @@ connection in time (at a stop as well), and what is no HTTP/2 gets an answer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import zttp
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 
 from framewalk.receiver.transports.transport import REFUSED
+from framewalk.receiver.transports.uvicorn.flow import Flow
 from framewalk.receiver.transports.uvicorn.progress import PING, Progress
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterator
 
     from uvicorn import Config
@@ -48,8 +49,15 @@ _CALLS_IN_ALL: Final = 2048
 _RESETS_IN_ALL: Final = 96
 # The same for a peer of which connections were cut off just now: then at once.
 _RESETS_OF_THE_BARRED: Final = 16
-_SETTINGS_FRAME: Final = struct.Struct(">3sBBIHI")
+_READ_BUFFER: Final = memoryview(bytearray(2**18))
+_SETTINGS_FRAME: Final = struct.Struct(">3sBBIHIHI")
+_WINDOW_UPDATE_FRAME: Final = struct.Struct(">3sBBII")
 _MAX_CONCURRENT_STREAMS: Final = 3
+_INITIAL_WINDOW_SIZE: Final = 4
+# zttp knows of 64 KiB, and gives back what it has read as it reads; so a caller that may send more
+# before it has to wait never gets beyond what zttp knows of. Most streams fit in.
+_ZTTP_WINDOW_BYTES: Final = 2**16 - 1
+_WINDOW_BYTES: Final = 2**17
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
@@ -70,7 +78,7 @@ class Shared:
     on_lost: Callable[[], None]
 
 
-class GrpcConnection(ZttpH2Protocol):
+class GrpcConnection(ZttpH2Protocol, asyncio.BufferedProtocol):
     """One connection."""
 
     def __init__(
@@ -86,6 +94,7 @@ class GrpcConnection(ZttpH2Protocol):
         self._place = place
         self._max_calls = min(shared.max_calls or _MOST_CALLS, _MOST_CALLS)
         self._watch: asyncio.TimerHandle | None = None
+        self._flow: Flow | None = None
         self._progress = Progress(shared.patience_s)
         self._is_stuck = False
         self._is_cut = False
@@ -107,10 +116,23 @@ class GrpcConnection(ZttpH2Protocol):
         super().connection_lost(exc)
         if self._watch is not None:
             self._watch.cancel()
+        if self._flow is not None:
+            self._flow.end()
         self._shared.places.leave(self._place)
         # It led back here, and memory would wait for the collector of garbage.
         self._place.forget()
         self._shared.on_lost()
+
+    def get_buffer(self, _size_hint: int) -> memoryview:
+        """Return where to read to: one place for all connections, as each is done with it at once.
+
+        A new one for each time would be memory that the system has to make empty.
+        """
+        return _READ_BUFFER
+
+    def buffer_updated(self, size_bytes: int) -> None:
+        """Take in what was read."""
+        self.data_received(bytes(_READ_BUFFER[:size_bytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take in what comes; what cannot be HTTP/2 costs the connection, and no other."""
@@ -136,12 +158,34 @@ class GrpcConnection(ZttpH2Protocol):
             self._cut()
 
     def events(self) -> Iterator[zttp.Event]:  # type: ignore[override]
-        """Yield what has come, as long as the connection is not cut off."""
-        for event in super().events():
-            self._progress.has_event = True
-            yield event
-            if self._is_cut:
-                return
+        """Yield what has come but for bodies, as long as the connection is not cut off.
+
+        Bodies go to their calls here: a sender sends each message in a frame of its own.
+        """
+        # In local names: this loop runs once for each message.
+        next_event, cycles, data, nothing = (
+            self.conn.next_event,
+            self.cycles,
+            zttp.Data,
+            zttp.NEED_DATA,
+        )
+        event = next_event()
+        self._progress.has_event |= event is not nothing
+        while event is not nothing:
+            if type(event) is data:
+                cycle = cycles.get(event.stream_id)
+                if cycle is not None and not cycle.response_complete:
+                    body = cycle.body
+                    if not body:
+                        cycle.message_event.set()
+                    body += event.data
+                    if len(body) > HIGH_WATER_LIMIT:
+                        self.flow.pause_reading()
+            else:
+                yield event
+                if self._is_cut:
+                    return
+            event = next_event()
 
     def _take(self, data: bytes) -> None:
         """Take in frames, as uvicorn does, but for how broken rules are told."""
@@ -155,11 +199,18 @@ class GrpcConnection(ZttpH2Protocol):
             self.transport.close()
             return
         self.flush()
+        if any(cycle.more_body for cycle in self.cycles.values()):
+            self._rest(len(data))
         is_idle = not self.cycles and self.timeout_keep_alive_task is None
         if is_idle and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _rest(self, received_bytes: int) -> None:
+        """Let more of what is under way come before it is read."""
+        if self._flow is not None and not self.transport.is_closing():
+            self._flow.rest(received_bytes)
 
     def _cut(self) -> None:
         """Cut the connection off, with all that is under way on it and all that waits."""
@@ -190,10 +241,12 @@ class GrpcConnection(ZttpH2Protocol):
     def _begin(self) -> None:
         self._preface = None
         super().connection_made(self.transport)
-        self.flow = _Flow(self.transport)
-        if self._max_calls < _MOST_CALLS:
-            setting = (_MAX_CONCURRENT_STREAMS, self._max_calls)
-            self.transport.write(_SETTINGS_FRAME.pack(b"\0\0\x06", 4, 0, 0, *setting))
+        self.flow = self._flow = Flow(self.transport, self.loop)
+        settings = (_INITIAL_WINDOW_SIZE, _WINDOW_BYTES, _MAX_CONCURRENT_STREAMS, self._max_calls)
+        self.transport.write(
+            _SETTINGS_FRAME.pack(b"\0\0\x0c", 4, 0, 0, *settings)
+            + _WINDOW_UPDATE_FRAME.pack(b"\0\0\x04", 8, 0, 0, _WINDOW_BYTES - _ZTTP_WINDOW_BYTES)
+        )
 
     def handle_request(self, event: zttp.Request) -> None:
         """Begin a call, or refuse it in a way that lets the caller try again elsewhere."""
@@ -278,19 +331,3 @@ class GrpcConnection(ZttpH2Protocol):
         self._shared.tally.add(REFUSED, self._place.peer, reason)
         self.transport.write(_ANSWER_TO_OTHERS)
         self.transport.close()
-
-
-class _Flow(FlowControl):
-    """Does not read while the other side does not: answers would pile up."""
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self.write_paused:
-            super().resume_reading()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.resume_reading()
