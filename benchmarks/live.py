@@ -5,6 +5,9 @@
 Starts `framewalk serve` and sends it a generated capture at a steady rate, again and again, over
 plain sockets. Every message must be acknowledged and counted. Ends with 1 where the rate was not
 reached, or a process needed more memory than it may.
+
+With `--services 1000` it is a large cluster (large_cluster.py) in place of the generated one, at
+the rate that is its own: a request of each pair of pods a minute, 100,000 messages.
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from frame.server import cpu_s, running
 from ingress import Body, Sender, frame
+from large.cluster import make_cluster, pairs_of, write_dump
+from large.minutes import Minutes
 
 from framewalk.engine import CaptureReader
 from framewalk.fixtures import GenerateOptions, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from frame.server import Server
 
@@ -44,6 +49,8 @@ _WAIT_S: Final = 120
 _METRICS_PORT: Final = 31_234
 _NO_SQL: Final = {"FRAMEWALK_SQL": "-"}
 _BYTES_PER_MB: Final = 10**6
+# A flush is sent over the five seconds in which it is gathered: logs are not to be ahead of it.
+_BEFORE_NS: Final = 10 * 10**9
 
 
 @dataclass(frozen=True)
@@ -67,31 +74,78 @@ class Live:
         return self.messages / self.seconds
 
 
-def measure(rate: float, seconds: float) -> Live:
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent: the cluster's dump, and streams in turn, framed for gRPC; all differ."""
+
+    dump_name: str
+    dump_text: str
+    stream: Callable[[int], Framed]
+
+
+class Framed(NamedTuple):
+    """A stream's messages, as they stand in a body."""
+
+    messages: int
+    content: bytes
+
+
+def measure(rate: float, seconds: float, load: Load | None = None) -> Live:
     """Send at a rate for some time, and wait until all of it is in the store."""
-    streams, dump_text = _material()
+    load = load or _boutique()
     with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "kubectl.yaml"
-        dump.write_text(dump_text)
+        dump = Path(folder) / load.dump_name
+        dump.write_text(load.dump_text)
         with running(dump, _METRICS_PORT, _NO_SQL) as server:
-            return _load(server, streams, rate, seconds)
+            return _load(server, load.stream, rate, seconds)
+
+
+def large_load(services: int, variants: int = 2) -> Load:
+    """Return the load of a large cluster, whose minutes begin a little before now."""
+    minutes = Minutes(make_cluster(services), time.time_ns() - _BEFORE_NS)
+    made = [minutes.make(number) for number in range(variants)]
+
+    def stream(number: int) -> Framed:
+        at, own = divmod(number, made[0].streams)
+        one = made[at % variants]
+        if not own:
+            one.move_to(at)
+        messages = one.stream_messages(own)
+        return Framed(len(messages), _framed(messages))
+
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "kubectl.json"
+        write_dump(minutes.cluster, dump)
+        return Load(dump.name, dump.read_text(), stream)
+
+
+def large_rate(services: int) -> float:
+    """Return how many messages a large cluster sends in a second."""
+    return 2 * len(pairs_of(make_cluster(services))) / 60
 
 
 @cache
-def _material() -> tuple[list[list[bytes]], str]:
-    """Return the streams to send, and the dump that goes with them."""
+def _boutique() -> Load:
     with tempfile.TemporaryDirectory() as name:
         capture, dump = Path(name) / "load.capture.arrows", Path(name) / "kubectl.yaml"
         options = GenerateOptions("boutique", duration_s=_CAPTURE_S, requests_per_second=60)
         generate(options, capture, dump)
-        return _streams(capture), dump.read_text()
+        streams, dump_text = _streams(capture), dump.read_text()
+    framed = [_framed(stream[1:]) for stream in streams]
+
+    def stream(number: int) -> Framed:
+        messages, rest = streams[number % len(streams)], framed[number % len(streams)]
+        own = messages[0] + _UNKNOWN_FIELD + _varint(number)
+        return Framed(len(messages), _framed([own]) + rest)
+
+    return Load(dump.name, dump_text, stream)
 
 
-def _load(server: Server, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> Live:
+def _load(server: Server, stream: Callable[[int], Framed], rate: float, seconds: float) -> Live:
     before = {process: cpu_s(process) for process in (server.receiver, server.engine)}
     lag = _Lag(server)
     started_s = time.monotonic()
-    sent = _send(server.port, streams, rate, seconds)
+    sent = _send(server.port, stream, rate, seconds)
     sent_s = time.monotonic() - started_s
     told = _wait_until_counted(server, sent)
     caught_up_s = time.monotonic() - started_s - sent_s
@@ -129,25 +183,22 @@ def _streams(capture: Path) -> list[list[bytes]]:
     return streams
 
 
-def _send(port: int, streams: Sequence[Sequence[bytes]], rate: float, seconds: float) -> int:
+def _send(port: int, stream: Callable[[int], Framed], rate: float, seconds: float) -> int:
     """Send streams at a rate; returns the number of messages, all of them acknowledged."""
-    framed = [(_framed(stream[:1]), _framed(stream[1:])) for stream in streams]
     next_s = time.monotonic()
     sent = number = 0
     room = threading.Semaphore(2 * _CONNECTIONS)
     with ThreadPoolExecutor(_CONNECTIONS) as threads:
         calls = []
         while sent < rate * seconds:
-            stream = streams[number % len(streams)]
-            _, rest = framed[number % len(streams)]
-            own = stream[0] + _UNKNOWN_FIELD + _varint(number)
+            framed = stream(number)
             room.acquire()
-            call = threads.submit(_send_one, port, _framed([own]) + rest)
+            call = threads.submit(_send_one, port, framed.content)
             call.add_done_callback(lambda _: room.release())
             calls.append(call)
-            sent += len(stream)
+            sent += framed.messages
             number += 1
-            next_s += len(stream) / rate
+            next_s += framed.messages / rate
             time.sleep(max(next_s - time.monotonic(), 0))
         for call in calls:
             call.result()
@@ -213,10 +264,15 @@ def main() -> int:
     """Measure, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=float, default=50_000, help="messages per second")
+    parser.add_argument("--services", type=int, help="of a large cluster, at its own rate")
     parser.add_argument("--seconds", type=float, default=60, help="how long to send")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     options = parser.parse_args()
-    found = measure(options.rate, options.seconds)
+    if options.services:
+        load, rate = large_load(options.services), large_rate(options.services)
+        found = measure(rate, options.seconds, load)
+    else:
+        found = measure(options.rate, options.seconds)
     cpu_us = 10**6 / found.messages
     print(f"messages            {found.messages:,} ({found.logs:,} logs)")
     print(f"messages per second {found.messages_per_s:,.0f} of {found.wanted_per_s:,.0f} wanted")

@@ -27,10 +27,10 @@ def benchmark(context: Context) -> Benchmark:
     contest = Contest(
         "whole replay",
         "logs",
-        _replay(capture, context.folder / "replay.duckdb"),
+        replay_process(capture, context.folder / "replay.duckdb"),
         "decoding, two fifths of it; a fixed 1.5 CPU seconds of imports and of making a store with "
         "426 definitions; then flattening, and a roll-up for each commit of 500,000 logs.",
-        [Rival(_read_only(capture), same_answer=False, at_most=_limit(context))],
+        [Rival(read_only_process(capture), same_answer=False, at_most=_limit(context))],
     )
     return Benchmark([contest])
 
@@ -40,7 +40,8 @@ def _limit(context: Context) -> float | None:
     return AT_MOST if context.size.name == "large" else None
 
 
-def _replay(capture: Capture, store: Path) -> Process:
+def replay_process(capture: Capture, store: Path) -> Process:
+    """Replay a capture in a process; its answer is all that the store says by minute."""
     program = Path(sys.executable).with_name("framewalk")
     command: list[str | Path] = [
         program,
@@ -64,7 +65,8 @@ def _replay(capture: Capture, store: Path) -> Process:
     return Process("framewalk replay", capture.summary.logs, command, answer, remove)
 
 
-def _read_only(capture: Capture) -> Process:
+def read_only_process(capture: Capture) -> Process:
+    """Read and decode a capture in a process, and nothing more."""
     command: list[str | Path] = [sys.executable, READ_ONLY, capture.path]
 
     def answer(output: str) -> Answer:
