@@ -22,7 +22,7 @@ UV := uv==0.13.9
 # One file for every Python from 3.11 on. What is locked stays unless it must not, or UPGRADE says so.
 LOCK = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(UPGRADE)
-PROTOS := common access_log access_log_fields process profiling
+PROTOS := common access_log access_log_context access_log_fields process profiling
 
 .PHONY: help
 help: ## List the targets

@@ -134,6 +134,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         kubeconfig=config.engine.kubeconfig,
         kubernetes_context=config.engine.kubernetes_context,
         entities_reload_s=config.engine.entities_reload_s,
+        name_wait_s=config.engine.name_wait_s,
         oal_paths=config.engine.oal_paths,
         apdex_path=config.engine.apdex_path,
         sql=_sql_endpoint(config),

@@ -21,6 +21,7 @@ def engine_options(folder: Path, **given: Any) -> EngineOptions:  # noqa: ANN401
         "max_ahead_s": 300,
         "entities_paths": (),
         "entities_reload_s": 0,
+        "name_wait_s": 0,
         "oal_paths": (),
         "apdex_path": None,
         "sql": None,

@@ -16,19 +16,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from comparison import Values, differences, read_views
+from segments import Segments
 from sql_serving import ask, serving, wait_until
 
 from framewalk.engine import Entities, Store, read_entities, replay
 from framewalk.engine.captures.format import (
     CAPTURE_SCHEMA,
-    DIGEST_KEY,
     CaptureReader,
-    batch_digest,
     captures_in,
 )
 from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.runs.live import SpoolFollower, forgettable
+from framewalk.engine.runs.live import SpoolFollower
+from framewalk.engine.runs.segments import forgettable
 from framewalk.engine.stages.pipeline import BATCH_BYTES, pieces
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
@@ -60,69 +60,46 @@ def replayed(plan: Plan, entities: Entities) -> Values:
         return read_views(store)
 
 
-class Segments:
-    """Writes segments as a spool does, as far as it is told."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._number = 10**18
-        self._open()
-
-    def _open(self) -> None:
-        self._number += 1
-        path = self._folder / f"{self._number:020d}.capture.arrows"
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._sink, CAPTURE_SCHEMA)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
-        self._sink.flush()
-
-    def turn(self, *, is_torn: bool) -> None:
-        """Begin a new segment; a torn one has no end marker, and half a batch."""
-        if is_torn:
-            self._sink.write(b"\xff\xff\xff\xff\x10\0\0")
-            self._sink.close()
-        else:
-            self.close()
-        self._open()
-
-    def close(self) -> None:
-        self._writer.close()
-        self._sink.close()
-
-
-def run(follower: SpoolFollower, entities: Entities, now_s: float = 0, **limits: int) -> int:
+def run(follower: SpoolFollower, entities: Entities, now_s: float = 0, **limits: Any) -> int:  # noqa: ANN401 - handed on
     """Look once, and return how many messages were committed."""
     return sum(flushed.counters.messages for flushed in follower.follow(entities, now_s, **limits))
 
 
-@pytest.mark.parametrize("draws", [*map(random.Random, range(2))])
+def waiting(follower: SpoolFollower, wait_s: float) -> SpoolFollower:
+    follower.holding.wait_s = wait_s
+    return follower
+
+
+@pytest.mark.parametrize("wait_s", [0, 30])
 def test_looks_and_starts_at_any_moment(
     tmp_path: Path,
     plan: Plan,
     streams: Sequence[pa.RecordBatch],
     replayed: Values,
-    draws: random.Random,
+    wait_s: float,
 ) -> None:
+    """Whether streams with addresses that nobody knows, most of these, wait or not."""
+    draws = random.Random(wait_s)  # noqa: S311 - not a secret
     entities = read_entities(BOOKINFO / "kubectl.yaml")
     spool = tmp_path / "spool"
     spool.mkdir()
     segments = Segments(spool)
     store = Store(tmp_path / "store.duckdb", plan)
-    follower = SpoolFollower(spool, store, 0)
+    follower = waiting(SpoolFollower(spool, store, 0), wait_s)
     for stream in streams:
         segments.write(stream)
+        now_s = stream["received_at"][-1].value / 10**9 + draws.random()
+        now = {"now_s": now_s, "clock_ns": int(now_s * 10**9)}
         if draws.random() < 0.1:
             segments.turn(is_torn=draws.random() < 0.3)
         if draws.random() < 0.05:
-            run(follower, entities, commit_logs=draws.choice([1, 5_000, 500_000]))
+            run(follower, entities, **now, commit_logs=draws.choice([1, 5_000, 500_000]))
         if draws.random() < 0.03:
             # As if killed: a look that gets no further than its first commit.
-            next(follower.follow(entities, 0, commit_logs=1), None)
+            next(follower.follow(entities, **now, commit_logs=1), None)
             store.close()
             store = Store(tmp_path / "store.duckdb", plan)
-            follower = SpoolFollower(spool, store, 0)
+            follower = waiting(SpoolFollower(spool, store, now_s), wait_s)
         if draws.random() < 0.05:
             store.compact(2**40)
     segments.close()

@@ -4,7 +4,6 @@ from .examining import suspected as suspected
 from .live import QUARANTINE as QUARANTINE
 from .live import Flushed as Flushed
 from .live import SpoolFollower as SpoolFollower
-from .live import forgettable as forgettable
 from .probe import Setup as Setup
 from .prober import ProbeError as ProbeError
 from .prober import Prober as Prober
@@ -21,3 +20,4 @@ from .replayer import Guard as Guard
 from .replayer import ReplayProgress as ReplayProgress
 from .replayer import ReplaySummary as ReplaySummary
 from .replayer import replay as replay
+from .segments import forgettable as forgettable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.runs.probe import Setup
     from framewalk.engine.runs.quarantine import Quarantine, SetAside
-    from framewalk.engine.runs.reading import ReadingNote
+    from framewalk.engine.runs.reading import ReadingNote, Span
     from framewalk.engine.store import Store
 
 _ENTITIES: Final = "entities.arrow"
@@ -139,9 +139,14 @@ def suspected(note: ReadingNote, store: Store) -> Reading:
     """Return what a note names and a store does not have: what a process was at when it ended."""
     reading = note.read()
     ends = store.ends_at([one.path for one in reading.spans])
-    left = tuple(
-        one
-        for one in reading.spans
-        if one.path not in ends or one.end_bytes > ends[one.path][1].offset_bytes
-    )
+    held = store.held([capture for capture, _ in ends.values()])
+
+    def is_stored(span: Span) -> bool:
+        if span.path not in ends:
+            return False
+        capture, end = ends[span.path]
+        waits = any(one.end_bytes > span.begin_bytes for one in held.get(capture, ()))
+        return span.end_bytes <= end.offset_bytes and not waits
+
+    left = tuple(one for one in reading.spans if not is_stored(one))
     return reading if left == reading.spans else Reading(left)

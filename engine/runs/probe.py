@@ -26,7 +26,7 @@ from framewalk.engine.processes import end_with_parent
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Place, alone, without
 from framewalk.engine.runs.reading import Span, batches_of
-from framewalk.engine.stages import Carried, first_phase, pieces
+from framewalk.engine.stages import Carried, first_phase, pieces, with_nameless
 from framewalk.engine.store import IN_MEMORY, Reached, Store
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _computed(
     # All logs, as an engine may have counted those that are ahead.
     pending = Pending(target, keeps_ahead=lambda _: True)
     carried = Carried()
+    with_nameless(batches, entities)
     for messages in pieces(batches):
         pending.begin(messages)
         for found, after in first_phase(messages, carried, entities, target.plan):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ from framewalk.engine.stages import (
 from framewalk.engine.store import Reached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from framewalk.engine.paths import Paths
     from framewalk.engine.runs.quarantine import Quarantine
     from framewalk.engine.runs.reading import ReadingNote
-    from framewalk.engine.store import Store
+    from framewalk.engine.store import HeldPiece, Store
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
 COMMIT_LOGS: Final = 500_000
@@ -173,6 +173,7 @@ class _CaptureReplay:
         self._reached: list[CapturePosition] = []
         self._known_bytes = 0
         self._left_out = 0
+        self._left: dict[int, HeldPiece] = {}
 
     def run(self) -> CaptureSummary:
         """Replay what the store does not have yet."""
@@ -183,8 +184,10 @@ class _CaptureReplay:
         capture = known.capture if known else None
         known_bytes = known.position.offset_bytes if known else 0
         with CaptureReader(self._path) as reader:
-            self._known_bytes = known_bytes
-            carried = self._carried_over(reader.until(known_bytes))
+            held: list[CaptureBatch] = []
+            stored = self._without_held(reader.until(known_bytes), known, held)
+            carried = self._carried_over(stored)
+            self._work_on_held(held, known_bytes)
             guard = self._options.guard
             careful_to_bytes = guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
             for group, is_alone in grouped(reader, iter(reader), careful_to_bytes):
@@ -194,8 +197,26 @@ class _CaptureReplay:
                     capture = self._commit(capture)
             if self._reached:
                 self._commit(capture)
-            known_messages = known.position.messages if known else 0
+            held_messages = sum(one.messages.num_rows for one in held)
+            known_messages = known.position.messages - held_messages if known else 0
             return CaptureSummary(self._path, self._counters, known_messages, self._warning(reader))
+
+    def _without_held(
+        self, stored: Iterable[CaptureBatch], known: KnownCapture | None, held: list[CaptureBatch]
+    ) -> Iterator[CaptureBatch]:
+        """Yield record batches without those that a live engine has left for later: into `held`."""
+        self._left = {one.end_bytes: one for one in known.held} if known else {}
+        for batch in stored:
+            if self._left.pop(batch.position.offset_bytes, None) is not None:
+                held.append(batch)
+            else:
+                yield batch
+
+    def _work_on_held(self, held: Sequence[CaptureBatch], known_bytes: int) -> None:
+        """Work on what was left for later: streams that each lie in one record batch."""
+        self._known_bytes = 0 if held else known_bytes
+        for group in regroup(held, attrgetter("messages")):
+            self._work(group, Carried())
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         self._write_down(group)
@@ -217,7 +238,8 @@ class _CaptureReplay:
         return carried
 
     def _commit(self, capture: int | None) -> int:
-        pending, reached = self._pending, Reached(capture, self._path, self._reached)
+        pending, left = self._pending, tuple(self._left.values())
+        reached = Reached(capture, self._path, self._reached, left)
         pending.decide()
         lost = Counters(messages=self._left_out, quality=Counter(quarantined=self._left_out))
         (committed,) = self._store.commit_many([reached], pending.rolled_up(lost))
@@ -295,13 +317,14 @@ class KnownCapture:
     """A stored capture that a file begins with, and how far the two are the same.
 
     `whole` is true if the store holds all that can be read of the file; `warning` is what
-    reading it warned of.
+    reading it warned of. `held` is what a live engine has left for later.
     """
 
     capture: int
     position: CapturePosition
     whole: bool
     warning: str | None
+    held: frozenset[HeldPiece] = frozenset()
 
 
 def find_stored(path: Path, store: Store) -> KnownCapture | None:
@@ -322,7 +345,11 @@ def find_stored(path: Path, store: Store) -> KnownCapture | None:
         if (held := store.positions(capture)) <= read or read <= held
     ]
     known = known or _find_damaged(path, store, candidates, warning)
-    return max(known, key=lambda one: one.position.offset_bytes, default=None)
+    if not known:
+        return None
+    furthest = max(known, key=lambda one: one.position.offset_bytes)
+    left = store.held([furthest.capture]).get(furthest.capture, frozenset())
+    return replace(furthest, whole=furthest.whole and not left, held=left)
 
 
 def _find_damaged(

@@ -9,5 +9,7 @@ from .pipeline import first_phase as first_phase
 from .pipeline import partial as partial
 from .pipeline import pieces as pieces
 from .pipeline import regroup as regroup
+from .resolving import received_ns as received_ns
+from .resolving import with_nameless as with_nameless
 from .streams import Carried as Carried
 from .streams import follow_streams as follow_streams

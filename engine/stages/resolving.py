@@ -26,10 +26,13 @@ from framewalk.engine.schemas import (
     UNKNOWN_KEYS,
     UNKNOWN_PEERS_SCHEMA,
 )
+from framewalk.engine.stages.streams import addresses_of
 from framewalk.engine.states import sum_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
 
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.stages.flattening import LogFrames
@@ -79,6 +82,29 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     addresses = _addresses(named, frames)
     counters = logs.counters + Counters(dropped=dropped, addresses=addresses)
     return ResolvedLogs(peers, operations, counters, _unknown_peers(named, frames))
+
+
+def with_nameless(batches: Sequence[pa.RecordBatch], entities: Entities) -> list[bool]:
+    """Tell of each record batch of CAPTURE_SCHEMA whether nobody knows one of its addresses.
+
+    That is as of when the last of all the messages was received; logs are not looked at.
+    """
+    found = [False] * len(batches)
+    rows = addresses_of(batches)
+    if rows.is_empty():
+        return found
+    address = [name for name in rows.columns if name != "batch"]
+    latest_ns = max(map(received_ns, batches))
+    distinct = rows.select(address).unique().with_columns(time_ns=pl.lit(latest_ns))
+    unknown = distinct.filter(entities.lookup(distinct)["kind"].is_null())
+    for batch in rows.join(unknown, on=address, how="semi")["batch"].unique():
+        found[batch] = True
+    return found
+
+
+def received_ns(batch: pa.RecordBatch) -> int:
+    """Return when the last message of a record batch was received, in ns since 1970."""
+    return int(batch["received_at"][-1].value) if batch.num_rows else 0
 
 
 def _addresses(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Counter[str]:

@@ -64,6 +64,7 @@ __all__ = [
     "IN_MEMORY",
     "STORE_VERSION",
     "Compacted",
+    "HeldPiece",
     "Reached",
     "Store",
     "open_for_reading",
@@ -81,20 +82,30 @@ _INSERT_COUNTERS: Final = (
     "INSERT INTO internal.counters "
     "SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::BIGINT[])"
 )
+_INSERT_HELD: Final = "INSERT INTO internal.held SELECT ?, unnest(?::BIGINT[]), unnest(?::BIGINT[])"
 _CHOSEN: Final = "capture IN (SELECT unnest($captures::BIGINT[]))"
 _CHOSEN_ID: Final = "id IN (SELECT unnest($captures::BIGINT[]))"
+
+
+class HeldPiece(NamedTuple):
+    """A record batch of a capture, by its place there, that is to be counted later."""
+
+    begin_bytes: int
+    end_bytes: int
 
 
 class Reached(NamedTuple):
     """How far a commit comes in one capture.
 
     `capture` is None for one that the store does not know; `positions` are the ends of the
-    record batches that the commit covers, in order.
+    record batches that the commit covers, in order. Of what is before the last of them `held` is
+    what is still not in the store.
     """
 
     capture: int | None
     path: Path
     positions: Sequence[CapturePosition]
+    held: Sequence[HeldPiece] = ()
 
 
 @dataclass(slots=True)
@@ -205,6 +216,20 @@ class Store(Closing):
         )
         return frozenset(CapturePosition(*position) for position in rows)
 
+    def held(self, captures: Collection[int]) -> dict[int, frozenset[HeldPiece]]:
+        """Return what captures have before their last position that is not in the store.
+
+        Those that have nothing are not in the result.
+        """
+        rows = self._run(
+            f"SELECT capture, begin_bytes, end_bytes FROM internal.held WHERE {_CHOSEN}",
+            {"captures": list(captures)},
+        )
+        found: dict[int, set[HeldPiece]] = {}
+        for capture, begin_bytes, end_bytes in rows:
+            found.setdefault(capture, set()).add(HeldPiece(begin_bytes, end_bytes))
+        return {capture: frozenset(pieces) for capture, pieces in found.items()}
+
     def paths(self, before_name: str | None = None) -> dict[int, Path]:
         """Return where each capture in the store was read, by its id.
 
@@ -294,6 +319,7 @@ class Store(Closing):
         with self._transaction():
             self._add_up_counters(f"{FORGOTTEN}", chosen)
             self._run(f"DELETE FROM internal.positions WHERE {_CHOSEN}", chosen)
+            self._run(f"DELETE FROM internal.held WHERE {_CHOSEN}", chosen)
             self._run(f"DELETE FROM internal.captures WHERE {_CHOSEN_ID}", chosen)
             self._run("INSERT INTO internal.captures VALUES (?, ?)", [FORGOTTEN, _FORGOTTEN_PATH])
 
@@ -398,12 +424,17 @@ class Store(Closing):
         written.minutes = pl.concat([written.minutes, minutes_of(states)]).unique()
 
     def _write_positions(self, reached: Reached, *, ends_only: bool) -> int:
-        capture, path, positions = reached
+        capture, path, positions, held = reached
         if ends_only:
             first = positions[:1] if capture is None else ()
             positions = [*first, *positions[len(first) :][-1:]]
         if capture is None:
             capture = self._new_capture(path)
+        else:
+            self._run("DELETE FROM internal.held WHERE capture = ?", [capture])
+        if held:
+            begins, ends = ([piece[at] for piece in held] for at in range(2))
+            self._run(_INSERT_HELD, [capture, begins, ends])
         columns = [
             [one.offset_bytes for one in positions],
             [one.messages for one in positions],

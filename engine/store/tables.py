@@ -36,6 +36,11 @@ _ANYTHING: Final = (
     "SELECT 1 FROM duckdb_views() WHERE NOT internal UNION ALL "
     "SELECT 1 FROM duckdb_schemas() WHERE NOT internal"
 )
+# Record batches before the last position of their capture that are not in the store yet.
+_HELD: Final = (
+    "CREATE TABLE internal.held "
+    "(capture BIGINT NOT NULL, begin_bytes BIGINT NOT NULL, end_bytes BIGINT NOT NULL)"
+)
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 
 
@@ -57,8 +62,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> No
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """Make version 2 of version 1: tables of names are new, and views are made again."""
-    for statement in described.tables():
+    """Make version 2 of version 1: new tables, and the views made again."""
+    for statement in (_HELD, *described.tables()):
         run(connection, statement)
     for (name,) in run(connection, "SELECT view_name FROM duckdb_views() WHERE NOT internal"):
         run(connection, f"DROP VIEW IF EXISTS {quoted(name)}")
@@ -107,6 +112,7 @@ def _tables() -> Iterable[str]:
         "CREATE TABLE internal.counters (capture BIGINT NOT NULL, kind VARCHAR NOT NULL, "
         "name VARCHAR NOT NULL, count BIGINT NOT NULL)"
     )
+    yield _HELD
     yield from described.tables()
     for scope in SCOPES.values():
         keys = ", ".join(f"{quoted(name)} VARCHAR NOT NULL" for name in scope.keys)

@@ -163,6 +163,7 @@ class Engine(Block):
     kubeconfig: OptionalPath = Field(alias="kubeconfig")
     kubernetes_context: Text = Field(alias="kubernetesContext")
     entities_reload_s: SecondsOrZero = Field(alias="entitiesReloadSeconds")
+    name_wait_s: SecondsOrZero = Field(alias="nameWaitSeconds")
     oal_paths: ExistingPaths = Field(alias="oalPaths")
     apdex_path: ExistingFile = Field(alias="apdexPath")
     flush_interval_s: Seconds = Field(alias="flushIntervalSeconds")

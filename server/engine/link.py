@@ -45,7 +45,8 @@ class EngineOptions:
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
     the digests of statements and the peers that it refuses, and for how long. `entities_paths`
-    may be `NAME=PATH`. `kubernetes` watches a cluster too, that of a `kubeconfig` and its context.
+    may be `NAME=PATH`; streams wait `name_wait_s` for names at most. `kubernetes` watches a cluster
+    too, that of a `kubeconfig` and its context.
     """
 
     spool_folder: Path
@@ -58,6 +59,7 @@ class EngineOptions:
     max_ahead_s: float
     entities_paths: tuple[Path, ...]
     entities_reload_s: float
+    name_wait_s: float
     oal_paths: tuple[Path, ...]
     apdex_path: Path | None
     sql: SqlEndpoint | None

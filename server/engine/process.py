@@ -56,6 +56,7 @@ _LOCK_RETRY_S: Final = 0.1
 _READ_BYTES: Final = 1 << 16
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
+_NS_PER_S: Final = 10**9
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -179,6 +180,9 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         )
         follower.most_ahead_s = options.max_ahead_s
         follower.caps = options.caps
+        # A dump that is read once tells nothing new.
+        learns = options.kubernetes or (options.entities_paths and options.entities_reload_s)
+        follower.holding.wait_s = options.name_wait_s if learns else 0
         upkeep = Upkeep(options, store, follower, time.time(), time.monotonic())
         in_the_way = "no room in the store, running queries are cancelled"
         upkeep.budget.cancel_queries = partial(cancel_queries, in_the_way)
@@ -238,7 +242,9 @@ class _Engine:
         self._naming.refresh(now_s, self._looked_s)
         started_s = time.monotonic()
         entities, show_life = self._naming.entities, self.tell_now_and_then
-        for flushed in self._follower.follow(entities, started_s, on_progress=show_life):
+        for flushed in self._follower.follow(
+            entities, started_s, on_progress=show_life, clock_ns=int(now_s * _NS_PER_S)
+        ):
             ended_s = time.monotonic()
             self._report.flushed(flushed, ended_s - started_s)
             self._naming.count(flushed.counters.addresses, ended_s)
@@ -250,7 +256,9 @@ class _Engine:
                 return
         self._naming.keep(time.monotonic())
         if self._follower.has_all:
-            self._report.set(watermark_s=now_s)
+            waits_since_ns = self._follower.waits_since_ns
+            waits_since_s = now_s if waits_since_ns is None else waits_since_ns / _NS_PER_S
+            self._report.set(watermark_s=min(now_s, waits_since_s))
         self._tell_unreadable()
         self.tell()
 
