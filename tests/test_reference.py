@@ -132,8 +132,8 @@ def names(result: Result, view: str) -> set[tuple[str, ...]]:
     return {key for key, _ in result.values[view]}
 
 
-def test_the_tables_hold_426_definitions() -> None:
-    assert len(DEFINITIONS) == len({d.name for d in DEFINITIONS}) == 426
+def test_the_tables_hold_434_definitions() -> None:
+    assert len(DEFINITIONS) == len({d.name for d in DEFINITIONS}) == 434
 
 
 def test_definition_of_a_row() -> None:
@@ -232,6 +232,9 @@ def test_one_call_seen_at_both_ends() -> None:
     assert endpoint["kubernetes_service_endpoint_call_time"] == 10
     assert endpoint["kubernetes_service_endpoint_call_successful_rate"] == 10_000
     edge = ("a", "Unknown", "b", "POST:/details/0", "unknown")
+    (values,) = result.values["endpoint_relation"].values()
+    latencies_ns = values.pop("kubernetes_service_endpoint_relation_http_latency_ns_percentile")
+    assert all(9_900_000 <= one <= 10_100_000 for one in latencies_ns.values())
     assert result.values["endpoint_relation"] == {
         (edge, NOON): {
             "kubernetes_service_endpoint_relation_http_call_cpm": 1,

@@ -223,6 +223,7 @@ b6 = from(K8SEndpoint.duration).percentile2(10);
 b7 = from(K8SServiceRelation.write.duration).percentile(1_000);
 b8 = from(K8SService.protocol.http.latency).histogram(5, 4);
 b9 = from(K8SService.*).labelCount(type);
+c0 = from(K8SServiceRelation.protocol.http.latencyNs).relativePercentile();
 c1 = from(K8SService.*).labelCount(write.syscall, 1);
 c2 = from(K8SEndpoint.*).labelCount(endpointName, 2);
 c3 = from(K8SServiceRelation.*).labelAvg(destServiceName, write.duration);

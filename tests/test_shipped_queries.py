@@ -18,7 +18,7 @@ CAPTURE = BOOKINFO / "bookinfo.capture.arrows"
 DUMP = BOOKINFO / "kubectl.yaml"
 RELATION = "kubernetes_service_relation"
 # Requests per minute, percent of success, p99 in ms.
-Shown = tuple[float, float, int]
+Shown = tuple[float, float, float]
 
 
 @pytest.fixture(params=["book-worker", "book-worker2", "book-worker3"])
@@ -54,8 +54,8 @@ def seen_by(store: Store, end: str) -> dict[tuple[str, str], tuple[int, Shown]]:
         f"GROUP BY ALL HAVING sum({calls}) > 0"
     ).fetchall()
     slowest = store.query(
-        f"SELECT source_service, dest_service, {RELATION}_{end}_percentile.p99 "
-        "FROM service_relation_day"
+        f"SELECT source_service, dest_service, {RELATION}_{end}_http_latency_ns_percentile.p99"
+        " / 1e6 FROM service_relation_day"
     ).fetchall()
     p99_ms = {(source, dest): value for source, dest, value in slowest}
     return {
@@ -101,6 +101,7 @@ FAILING = "".join(
         ("call_cpm", "*", "", "cpm"),
         ("call_duration", "http.latency", "", "sum"),
         ("call_time", "http.latency", "", "longAvg"),
+        ("latency_ns_percentile", "http.latencyNs", "", "relativePercentile"),
         ("success_cpm", "*", ".filter(http.statusCode > 900)", "cpm"),
     )
 )

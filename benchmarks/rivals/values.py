@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from frame.contest import rows_answer
 
-from framewalk.engine.oal import PERCENTILES, ApdexPredicate, Band, Bucket, Column
+from framewalk.engine.oal import (
+    PERCENTILES,
+    ApdexPredicate,
+    Band,
+    Bucket,
+    Column,
+    make_plan,
+)
 from framewalk.engine.schemas import OPERATIONS
 from framewalk.engine.stages.columns import with_derived, with_sides
 
@@ -80,6 +87,12 @@ class Group:
     needs_local: bool
     needs: tuple[str, ...]
     metrics: tuple[Wanted, ...]
+
+
+def comparable(plan: Plan) -> Plan:
+    """Return the plan without the metrics that the rivals do not have: framewalk's own ones."""
+    names = {"relativePercentile"}
+    return make_plan(one for one in plan.metrics if one.function.name not in names)
 
 
 def groups(plan: Plan) -> list[Group]:

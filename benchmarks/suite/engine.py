@@ -17,7 +17,7 @@ from rivals import naive_polars, plain_sql
 from rivals.naive_polars import NaivePolars
 from rivals.plain_sql import PlainSql
 from rivals.row_by_row import RowByRow
-from rivals.values import store_values, values_answer
+from rivals.values import comparable, store_values, values_answer
 
 from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.stages.flattening import concat_logs, flatten
@@ -68,15 +68,16 @@ class Engine:
 def benchmark(context: Context) -> Benchmark:
     """Compute all values of the sample, and of a smaller one against plain Python."""
     stages = Stages(context)
-    store = open_empty_store(context, stages.plan, "engine.duckdb")
-    engine = Engine(stages.resolved, stages.plan, store)
+    plan = comparable(stages.plan)
+    store = open_empty_store(context, plan, "engine.duckdb")
+    engine = Engine(stages.resolved, plan, store)
     whole = resolve(concat_logs([flatten(one) for one in stages.contexts]), stages.entities)
     few = Stages(context, context.size.row_messages)
     logs = stages.logs
     states = Call("both phases", logs, engine.states, engine.states_answer)
     values = Call("engine, values", logs, engine.values, values_answer, engine.empty)
-    sql = Rival(_plain_sql(whole, stages.plan, logs))
-    naive = Rival(_naive_polars(whole, stages.plan, logs))
+    sql = Rival(_plain_sql(whole, plan, logs))
+    naive = Rival(_naive_polars(whole, plan, logs))
     return Benchmark(
         [
             Contest(
@@ -119,7 +120,8 @@ def _naive_polars(logs: ResolvedLogs, plan: Plan, count: int) -> Runner:
 def _row_by_row(few: Stages) -> Runner:
     """Python takes fewer logs; that its answer is right is checked here, against the SQL."""
     logs = resolve(concat_logs([flatten(one) for one in few.contexts]), few.entities)
-    rival = RowByRow(logs, few.plan)
-    by_sql = plain_sql.in_long_form(PlainSql(logs, few.plan).run())
+    plan = comparable(few.plan)
+    rival = RowByRow(logs, plan)
+    by_sql = plain_sql.in_long_form(PlainSql(logs, plan).run())
     assert values_answer([rival.run()]) == values_answer(by_sql), "row by row differs from SQL"
     return Call("row by row in Python", few.logs, rival.run, lambda found: values_answer([found]))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.oal import (
     DEFAULT_LABELS,
     PERCENTILES,
+    SHORTEST_NS,
+    STARTS_NS,
     Cast,
     Column,
     Condition,
@@ -29,6 +31,8 @@ from framewalk.engine.oal import (
     Source,
     Star,
     ValueType,
+    start_ns_sql,
+    told_ns_sql,
 )
 from framewalk.engine.schemas import COMPONENT_IDS, DEFAULT_APDEX_THRESHOLD_MS, ROLES
 
@@ -168,7 +172,7 @@ def _inputs(metric: Metric, operation: str, thresholds: _Thresholds) -> dict[str
     if source is not None and of_source is None:
         return None
     inputs: dict[str, str | None] = {}
-    if function.source is Source.NUMBER:
+    if function.source is not Source.ANY:
         inputs["value"] = of_source
     arguments = metric.definition.function.arguments
     for parameter, argument in zip(function.parameters, arguments, strict=False):
@@ -359,6 +363,22 @@ def _percentile(metric: Metric, _minutes: int) -> _Aggregation:
     return steps, "ranks", f"{{\n{_indented(values)}\n}}::{metric.function.sql_type}"
 
 
+def _relative_percentile(metric: Metric, _minutes: int) -> _Aggregation:
+    """Take the value at each rank, then the start of its bucket."""
+    ranks = (f"list_sort(list(value))[(count(*) * {p} + 50) // 100] AS p{p}" for p in PERCENTILES)
+    starts = f"list({start_ns_sql('bucket')}) AS starts_ns"
+    steps = {
+        "ranks": f"{_select([*_entity(metric.scope), *ranks], 'logs')}\nGROUP BY ALL",
+        "buckets": _select([starts], f"range({len(STARTS_NS)}) AS numbers(bucket)"),
+    }
+    reached = f"list_max([one for one in starts_ns if one <= greatest({{}}, {SHORTEST_NS})])"
+    values = ",\n".join(
+        f"'p{p}': any_value({told_ns_sql(reached.format(f'p{p}'))})" for p in PERCENTILES
+    )
+    value = f"{{\n{_indented(values)}\n}}::{metric.function.sql_type}"
+    return steps, "ranks CROSS JOIN buckets", value
+
+
 def _histogram(metric: Metric, _minutes: int) -> _Aggregation:
     step, last = metric.parameters
     bucket = f"least(greatest(value, 0) // {step}, {last})"
@@ -412,6 +432,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Metric, int], _Aggregation]]] = Mapping
         ),
         "apdex": _apdex,
         "percentile2": _percentile,
+        "relativePercentile": _relative_percentile,
         "histogram": _histogram,
         "labelCount": _label_count,
         "labelAvg": _label_avg,

@@ -29,6 +29,11 @@ _KINDS: Final = {
     Kind.BOOLEAN: "an attribute that is a boolean",
     Kind.NUMBER: "an attribute that is a number",
 }
+_OF: Final = {
+    Source.ANY: "anything",
+    Source.NUMBER: "a number",
+    Source.NANOSECONDS: "a number in ns",
+}
 _FAMILIES: Final = {"": "Several operations", "http": "HTTP"}
 
 
@@ -144,7 +149,7 @@ def _functions_page() -> str:
     rows = [
         (
             f"[`{function.signature}`](#{function.name.lower()})",
-            "a number" if function.source is Source.NUMBER else "anything",
+            _OF[function.source],
             function.sql_type,
             function.notes.value,
         )
@@ -163,7 +168,7 @@ def _function_section(function: MetricFunction) -> str:
     unit = f", unit {function.unit}" if function.unit else ""
     aliases = [name for name in FUNCTIONS if FUNCTIONS[name] is function and name != function.name]
     lines = [
-        f"- of: {'a number' if function.source is Source.NUMBER else 'anything, or `*`'}",
+        f"- of: {_OF[function.source]}{', or `*`' if function.source is Source.ANY else ''}",
         *(f"- `{one.name}`: {_parameter(one)}" for one in function.parameters),
         f"- keeps: {notes.keeps} ({function.state_count} per entity and minute)",
         f"- value: {notes.value}",

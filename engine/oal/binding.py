@@ -179,6 +179,13 @@ class _RejectedError(Exception):
         super().__init__(str(diagnostic))
 
 
+_NANOSECONDS: Final = "ns"
+
+
+def _needs_nanoseconds(function: MetricFunction | None) -> bool:
+    return function is not None and function.source is Source.NANOSECONDS
+
+
 _Argument: TypeAlias = Comparison | Typed | int
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -292,7 +299,7 @@ class _Binder:
 
     def _source_attribute(self, scope: Scope, function: MetricFunction | None) -> Typed | None:
         source = self._definition.source
-        needs_number = function is not None and function.source is Source.NUMBER
+        needs_number = function is not None and function.source is not Source.ANY
         message = f"{self._definition.function.name}() needs a number"
         if isinstance(source.attribute, syntax.Star):
             if source.cast is not None:
@@ -302,7 +309,7 @@ class _Binder:
                     source.attribute.span,
                     message,
                     got="*",
-                    wanted=f"an attribute, as in from({self._some_number(scope)})",
+                    wanted=f"an attribute, as in from({self._some_number(scope, function)})",
                 )
             return None
         typed = self._attribute(scope, source.attribute, source.cast)
@@ -315,11 +322,24 @@ class _Binder:
                 if typed.type is ValueType.STRING
                 else "",
             )
+        unit = scope.attributes[str(source.attribute)].unit
+        if _needs_nanoseconds(function) and unit != _NANOSECONDS:
+            self._refuse(
+                source.attribute.span,
+                f"{self._definition.function.name}() needs a number in ns",
+                got=f"{source.attribute}, {f'in {unit}' if unit else 'which has no unit'}",
+                wanted=f"an attribute in ns, as in from({self._some_number(scope, function)})",
+            )
         return typed
 
     @staticmethod
-    def _some_number(scope: Scope) -> str:
-        numbers = (one.path for one in scope.attributes.values() if one.type is ValueType.LONG)
+    def _some_number(scope: Scope, function: MetricFunction | None) -> str:
+        numbers = (
+            one.path
+            for one in scope.attributes.values()
+            if one.type is ValueType.LONG
+            and (one.unit == _NANOSECONDS or not _needs_nanoseconds(function))
+        )
         return f"{scope.name}.{next(numbers)}"
 
     def _attribute(self, scope: Scope, attribute: syntax.Attribute, cast: Cast | None) -> Typed:

@@ -90,6 +90,16 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeBucket:
+    """A further key of a state: the number of the value's bucket in relative.py."""
+
+    value: Value
+
+    def __str__(self) -> str:
+        return f"relative bucket of {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """A further key of a state: a string, possibly the same for all logs of the operation."""
 
@@ -97,6 +107,9 @@ class Label:
 
     def __str__(self) -> str:
         return str(self.value)
+
+
+Key: TypeAlias = Bucket | RelativeBucket | Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +127,7 @@ class StatePart:
     keep: Keep
     selection: Selection
     value: Value | None = None
-    key: Bucket | Label | None = None
+    key: Key | None = None
 
     def __str__(self) -> str:
         text = f"{self.selection.operation}.{self.keep}({self.value or ''})"
@@ -144,7 +157,7 @@ class State:
     @property
     def has_bucket(self) -> bool:
         """Whether it is split by a bucket, whose number is the key."""
-        return isinstance(self.parts[0].key, Bucket)
+        return isinstance(self.parts[0].key, Bucket | RelativeBucket)
 
     @property
     def name(self) -> str:
@@ -164,9 +177,10 @@ class Kind(Enum):
 
 
 class Source(Enum):
-    """What a function takes from `from(...)`: a number, or nothing in particular."""
+    """What a function takes from `from(...)`: a number, one in ns, or nothing in particular."""
 
     NUMBER = auto()
+    NANOSECONDS = auto()
     ANY = auto()
 
 
@@ -198,7 +212,7 @@ class MakeState(Protocol):
         keep: Keep,
         *conditions: BoundCondition | bool,
         value: Value | None = None,
-        key: Bucket | Label | None = None,
+        key: Key | None = None,
     ) -> StatePart | None:
         """Return the state, or None where a condition never holds."""
 

@@ -172,6 +172,7 @@ _CONNECTION_LOG_ATTRIBUTES: Final = {
 }
 _HTTP_ATTRIBUTES: Final = {
     "latency": ("latency_ms", _L, "ms"),
+    "latencyNs": ("duration_ns", _L, "ns"),
     "url": ("path", _S, ""),
     "method": ("method_name", _S, ""),
     "statusCode": ("status_code", _L, ""),

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal.bound import (
         BoundCondition,
-        Bucket,
         Keep,
-        Label,
+        Key,
         MetricFunction,
         Scalar,
     )
@@ -123,7 +122,7 @@ def state_parts(
         keep: Keep,
         *conditions: BoundCondition | bool,
         value: Value | None = None,
-        key: Bucket | Label | None = None,
+        key: Key | None = None,
     ) -> StatePart | None:
         if False in conditions:
             return None

@@ -11,12 +11,14 @@ from framewalk.engine.oal.bound import (
     Band,
     BoundCondition,
     Bucket,
-    Label,
+    Key,
     Predicate,
+    RelativeBucket,
     Scalar,
     Value,
 )
 from framewalk.engine.oal.catalogue import Level, ValueType
+from framewalk.engine.oal.relative import STARTS_NS
 from framewalk.engine.oal.syntax import Cast, Operator
 from framewalk.engine.schemas import COMPONENT_IDS
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _INT32: Final = 2**32
+_STARTS_NS: Final = pl.Series("starts_ns", STARTS_NS, dtype=pl.Int64)
 # As schemas.py says of these columns.
 _NEVER_NEGATIVE: Final = ("_ns", "_ms", "_bytes", "_count")
 
@@ -46,8 +49,13 @@ def value_expression(value: Value) -> pl.Expr:
     return column
 
 
-def key_expression(key: Bucket | Label) -> pl.Expr:
+def key_expression(key: Key) -> pl.Expr:
     """Return the key that splits a state: Int64 for a bucket, String for a label."""
+    if isinstance(key, RelativeBucket):
+        value = value_expression(key.value)
+        reached = pl.lit(_STARTS_NS).search_sorted(value, side="right").cast(pl.Int64)
+        # A search finds a place for null, too.
+        return pl.when(value.is_not_null()).then((reached - 1).clip(0))
     if isinstance(key, Bucket):
         value = value_expression(key.value)
         if key.last is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.oal.relative import start_ns_sql, told_ns_sql
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,24 +70,36 @@ def finish_apdex(states: Sequence[str], _minutes: int, _parameters: tuple[int, .
 
 
 def finish_percentile(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
-    """Find the bucket in which the running count reaches the rank, rounded half up.
+    """Find the bucket in which the running count reaches the rank, times its width."""
+    return _at_ranks(states[0], f"key * {parameters[0]}")
 
-    The sorted buckets and their total are bound to a lambda's parameter first: inside of another
-    lambda they would be computed again for each bucket.
+
+def finish_relative_percentile(
+    states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]
+) -> str:
+    """Find the bucket in which the running count reaches the rank, and what it is told as."""
+    return _at_ranks(states[0], told_ns_sql(start_ns_sql("key")))
+
+
+def _at_ranks(entries: str, told: str) -> str:
+    """Return a struct of what is told of the bucket (`key`) at each percentile's rank.
+
+    Ranks are rounded half up. The sorted buckets and their total are bound to a lambda's parameter
+    first: inside of another lambda they would be computed again for each bucket.
     """
-    entries = states[0]
-    values = []
-    for percentile in PERCENTILES:
-        rank = f"(all_of.total * {percentile} + 50) // 100"
-        reached = (
-            f"list_reduce(all_of.buckets, lambda a, e: CASE WHEN a.value >= {rank} THEN a "
-            f"ELSE {{'key': e.key, 'value': a.value + e.value}} END).key"
-        )
-        values.append(f"'p{percentile}': {reached} * {parameters[0]}")
     total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
     bound = f"[{{'buckets': list_sort({entries}), 'total': {total}}}]"
-    found = f"list_transform({bound}, lambda all_of: {{{', '.join(values)}}})[1]"
-    return f"CASE WHEN {entries} IS NOT NULL THEN {found} END"
+    rank = "(all_of.total * p + 50) // 100"
+    reached = (
+        f"list_reduce(all_of.buckets, lambda a, e: CASE WHEN a.value >= {rank} THEN a "
+        "ELSE {'key': e.key, 'value': a.value + e.value} END).key"
+    )
+    each = f"list_transform({list(PERCENTILES)}, lambda p: {reached})"
+    keys = f"list_transform({bound}, lambda all_of: {each})[1]"
+    values = f"list_transform({keys}, lambda key: {told})"
+    named = ", ".join(f"'p{p}': told[{at}]" for at, p in enumerate(PERCENTILES, start=1))
+    structs = f"list_transform([{values}], lambda told: {{{named}}})[1]"
+    return f"CASE WHEN {entries} IS NOT NULL THEN {structs} END"
 
 
 def _sum_of_key(entries: str, key: str) -> str:

@@ -152,13 +152,15 @@ class _FinestStates:
     """The states of all operations' logs at the finest key.
 
     `by_peer` has `peer`, `minute` and a column per state of any operation, `by_endpoint` also
-    `endpoint` and the states of HTTP only; a key may come several times. `keyed` maps a state's
-    name to `peer`, `minute`, for HTTP `endpoint`, `key` and `value`.
+    `endpoint` and the states of HTTP only; a key may come several times. `keyed_by_peer` maps a
+    state's name to `peer`, `minute`, `key` and `value`, `keyed_by_endpoint` those of HTTP to
+    `endpoint` as well.
     """
 
     by_peer: pl.DataFrame
     by_endpoint: pl.DataFrame
-    keyed: Mapping[str, pl.DataFrame]
+    keyed_by_peer: Mapping[str, pl.DataFrame]
+    keyed_by_endpoint: Mapping[str, pl.DataFrame]
 
 
 def _side_by_side(operations: Mapping[str, OperationStates], plan: Plan) -> _FinestStates:
@@ -169,7 +171,14 @@ def _side_by_side(operations: Mapping[str, OperationStates], plan: Plan) -> _Fin
     by_peer = [states.scalars for name, states in named.items() if name != "http"]
     by_peer.append(merge_rows([http], ["peer", MINUTE], keeps))
     keyed = {name: frame for states in named.values() for name, frame in states.keyed.items()}
-    return _FinestStates(pl.concat(by_peer, how="diagonal"), http, keyed)
+    # Four scopes have no endpoints: theirs are added up once.
+    keyed |= {
+        str(state): merge_rows([keyed[str(state)]], ["peer", MINUTE, KEY], {VALUE: state.keep})
+        for state in plan.log_states["http"]
+        if state.key is not None
+    }
+    every = pl.concat(by_peer, how="diagonal")
+    return _FinestStates(every, http, keyed, named["http"].keyed)
 
 
 def _roll_up_scope(states: _FinestStates, peers: pl.DataFrame, scope: ScopePlan) -> ScopeStates:
@@ -185,11 +194,12 @@ def _roll_up_scope(states: _FinestStates, peers: pl.DataFrame, scope: ScopePlan)
         columns = dict.fromkeys(str(share.log_state) for share in shares)
         needed = rows.select("peer", *keys[1:], *columns)
         scalars.append(_sum_shares(_of_entities(needed, entities), keys, shares))
+    finest = states.keyed_by_endpoint if renamed else states.keyed_by_peer
     keyed: dict[str, list[pl.DataFrame]] = {state.name: [] for state in scope.keyed_states}
     for share in scope.shares:
         if share.state.keyed:
             entities = _entities_that_meet(share.conditions, peers, entity_of_peer)
-            split = _of_entities(states.keyed[str(share.log_state)], entities)
+            split = _of_entities(finest[str(share.log_state)], entities)
             keyed[share.state.name].append(split.rename(renamed))
     return _with_names(scope, names, keys, scalars, keyed)
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 NS_PER_MINUTE: Final = 60_000_000_000
 LOGS: Final = "logs"
 
+# These stand beside the columns of logs, whose names have no space.
+_ROWS: Final = "rows of group"
+_GROUP: Final = "group number"
+
 
 @dataclass(frozen=True, slots=True)
 class OperationStates:
@@ -112,17 +116,26 @@ def _operation_states(
     frame = frame.with_columns((pl.col("time_ns") // NS_PER_MINUTE).alias(MINUTE))
     frame = _with_peer_columns(frame, states, peers, plan)
     keys = operation_keys(operation)
-    scalars = [state for state in states if state.key is None]
+    scalars = [_aggregate(state, frame) for state in states if state.key is None]
+    logs = pl.len().cast(pl.Int64).alias(LOGS)
+    keyed = [state for state in states if state.key is not None]
+    if not keyed:
+        return OperationStates(frame.group_by(keys).agg(logs, *scalars), {})
+    rows = pl.int_range(pl.len(), dtype=pl.UInt32)
+    grouped = frame.with_columns(rows.alias(_ROWS)).group_by(keys).agg(logs, *scalars, _ROWS)
+    groups = _group_of_row(grouped[_ROWS])
+    grouped = grouped.drop(_ROWS)
+    named = grouped.select(keys)
     return OperationStates(
-        frame.group_by(keys).agg(
-            pl.len().cast(pl.Int64).alias(LOGS), *(_aggregate(state, frame) for state in scalars)
-        ),
-        {
-            str(state): _keyed_states(state, frame, keys)
-            for state in states
-            if state.key is not None
-        },
+        grouped, {str(state): _keyed_states(state, frame, groups, named) for state in keyed}
     )
+
+
+def _group_of_row(rows: pl.Series) -> pl.Series:
+    """Return each row's number of the group whose list it is in."""
+    groups = pl.DataFrame({"group": pl.int_range(rows.len(), dtype=pl.UInt32, eager=True)})
+    pairs = groups.with_columns(rows).explode(_ROWS)
+    return pl.zeros(pairs.height, dtype=pl.UInt32, eager=True).scatter(pairs[_ROWS], pairs["group"])
 
 
 def _with_peer_columns(
@@ -169,16 +182,24 @@ def _condition(state: StatePart) -> pl.Expr | None:
     return pl.all_horizontal(map(condition_expression, conditions)) if conditions else None
 
 
-def _keyed_states(state: StatePart, frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    condition = _condition(state)
-    if condition is not None:
-        frame = frame.filter(condition)
+def _keyed_states(
+    state: StatePart, frame: pl.DataFrame, groups: pl.Series, named: pl.DataFrame
+) -> pl.DataFrame:
+    """Split a state by its key; `groups` are the rows of `named` that the logs belong to.
+
+    A number of a group stands for its keys: no text is grouped again for each such state.
+    """
     if state.key is None:
         message = f"{state} has no key"
         raise TypeError(message)
+    condition = _condition(state)
+    frame = frame.with_columns(groups.alias(_GROUP))
+    if condition is not None:
+        frame = frame.filter(condition)
     split = frame.with_columns(key_expression(state.key).alias(KEY)).drop_nulls(KEY)
     if state.value is None:
         value = pl.len().cast(pl.Int64)
     else:
         value = sum_expression(value_expression(state.value), exact=_fits(state, split))
-    return split.group_by([*keys, KEY]).agg(value.alias(VALUE))
+    counted = split.group_by(_GROUP, KEY).agg(value.alias(VALUE))
+    return pl.concat([named[counted[_GROUP]], counted.select(KEY, VALUE)], how="horizontal")

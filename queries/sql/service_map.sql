@@ -26,8 +26,8 @@ WITH calls AS (
 ), slowest AS (
   SELECT
     entity_id,
-    max(kubernetes_service_relation_server_percentile.p99) AS server_ms,
-    max(kubernetes_service_relation_client_percentile.p99) AS client_ms
+    max(kubernetes_service_relation_server_http_latency_ns_percentile.p99) / 1e6 AS server_ms,
+    max(kubernetes_service_relation_client_http_latency_ns_percentile.p99) / 1e6 AS client_ms
   FROM service_relation_day
   GROUP BY ALL
 )
@@ -36,7 +36,7 @@ SELECT
   dest,
   round(calls / minutes, 1) AS calls_per_minute,
   round(100 * succeeded / calls, 2) AS success_percent,
-  CASE seen_by WHEN 'server' THEN server_ms ELSE client_ms END AS p99_ms
+  round(CASE seen_by WHEN 'server' THEN server_ms ELSE client_ms END, 2) AS p99_ms
 FROM calls JOIN slowest USING (entity_id)
 WHERE calls > 0
 QUALIFY row_number() OVER (PARTITION BY entity_id ORDER BY calls DESC, seen_by DESC) = 1

@@ -42,9 +42,11 @@ def kernel_attributes(
 def http_attributes(http: pb.AccessLogHTTPProtocol, quality: Quality) -> Attributes:
     """Return what every scope sees of an HTTP log, without the prefix of the scope."""
     request, response = http.request, http.response
+    duration = _duration(http, quality)
     return {
         "success": response.statusCode < 500,
-        "http.latency": _duration(http, quality) // NS_PER_MS,
+        "http.latency": duration // NS_PER_MS,
+        "http.latencyNs": duration,
         "http.url": request.path,
         "http.method": method_name(http),
         "http.statusCode": response.statusCode,

@@ -1,4 +1,4 @@
-"""Metric definitions: rows of the two tables of the specification."""
+"""Metric definitions: rows of the two tables of the specification, and of framewalk's own."""
 
 import csv
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPEC = Path(__file__).parent.parent / "spec"
-TABLES = (SPEC / "metrics.csv", SPEC / "monitoring-metrics.csv")
+TABLES = (SPEC / "metrics.csv", SPEC / "monitoring-metrics.csv", SPEC / "own-metrics.csv")
 
 OPERATORS = re.compile(
     r"^\s*(?P<attribute>[\w.]+)\s*"

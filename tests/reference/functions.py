@@ -7,6 +7,8 @@ all contributions at once, never from partial results.
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal, localcontext
+from functools import cache
 from typing import Any
 
 from reference.definitions import Condition, Definition
@@ -27,6 +29,7 @@ PLAIN = (
     "minDouble",
     "percentile2",
     "percentile",
+    "relativePercentile",
     "histogram",
 )
 
@@ -130,6 +133,33 @@ def _percentiles(values: Sequence[int], precision: int) -> dict[str, int]:
     return {f"p{p}": buckets[rank - 1] * precision for p, rank in ranks.items()}
 
 
+def _relative_percentiles(values: Sequence[int]) -> dict[str, int]:
+    """Find the exact values at the ranks, then what docs/semantics.md says they are told as."""
+    ordered = sorted(values)
+    ranks = {p: (len(ordered) * p + 50) // 100 for p in PERCENTILES}
+    return {f"p{p}": _told_ns(ordered[rank - 1]) for p, rank in ranks.items()}
+
+
+@cache
+def _told_ns(duration_ns: int) -> int:
+    kept = min(max(duration_ns, 1_000), 600 * 10**9)
+    start = max(start for start in bucket_starts_ns() if start <= kept)
+    return start + start // 100
+
+
+@cache
+def bucket_starts_ns() -> tuple[int, ...]:
+    """Return the whole nanoseconds at which buckets begin, up to 10 minutes."""
+    parts = 2**20
+    with localcontext(prec=50):
+        first = [
+            int((1_000 * parts * Decimal(2) ** (Decimal(step) / 36)).to_integral_value())
+            for step in range(36)
+        ]
+    starts = [one * 2**doublings // parts for doublings in range(30) for one in first]
+    return tuple(start for start in starts if start <= 600 * 10**9)
+
+
 def _histogram(values: Sequence[int], step: int, steps: int) -> dict[int, int]:
     counts = {index * step: 0 for index in range(steps + 1)}
     for value in values:
@@ -189,6 +219,7 @@ FUNCTIONS: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
     "rate": lambda given, _: _rate(given),
     "percentile2": lambda given, arguments: _percentiles(given, arguments[0]),
     "percentile": lambda given, arguments: _percentiles(given, arguments[0]),
+    "relativePercentile": lambda given, _: _relative_percentiles(given),
     "histogram": lambda given, arguments: _histogram(given, *arguments),
     "labelCount": lambda given, arguments: _label_counts(given, _limit(arguments[1:])),
     "labelAvg": lambda given, arguments: _label_averages(given, _limit(arguments[2:])),
