@@ -186,3 +186,15 @@ def test_help_in_a_terminal(command: list[str], usage: str, paragraph: str) -> N
     assert f"Usage: framewalk {usage}" in lines
     assert any(line.startswith(paragraph) for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "America/New_York"])
+def test_the_last_hour_is_that_of_utc_in_every_zone(store: Path, zone: str) -> None:
+    ago = "now() AT TIME ZONE 'UTC' - to_minutes(minutes)"
+    rows = f"SELECT {ago} AS time_bucket FROM (VALUES (1), (59), (61)) t(minutes)"
+    query = f"SELECT count(*) FROM ({rows}) WHERE time_bucket > now() - INTERVAL 1 HOUR"
+    command = [COMMAND, "sql", query, "--store", str(store), "--format", "csv"]
+    environment = os.environ | {"TZ": zone}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "2"

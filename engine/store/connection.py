@@ -50,19 +50,24 @@ FAULTS: Final = (duckdb.OperationalError, duckdb.FatalException, duckdb.Internal
 
 
 def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Open a file, or ":memory:"; raises StoreError and its kinds."""
+    """Open a file, or ":memory:"; raises StoreError and its kinds.
+
+    Its sessions are in UTC, as `time_bucket` is: comparing that with `now()` asks for their zone.
+    """
     if path.name.lstrip(".").partition(".")[0].casefold() == _SCHEMA:
         # DuckDB names the file's catalogue after it, and could not tell the two apart.
         raise StoreError(path, f"a store cannot be called {_SCHEMA!r}", "name it otherwise")
     try:
         # Absolute, as DuckDB takes some relative names for something else than a file.
         name = IN_MEMORY if str(path) == IN_MEMORY else str(path.absolute())
-        return duckdb.connect(name, read_only=read_only)
+        connection = duckdb.connect(name, read_only=read_only)
+        run(connection, "SET GLOBAL TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise explained(path, error) from error
     except RuntimeError as error:
         # What DuckDB makes of a path that is not Unicode.
         raise StoreError(path, "its name is not UTF-8 text", "name it otherwise") from error
+    return connection
 
 
 def explained(path: Path, error: duckdb.Error) -> StoreError:
