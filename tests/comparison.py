@@ -39,7 +39,8 @@ def _read_view(store: Store, view: str, resolution: str) -> dict[Key, dict[str, 
     for row in relation.fetchall():
         named = dict(zip(columns, row, strict=True))
         bucket = int(named["time_bucket"].replace(tzinfo=dt.UTC).timestamp())
-        names = tuple(named[name] for name in columns[_OTHER_COLUMNS:] if name not in metrics)
+        others = {*metrics, "minutes"}
+        names = tuple(named[name] for name in columns[_OTHER_COLUMNS:] if name not in others)
         values = {name: named[name] for name in metrics if named.get(name) is not None}
         assert (names, bucket) not in found, "one row per entity and bucket"
         if values:

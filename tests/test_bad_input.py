@@ -497,7 +497,7 @@ def make_database(path: Path, *statements: str) -> None:
 
 
 def make_newer(path: Path) -> None:
-    make_database(path, "UPDATE internal.store SET version = 3")
+    make_database(path, "UPDATE internal.store SET version = 4")
 
 
 def make_cut_off(path: Path) -> None:
@@ -536,7 +536,7 @@ def make_odd_version(path: Path) -> None:
         pytest.param(make_foreign_schema, "was not made by framewalk", id="a schema `internal`"),
         pytest.param(make_without_version, "was not made by framewalk", id="no version"),
         pytest.param(make_odd_version, "was not made by framewalk", id="odd version"),
-        pytest.param(make_newer, "store version 3 is newer than 2", id="newer"),
+        pytest.param(make_newer, "store version 4 is newer than 3", id="newer"),
     ],
 )
 def test_bad_store(scene: Scene, spoil: Callable[[Path], object], words: str) -> None:

@@ -113,8 +113,10 @@ def stored_days(engine: Engine) -> list[int]:
 def rows_of(engine: Engine, day: int) -> pl.DataFrame:
     """Return what the store has of a day, as it was made."""
     sql = (
-        "SELECT service, epoch(time_bucket)::BIGINT // 60 AS minute, traits, state_0 AS count "
-        "FROM internal.service_states WHERE time_bucket::DATE = ?"
+        "SELECT service, epoch(time_bucket)::BIGINT // 60 AS minute, 0::BIGINT AS traits, "
+        "state_0 AS count "
+        "FROM (FROM internal.service_states UNION ALL FROM internal.service_minutes) "
+        "JOIN internal.service_entities USING (entity) WHERE time_bucket::DATE = ?"
     )
     date = (FIRST_DAY + dt.timedelta(days=day)).date()
     return engine.store.connection.sql(sql, params=[date]).pl()
@@ -191,7 +193,7 @@ def test_readers_are_cancelled_before_a_day_goes_that_has_room(start: Start) -> 
 
     engine.upkeep.budget.cancel_queries = cancel
     reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM internal.service_states").fetchall()
+    reader.execute("SELECT count(*) FROM internal.service_minutes").fetchall()
     # While it reads, each checkpoint takes blocks of its own.
     for day in range(1, 12):
         store_day(engine, day)
@@ -206,7 +208,7 @@ def test_what_a_reader_keeps_makes_no_other_day_go(start: Start) -> None:
         store_day(engine, day)
     reader = engine.store.connection.cursor()
     reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM internal.service_states").fetchall()
+    reader.execute("SELECT count(*) FROM internal.service_minutes").fetchall()
     engine.upkeep.budget = StoreBudget(engine.store, 9 * BYTES_OF_A_DAY)
     for _ in range(20):
         engine.run_after(60)
@@ -251,9 +253,9 @@ def test_rows_are_deleted_a_bounded_number_at_a_time(start: Start) -> None:
 
     def look() -> None:
         seen = engine.store.connection.cursor()
-        left.append(seen.execute("SELECT count(*) FROM internal.service_states").fetchall()[0][0])
+        left.append(seen.execute("SELECT count(*) FROM internal.service_minutes").fetchall()[0][0])
 
-    tables = ["internal.service_states", "internal.endpoint_states"]
+    tables = ["internal.service_minutes", "internal.endpoint_minutes"]
     before = FIRST_DAY.replace(tzinfo=None) + dt.timedelta(days=1)
     deleted = delete_before(engine.store.connection, tables, before, look, 10_000)
     assert deleted == ROWS_OF_A_DAY

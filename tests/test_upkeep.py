@@ -88,7 +88,8 @@ class Engine:
 
     def minutes(self) -> dict[float, int]:
         """Return the minutes in the store, and how many rows each has."""
-        sql = "SELECT epoch(time_bucket), count(*) FROM internal.service_states GROUP BY 1"
+        rows = "FROM internal.service_states UNION ALL FROM internal.service_minutes"
+        sql = f"SELECT epoch(time_bucket), count(*) FROM ({rows}) GROUP BY 1"
         return dict(self.store.query(sql).fetchall())
 
 

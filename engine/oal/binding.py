@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from framewalk.engine.oal.syntax import Cast, Span
 
 DECORATORS: Final = ("K8SServiceDecorator",)
-RESERVED_NAMES: Final = frozenset({"time_bucket", "entity_id"})
+RESERVED_NAMES: Final = frozenset({"time_bucket", "entity_id", "minutes"})
 
 _ORDER: Final = frozenset(
     {Operator.GREATER, Operator.LESS, Operator.GREATER_EQUAL, Operator.LESS_EQUAL}

@@ -1,5 +1,6 @@
 from .connection import connect as connect
 from .names import StoredNames as StoredNames
+from .room import Borders as Borders
 from .room import Room as Room
 from .room import StoredDay as StoredDay
 from .store import IN_MEMORY as IN_MEMORY
@@ -10,5 +11,7 @@ from .store import open_for_reading as open_for_reading
 from .views import RESOLUTIONS as RESOLUTIONS
 from .views import literal as literal
 from .views import quoted as quoted
+from .views import rolled_table as rolled_table
 from .views import states_table as states_table
+from .views import tables_of_states as tables_of_states
 from .views import view_name as view_name

@@ -1,9 +1,12 @@
-"""Compaction: the rows of one entity and minute become one, and no value in any view changes.
+"""Compaction: what commits have appended is rolled up to minutes, hours and days.
 
 Each commit appends rows; an engine that commits every few seconds leaves many rows of one
-minute. Rows are merged as states are (states.py), with two exceptions: rows that hold different
-states (written with other definitions) stay apart, as the views tell them apart; and so do rows
-whose sum would stop at the end of 64 bits, as the views add further before they stop.
+minute. Those of closed minutes leave their table for three others, in which the rows of one
+entity and bucket are one: in one transaction, so that each row is in all three or in none. They
+are merged as states are (merging.py), with two exceptions: rows that hold different states
+(written with other definitions) stay apart, as the views tell them apart; and so do rows whose
+sum would stop at the end of 64 bits, as the views add further before they stop. So no value in
+any view changes.
 """
 
 from __future__ import annotations
@@ -15,12 +18,21 @@ import polars as pl
 
 from framewalk.engine.oal import Keep
 from framewalk.engine.states import KEY, TRAITS, VALUE, merge_expression, merge_rows
-from framewalk.engine.store.connection import insert, transaction
+from framewalk.engine.store.connection import insert, run, transaction
+from framewalk.engine.store.dictionary import note_seen
 from framewalk.engine.store.tables import state_columns, stored_metrics
-from framewalk.engine.store.views import BUCKET, quoted, states_table
+from framewalk.engine.store.views import (
+    BUCKET,
+    ENTITY,
+    RESOLUTIONS,
+    Resolution,
+    quoted,
+    rolled_table,
+    states_table,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import duckdb
 
@@ -29,19 +41,23 @@ if TYPE_CHECKING:
 # Rows that are worked on at once: at most some 200 MB.
 CHUNK_ROWS: Final = 50_000
 
-# Minutes that are looked at at once.
-_MINUTES: Final = 10_000
-
 _GROUP: Final = "group_number"
 _ROW: Final = "rowid"
 _ADDED: Final = frozenset({Keep.COUNT, Keep.SUM})
 _ENDS: Final = (-(2**63), 2**63 - 1)
 _MINUTE_US: Final = 60_000_000
+_HOUR_US: Final = 60 * _MINUTE_US
+_KEYS: Final = (BUCKET, ENTITY)
+_PER: Final = {"minute": "1m", "hour": "1h", "day": "1d"}
 
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What a compaction did: the minutes it looked at, and their rows before and after."""
+    """What a compaction did: the minutes it looked at, and their rows before and after.
+
+    `rows_before` are those that were rolled up and those of their minutes that they were added to,
+    `rows_after` what they are now.
+    """
 
     minutes: int = 0
     rows_before: int = 0
@@ -58,15 +74,16 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class StatesTable:
-    """A table of states; `scalars` and `lists` map its columns of states to how they merge.
+    """The columns of a scope's states, and how each merges; `lists` are of {key, value}."""
 
-    `keys` are the columns whose values rows of one entity and bucket share.
-    """
-
-    name: str
-    keys: tuple[str, ...]
+    scope: Scope
     scalars: Mapping[str, Keep]
     lists: Mapping[str, Keep]
+
+    @property
+    def columns(self) -> str:
+        """The columns as SQL."""
+        return ", ".join(map(quoted, [*_KEYS, *self.scalars, *self.lists]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,49 +94,91 @@ class Replacement:
     new: pl.DataFrame
 
 
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Whole hours with rows to roll up, from `first_us` to before `end_us` (since 1970)."""
+
+    first_us: int
+    end_us: int
+    minutes: int
+
+
 class Compactor:
-    """Knows which minutes may have several rows of one entity, and merges them."""
+    """Rolls up what is appended."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
         self._connection = connection
         self._plan = plan
-        self._touched = pl.Series(dtype=pl.Int64)
         self._tables: tuple[StatesTable, ...] = ()
 
-    def touch(self, minutes: pl.Series) -> None:
-        """Remember minutes that have got rows."""
-        self._touched = pl.concat([self._touched, minutes]).unique().sort()
-
-    def compact(self, before_minute: int, after_minute: int | None = None) -> Compacted:
-        """Merge the rows of touched minutes before the one or after the other; see Store."""
-        if not self._tables:
-            self._tables = states_tables(self._connection, self._plan)
-            self.touch(_minutes_with_duplicates(self._connection, self._tables))
-        minute = self._touched
-        is_due = minute < before_minute
+    def compact(
+        self,
+        before_minute: int,
+        after_minute: int | None,
+        most_rows: int,
+        on_progress: Callable[[], None],
+    ) -> Compacted:
+        """Roll up the rows of minutes before the one or after the other; see Store."""
+        self._tables = self._tables or states_tables(self._connection, self._plan)
+        closed = f"{BUCKET} < make_timestamp({before_minute * _MINUTE_US})"
         if after_minute is not None:
-            is_due |= minute > after_minute
-        every = minute.filter(is_due)
+            closed += f" OR {BUCKET} > make_timestamp({after_minute * _MINUTE_US})"
         total = Compacted()
-        for start in range(0, len(every), _MINUTES):
-            due = every.slice(start, _MINUTES)
-            for chunk in _chunks(_rows_by_minute(self._connection, self._tables, due.to_list())):
-                total += self._compact_at_once(chunk)
-            # Those that were expired have no rows.
-            self._touched = self._touched.filter(~self._touched.is_in(due.implode()))
+        for one in _slices(self._connection, self._tables, f"({closed})"):
+            if total.rows_before >= most_rows:
+                break
+            due = (
+                f"({closed}) AND {BUCKET} >= make_timestamp({one.first_us}) "
+                f"AND {BUCKET} < make_timestamp({one.end_us})"
+            )
+            total += Compacted(one.minutes)
+            for table in self._tables:
+                for part in _parts(self._connection, table, due):
+                    with transaction(self._connection):
+                        total += self._roll_up(table, f"{due} AND {part}")
+                    on_progress()
         return total
 
-    def _compact_at_once(self, minutes: Sequence[int]) -> Compacted:
-        total = Compacted(len(minutes))
-        with transaction(self._connection):
-            for table in self._tables:
-                rows = _rows_of(self._connection, table, minutes)
-                replacement = merge_duplicates(rows, table)
-                merged = replacement.old.height - replacement.new.height
-                if merged:
-                    _replace(self._connection, table, minutes, replacement)
-                total += Compacted(0, rows.height, rows.height - merged)
-        return total
+    def _roll_up(self, table: StatesTable, due: str) -> Compacted:
+        appended = states_table(table.scope)
+        sql = f"SELECT {table.columns} FROM {appended} WHERE {due}"
+        rows: pl.DataFrame = self._connection.sql(sql).pl()
+        done = [self._add(table, one, rows) for one in RESOLUTIONS]
+        run(self._connection, f"DELETE FROM {appended} WHERE {due}")
+        note_seen(self._connection, table.scope, rows)
+        return done[0]
+
+    def _add(self, table: StatesTable, resolution: Resolution, rows: pl.DataFrame) -> Compacted:
+        """Add rows to those of a resolution."""
+        if resolution.minutes > 1:
+            rows = rows.with_columns(pl.col(BUCKET).dt.truncate(_PER[resolution.name]))
+        target = rolled_table(table.scope, resolution)
+        there = self._there(table, target, rows)
+        replacement = merge_duplicates(pl.concat([there, rows], how="diagonal"), table)
+        if replacement.old.height:
+            self._delete(target, replacement.old)
+        insert(self._connection, target, replacement.new)
+        return Compacted(0, rows.height + replacement.old.height, replacement.new.height)
+
+    def _there(self, table: StatesTable, target: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of a table that others are to be added to, with their `rowid`."""
+        self._connection.register("added", rows.select(_KEYS).unique().to_arrow())
+        try:
+            sql = (
+                f"SELECT {_ROW}, {table.columns} FROM {target} "
+                f"SEMI JOIN added USING ({', '.join(_KEYS)})"
+            )
+            there: pl.DataFrame = self._connection.sql(sql).pl()
+        finally:
+            self._connection.unregister("added")
+        return there
+
+    def _delete(self, target: str, old: pl.DataFrame) -> None:
+        self._connection.register("replaced", old.to_arrow())
+        try:
+            run(self._connection, f"DELETE FROM {target} WHERE {_ROW} IN (FROM replaced)")
+        finally:
+            self._connection.unregister("replaced")
 
 
 def states_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[StatesTable, ...]:
@@ -141,31 +200,36 @@ def _states_table(
     held = {column: states[name] for name, column in columns.items()}
     scalars = {column: state.keep for column, state in held.items() if not state.keyed}
     lists = {column: state.keep for column, state in held.items() if state.keyed}
-    return StatesTable(
-        states_table(scope), (BUCKET, *scope.keys), {TRAITS: Keep.BITS} | scalars, lists
-    )
+    return StatesTable(scope, {TRAITS: Keep.BITS} | scalars, lists)
 
 
 def merge_duplicates(rows: pl.DataFrame, table: StatesTable) -> Replacement:
     """Merge rows (columns of `table` and `rowid`) with the same keys and the same states.
 
-    Rows that are alone, or that must stay apart, are in neither part of the answer.
+    `rowid` is null for rows that are new. Of the others, those that are alone or must stay apart
+    are in neither part of the answer.
     """
     nullable = [name for name in _added(table) if rows[name].null_count()]
     held = {f"{name} held": pl.col(name).is_not_null() for name in nullable}
     rows = rows.with_columns(**held)
-    same = [*table.keys, *held]
+    same = [*_KEYS, *held]
     groups = rows.group_by(same).len().filter(pl.col("len") > 1).drop("len")
-    duplicates = rows.join(groups.with_row_index(_GROUP), on=same, how="inner")
+    numbered = rows.join(groups.with_row_index(_GROUP), on=same, how="left").drop(held)
+    duplicates = numbered.filter(pl.col(_GROUP).is_not_null())
     merged = duplicates.group_by(_GROUP).agg(
-        pl.col(table.keys).first(),
+        pl.col(_KEYS).first(),
         *(_merged_scalar(duplicates, name, keep) for name, keep in table.scalars.items()),
     )
     for name, keep in table.lists.items():
         merged = merged.join(_merged_lists(duplicates, name, keep), on=_GROUP, how="left")
-    merged = merged.filter(~_at_an_end(table)).sort(table.keys)
-    old = duplicates.join(merged, on=_GROUP, how="semi").select(_ROW)
-    return Replacement(old, merged.drop(_GROUP))
+    merged = merged.filter(~_at_an_end(table))
+    is_merged = pl.col(_GROUP).is_in(merged[_GROUP].implode()).fill_null(value=False)
+    is_new = pl.col(_ROW).is_null()
+    apart = numbered.filter(is_new & ~is_merged).select(merged.drop(_GROUP).columns)
+    old = numbered.filter(~is_new & is_merged).select(_ROW)
+    # In the order in which they are read: entity by entity within what was due at once.
+    new = pl.concat([merged.drop(_GROUP), apart]).sort(ENTITY, BUCKET)
+    return Replacement(old, new)
 
 
 def _added(table: StatesTable) -> list[str]:
@@ -201,83 +265,41 @@ def _at_an_end(table: StatesTable) -> pl.Expr:
     return pl.any_horizontal(pl.lit(value=False), *(one.fill_null(value=False) for one in sums))
 
 
-def _minutes_with_duplicates(
-    connection: duckdb.DuckDBPyConnection, tables: Iterable[StatesTable]
-) -> pl.Series:
-    """Return the minutes with several rows of an entity, whatever states they hold.
-
-    Names are compared by their hash: needs less memory, and a minute too many does no harm.
-    """
-    found = [pl.Series(dtype=pl.Int64)]
-    for table in tables:
-        names = ", ".join(map(quoted, table.keys[1:]))
-        entities = (
-            f"SELECT {BUCKET}, hash({names}) AS entity FROM {table.name} "
-            "GROUP BY ALL HAVING count(*) > 1"
-        )
-        sql = f"SELECT DISTINCT (epoch_us({BUCKET}) // {_MINUTE_US})::BIGINT FROM ({entities})"
-        found.append(connection.sql(sql).pl().to_series())
-    return pl.concat(found)
-
-
-_OF_MINUTES: Final = (
-    f"{BUCKET} BETWEEN make_timestamp($first) AND make_timestamp($last) "
-    f"AND {BUCKET} IN (SELECT make_timestamp(unnest($buckets::BIGINT[])))"
-)
-
-
-def _buckets(minutes: Collection[int]) -> dict[str, int | list[int]]:
-    buckets = [minute * _MINUTE_US for minute in minutes]
-    return {"first": min(buckets), "last": max(buckets), "buckets": buckets}
-
-
-def _rows_by_minute(
-    connection: duckdb.DuckDBPyConnection, tables: Sequence[StatesTable], minutes: Collection[int]
-) -> list[tuple[int, int]]:
-    """Return these minutes, in order, with the number of their rows in all tables."""
-    if not minutes:
-        return []
-    buckets = " UNION ALL ".join(
-        f"SELECT {BUCKET} FROM {table.name} WHERE {_OF_MINUTES}" for table in tables
+def _slices(
+    connection: duckdb.DuckDBPyConnection, tables: Iterable[StatesTable], closed: str
+) -> Iterator[_Slice]:
+    """Yield hours with rows to roll up, the oldest first; of few rows several at once."""
+    each = " UNION ALL ".join(
+        f"SELECT {BUCKET} FROM {states_table(table.scope)} WHERE {closed}" for table in tables
     )
-    sql = f"SELECT epoch_us({BUCKET}) // {_MINUTE_US}, count(*) FROM ({buckets}) GROUP BY 1"
-    rows = connection.execute(sql, _buckets(minutes)).fetchall()
-    return sorted((int(minute), int(count)) for minute, count in rows)
+    hours = run(
+        connection,
+        f"SELECT epoch_us(date_trunc('hour', {BUCKET})), count(DISTINCT {BUCKET}), count(*) "
+        f"FROM ({each}) GROUP BY 1 ORDER BY 1",
+    )
+    first_us, minutes, rows = 0, 0, 0
+    for hour_us, minutes_of_hour, rows_of_hour in hours:
+        if rows and rows + rows_of_hour > CHUNK_ROWS:
+            yield _Slice(first_us, hour_us, minutes)
+            minutes = rows = 0
+        first_us = first_us if rows else hour_us
+        minutes, rows = minutes + minutes_of_hour, rows + rows_of_hour
+    if rows:
+        yield _Slice(first_us, hours[-1][0] + _HOUR_US, minutes)
 
 
-def _chunks(rows_by_minute: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Yield minutes that have CHUNK_ROWS rows together, or one that has more."""
-    chunk: list[int] = []
-    total = 0
-    for minute, rows in rows_by_minute:
-        if chunk and total + rows > CHUNK_ROWS:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(minute)
-        total += rows
-    if chunk:
-        yield chunk
+def _parts(connection: duckdb.DuckDBPyConnection, table: StatesTable, due: str) -> Iterator[str]:
+    """Yield conditions for the entities that have CHUNK_ROWS rows together, or one that has more.
 
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, table: StatesTable, minutes: Collection[int]
-) -> pl.DataFrame:
-    columns = ", ".join(map(quoted, [*table.keys, *table.scalars, *table.lists]))
-    sql = f"SELECT {_ROW}, {columns} FROM {table.name} WHERE {_OF_MINUTES}"
-    rows: pl.DataFrame = connection.sql(sql, params=_buckets(minutes)).pl()
-    return rows
-
-
-def _replace(
-    connection: duckdb.DuckDBPyConnection,
-    table: StatesTable,
-    minutes: Collection[int],
-    replacement: Replacement,
-) -> None:
-    connection.register("replaced", replacement.old.to_arrow())
-    try:
-        sql = f"DELETE FROM {table.name} WHERE {_OF_MINUTES} AND {_ROW} IN (FROM replaced)"
-        connection.execute(sql, _buckets(minutes)).fetchall()
-    finally:
-        connection.unregister("replaced")
-    insert(connection, table.name, replacement.new)
+    Together they are all that have rows.
+    """
+    counted = (
+        f"SELECT {ENTITY}, count(*) AS rows FROM {states_table(table.scope)} WHERE {due} GROUP BY 1"
+    )
+    numbered = (
+        f"SELECT {ENTITY}, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {CHUNK_ROWS} AS part "
+        f"FROM ({counted})"
+    )
+    ends = f"SELECT min({ENTITY}), max({ENTITY}) FROM ({numbered}) GROUP BY part ORDER BY 1"
+    for first, last in run(connection, ends):
+        yield f"{ENTITY} BETWEEN {first} AND {last}"

@@ -178,3 +178,31 @@ def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
     """Undo a transaction; a commit that failed has done so already."""
     with contextlib.suppress(duckdb.TransactionException):
         connection.rollback()
+
+
+class Connected:
+    """What has a file open for writing; errors of DuckDB are those of a store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = connect(path, read_only=False)
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        with self._explaining():
+            insert(self._connection, table, rows)
+
+    def _run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        with self._explaining():
+            return run(self._connection, sql, parameters)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explaining(), transaction(self._connection):
+            yield
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except FAULTS as error:
+            raise explained(self.path, error) from error

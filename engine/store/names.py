@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.caps import OTHERS
 from framewalk.engine.schemas import UNKNOWN, UNKNOWN_KEYS
 from framewalk.engine.store.connection import FAULTS, explained
-from framewalk.engine.store.views import BUCKET, states_table
+from framewalk.engine.store.views import (
+    BUCKET,
+    ENTITY,
+    RESOLUTIONS,
+    entities_table,
+    rolled_table,
+    states_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +43,10 @@ class StoredNames:
         self._path = path
 
     def newest_minute(self) -> int | None:
-        """Return the newest minute with states; None without any."""
-        tables = " UNION ALL ".join(
-            f"SELECT max({BUCKET}) AS newest FROM {states_table(scope.scope)}"
-            for scope in self.plan.scopes
-        )
-        minute: int | None = self._frame(f"SELECT {_minute('max(newest)')} FROM ({tables})").item()
+        """Return the newest minute that ever had states; None without any."""
+        minute: int | None = self._frame(
+            f"SELECT {_minute('max(minute)')} FROM internal.newest"
+        ).item()
         return minute
 
     def entities_in(self, minutes: Sequence[int]) -> pl.DataFrame:
@@ -52,7 +57,7 @@ class StoredNames:
         """
         named = " UNION ALL ".join(
             f"SELECT {BUCKET}, {service} AS service, {instance} AS instance "
-            f"FROM {states_table(scope.scope)} WHERE {_IN_MINUTES} AND {service} <> '{UNKNOWN}'"
+            f"FROM {_named(scope.scope)} WHERE {_IN_MINUTES} AND {service} <> '{UNKNOWN}'"
             for scope in self.plan.scopes
             for service, instance in _entities_of(scope.scope)
         )
@@ -66,7 +71,7 @@ class StoredNames:
         """
         named = " UNION ALL ".join(
             f"SELECT {BUCKET}, {service} AS service, {endpoint} AS endpoint "
-            f"FROM {states_table(scope.scope)} WHERE {_IN_MINUTES} AND {endpoint} <> '{OTHERS}' "
+            f"FROM {_named(scope.scope)} WHERE {_IN_MINUTES} AND {endpoint} <> '{OTHERS}' "
             f"AND {service} IN (SELECT unnest($services::VARCHAR[]))"
             for scope in self.plan.scopes
             for service, endpoint in _endpoints_of(scope.scope)
@@ -94,6 +99,13 @@ class StoredNames:
         except FAULTS as error:
             raise explained(self._path, error) from error
         return rows
+
+
+def _named(scope: Scope) -> str:
+    """Return the relation of a scope's rows by minute with the names of their entities."""
+    tables = (states_table(scope), rolled_table(scope, RESOLUTIONS[0]))
+    rows = " UNION ALL ".join(f"SELECT {BUCKET}, {ENTITY} FROM {table}" for table in tables)
+    return f"({rows}) JOIN {entities_table(scope)} USING ({ENTITY})"
 
 
 def _minute(bucket: str) -> str:

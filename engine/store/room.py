@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.store.connection import run, transaction
-from framewalk.engine.store.views import BUCKET
+from framewalk.engine.store.views import BUCKET, RESOLUTIONS, rolled_table, states_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import duckdb
+
+    from framewalk.engine.oal import Scope
+    from framewalk.engine.store.views import Resolution
 
 # Rows that one transaction deletes, unless one minute has more.
 _ROWS_AT_ONCE: Final = 500_000
@@ -46,6 +49,29 @@ class StoredDay:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """What begins before these times is deleted: minutes, hours and days (UTC, if without zone)."""
+
+    minutes: dt.datetime
+    hours: dt.datetime
+    days: dt.datetime
+
+    @property
+    def earliest(self) -> dt.datetime:
+        """The time before which nothing is left."""
+        return min(map(_with_zone, (self.minutes, self.hours, self.days)))
+
+    def of(self, resolution: Resolution) -> dt.datetime:
+        """Return the border of a resolution, in UTC and without zone."""
+        border: dt.datetime = getattr(self, f"{resolution.name}s")
+        return _with_zone(border).replace(tzinfo=None)
+
+
+def _with_zone(time: dt.datetime) -> dt.datetime:
+    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
 def room_of(connection: duckdb.DuckDBPyConnection, path: Path, tables: Sequence[str]) -> Room:
     """Return what a store with these tables of states takes."""
     blocks = "SELECT block_size, used_blocks, free_blocks FROM pragma_database_size()"
@@ -64,12 +90,34 @@ def room_of(connection: duckdb.DuckDBPyConnection, path: Path, tables: Sequence[
     return Room(used_bytes + log_bytes, deleted_bytes, block_bytes * free_blocks)
 
 
-def days_of(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> list[StoredDay]:
-    """Return the days that have rows in these tables, the oldest first."""
+def days_of(
+    connection: duckdb.DuckDBPyConnection, scopes: Sequence[Scope], *, coarser: bool
+) -> list[StoredDay]:
+    """Return the days that have rows by minute, or any, the oldest first."""
     day = f"time_bucket(INTERVAL 1 DAY, {BUCKET})"
+    minutes, *others = RESOLUTIONS
+    chosen = [minutes, *others] if coarser else [minutes]
+    tables = [states_table(scope) for scope in scopes]
+    tables += [rolled_table(scope, one) for scope in scopes for one in chosen]
     each = " UNION ALL ".join(f"SELECT {day} AS day FROM {table}" for table in tables)
     rows = run(connection, f"SELECT day, count(*) FROM ({each}) GROUP BY 1 ORDER BY 1")
     return [StoredDay(begin.replace(tzinfo=dt.UTC), count) for begin, count in rows]
+
+
+def expire(
+    connection: duckdb.DuckDBPyConnection,
+    scopes: Sequence[Scope],
+    borders: Borders,
+    on_progress: Callable[[], None],
+) -> int:
+    """Delete what begins before its border; return how many rows that were."""
+    # What is not rolled up belongs to all resolutions.
+    border = borders.earliest.replace(tzinfo=None)
+    deleted = delete_before(connection, list(map(states_table, scopes)), border, on_progress)
+    for one in RESOLUTIONS:
+        tables = [rolled_table(scope, one) for scope in scopes]
+        deleted += delete_before(connection, tables, borders.of(one), on_progress)
+    return deleted
 
 
 def delete_before(

@@ -1,7 +1,7 @@
 """Stage 6: states -> one DuckDB file, exactly once (store.md).
 
-States are appended, never updated; the views merge them, and compaction what is old enough
-(compact.py). Each commit is one transaction that holds states together with the positions in
+States are appended, never updated; the views merge them, and compaction rolls up what is old
+enough (compact.py). Each commit is one transaction that holds states together with the positions in
 captures they come from, so whatever happens, a message is either counted and behind the
 position, or neither.
 """
@@ -9,21 +9,18 @@ position, or neither.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING
 
 import duckdb
-import polars as pl
 
-from framewalk.engine.captures import CapturePosition
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
 from framewalk.engine.errors import StoreError
 from framewalk.engine.kubernetes import SIGHTINGS_SCHEMA
 from framewalk.engine.states import minutes_of
-from framewalk.engine.store import described
+from framewalk.engine.store import described, dictionary
 from framewalk.engine.store.compact import Compacted, Compactor
 from framewalk.engine.store.connection import (
     FAULTS,
@@ -31,14 +28,16 @@ from framewalk.engine.store.connection import (
     WRITER_MEMORY,
     connect,
     explained,
-    insert,
     roll_back,
     run,
     transaction,
 )
+from framewalk.engine.store.dictionary import Dictionary
+from framewalk.engine.store.migration import prepare
 from framewalk.engine.store.names import StoredNames
-from framewalk.engine.store.room import Room, StoredDay, days_of, delete_before, room_of
-from framewalk.engine.store.rows import as_counters, as_definitions, as_table, strings
+from framewalk.engine.store.positions import HeldPiece, Reached, StoredCaptures
+from framewalk.engine.store.room import Borders, Room, StoredDay, days_of, expire, room_of
+from framewalk.engine.store.rows import as_definitions, as_table, strings
 from framewalk.engine.store.tables import (
     STORE_VERSION,
     check_version,
@@ -46,19 +45,27 @@ from framewalk.engine.store.tables import (
     create_views,
     has_changed,
     one_line,
-    prepare,
     state_columns,
     stored_metrics,
 )
-from framewalk.engine.store.views import BUCKET, states_table
+from framewalk.engine.store.views import (
+    BUCKET,
+    RESOLUTIONS,
+    rolled_table,
+    states_table,
+    tables_of_states,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    import datetime as dt
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import polars as pl
+
+    from framewalk.engine.captures import CapturePosition
     from framewalk.engine.kubernetes import Described
     from framewalk.engine.oal import Metric, Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
-    from framewalk.engine.store.connection import Parameters
 
 __all__ = [
     "IN_MEMORY",
@@ -70,53 +77,15 @@ __all__ = [
     "open_for_reading",
 ]
 
-# The capture that has the counters of all captures that were forgotten.
-FORGOTTEN: Final = 0
-_FORGOTTEN_PATH: Final = "(forgotten captures)"
-# A row per element of the lists: cheaper for few rows than registering a frame.
-_INSERT_POSITIONS: Final = (
-    "INSERT INTO internal.positions "
-    "SELECT ?, unnest(?::BIGINT[]), unnest(?::BIGINT[]), unnest(?::VARCHAR[])"
-)
-_INSERT_COUNTERS: Final = (
-    "INSERT INTO internal.counters "
-    "SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::BIGINT[])"
-)
-_INSERT_HELD: Final = "INSERT INTO internal.held SELECT ?, unnest(?::BIGINT[]), unnest(?::BIGINT[])"
-_CHOSEN: Final = "capture IN (SELECT unnest($captures::BIGINT[]))"
-_CHOSEN_ID: Final = "id IN (SELECT unnest($captures::BIGINT[]))"
-
-
-class HeldPiece(NamedTuple):
-    """A record batch of a capture, by its place there, that is to be counted later."""
-
-    begin_bytes: int
-    end_bytes: int
-
-
-class Reached(NamedTuple):
-    """How far a commit comes in one capture.
-
-    `capture` is None for one that the store does not know; `positions` are the ends of the
-    record batches that the commit covers, in order. Of what is before the last of them `held` is
-    what is still not in the store.
-    """
-
-    capture: int | None
-    path: Path
-    positions: Sequence[CapturePosition]
-    held: Sequence[HeldPiece] = ()
-
 
 @dataclass(slots=True)
 class _Written:
     """What a transaction has written so far."""
 
     counters: Counters = field(default_factory=Counters)
-    minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
 
 
-class Store(Closing):
+class Store(StoredCaptures, Closing):
     """A DuckDB file with the tables and views of this version.
 
     Open it with a plan to write; the file is made if it is not there, and ":memory:" is a store
@@ -129,11 +98,10 @@ class Store(Closing):
     """
 
     def __init__(self, path: str | Path, plan: Plan) -> None:
-        self.path = Path(path)
-        self._connection = connect(self.path, read_only=False)
+        super().__init__(Path(path))
         self.plan = plan
         self._written: _Written | None = None
-        self._tables = [states_table(scope.scope) for scope in plan.scopes]
+        self._dictionary = Dictionary(self._connection)
         try:
             prepare(self._connection, self.path, plan)
             self._remember(plan)
@@ -167,81 +135,6 @@ class Store(Closing):
         """Run a query; `.pl()`, `.to_arrow_table()` or `.fetchall()` give its rows."""
         return self._connection.sql(sql)
 
-    def captures(self) -> dict[int, CapturePosition]:
-        """Return the end of the first record batch of each capture in the store, by its id."""
-        rows = self._run(
-            "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
-            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes) = 1"
-        )
-        return {capture: CapturePosition(*position) for capture, *position in rows}
-
-    def ends_at(self, paths: Collection[Path]) -> dict[Path, tuple[int, CapturePosition]]:
-        """Return the captures that were read at these paths: their ids and last positions."""
-        rows = self._run(
-            "SELECT path, capture, offset_bytes, messages, digest FROM internal.positions JOIN "
-            "(SELECT path, max(id) AS capture FROM internal.captures "
-            "WHERE path IN (SELECT unnest(?::VARCHAR[])) GROUP BY path) USING (capture) "
-            "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes DESC) = 1",
-            [[str(path) for path in paths]],
-        )
-        return {
-            Path(path): (capture, CapturePosition(*position)) for path, capture, *position in rows
-        }
-
-    def newest(self) -> int:
-        """Return the highest id of a capture; 0 where there is none."""
-        return int(self._run("SELECT coalesce(max(id), 0) FROM internal.captures")[0][0])
-
-    def end_of_alike(
-        self, begin: CapturePosition, newest: int
-    ) -> tuple[int, CapturePosition] | None:
-        """Return a capture up to `newest` with this position: its id and its last position.
-
-        Of several it is the one that goes furthest.
-        """
-        rows = self._run(
-            "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
-            "WHERE capture IN (SELECT capture FROM internal.positions "
-            "WHERE offset_bytes = ? AND digest = ? AND capture <= ?) "
-            "ORDER BY offset_bytes DESC LIMIT 1",
-            [begin.offset_bytes, begin.digest, newest],
-        )
-        return next(((capture, CapturePosition(*end)) for capture, *end in rows), None)
-
-    def positions(self, capture: int) -> frozenset[CapturePosition]:
-        """Return the ends of all record batches of a capture that are in the store."""
-        rows = self._run(
-            "SELECT offset_bytes, messages, digest FROM internal.positions WHERE capture = ?",
-            [capture],
-        )
-        return frozenset(CapturePosition(*position) for position in rows)
-
-    def held(self, captures: Collection[int]) -> dict[int, frozenset[HeldPiece]]:
-        """Return what captures have before their last position that is not in the store.
-
-        Those that have nothing are not in the result.
-        """
-        rows = self._run(
-            f"SELECT capture, begin_bytes, end_bytes FROM internal.held WHERE {_CHOSEN}",
-            {"captures": list(captures)},
-        )
-        found: dict[int, set[HeldPiece]] = {}
-        for capture, begin_bytes, end_bytes in rows:
-            found.setdefault(capture, set()).add(HeldPiece(begin_bytes, end_bytes))
-        return {capture: frozenset(pieces) for capture, pieces in found.items()}
-
-    def paths(self, before_name: str | None = None) -> dict[int, Path]:
-        """Return where each capture in the store was read, by its id.
-
-        With `before_name` only those whose file's name sorts before it.
-        """
-        rows = self._run(
-            "SELECT id, path FROM internal.captures "
-            "WHERE id <> $forgotten AND ($before IS NULL OR parse_filename(path) < $before)",
-            {"forgotten": FORGOTTEN, "before": before_name},
-        )
-        return {capture: Path(path) for capture, path in rows}
-
     def commit(
         self,
         capture: int | None,
@@ -267,8 +160,7 @@ class Store(Closing):
     def discard(self) -> None:
         """Undo what was appended and not committed: whoever appended it has given up."""
         if self._written is not None:
-            self._written = None
-            roll_back(self._connection)
+            self._undo()
 
     def commit_many(
         self, captures: Sequence[Reached], states: Iterable[States], *, ends_only: bool = False
@@ -286,55 +178,26 @@ class Store(Closing):
             self._write_counters(ids[-1], written.counters)
             run(self._connection, "COMMIT")
         self._written = None
-        self._compactor.touch(written.minutes)
         return ids
 
-    def finish(self, *captures: int) -> None:
-        """Keep the first and the last position of captures to which nothing will be added.
-
-        Their counters are added up. A whole copy of such a capture is recognised, one that was
-        cut off is not.
-        """
-        if not captures:
-            return
-        chosen = {"captures": list(captures)}
-        with self._transaction():
-            self._run(
-                "DELETE FROM internal.positions "
-                f"USING (SELECT capture AS finished, min(offset_bytes) AS first, "
-                f"max(offset_bytes) AS last FROM internal.positions WHERE {_CHOSEN} GROUP BY 1) "
-                "WHERE capture = finished AND offset_bytes NOT IN (first, last)",
-                chosen,
-            )
-            self._add_up_counters("capture", chosen)
-
-    def forget(self, captures: Collection[int]) -> None:
-        """Remove captures that are gone; their counters are added to those of capture 0.
-
-        What they counted stays. A copy of such a capture would be counted again.
-        """
-        if not captures:
-            return
-        chosen = {"captures": [FORGOTTEN, *captures]}
-        with self._transaction():
-            self._add_up_counters(f"{FORGOTTEN}", chosen)
-            self._run(f"DELETE FROM internal.positions WHERE {_CHOSEN}", chosen)
-            self._run(f"DELETE FROM internal.held WHERE {_CHOSEN}", chosen)
-            self._run(f"DELETE FROM internal.captures WHERE {_CHOSEN_ID}", chosen)
-            self._run("INSERT INTO internal.captures VALUES (?, ?)", [FORGOTTEN, _FORGOTTEN_PATH])
-
-    def compact(self, before_minute: int, after_minute: int | None = None) -> Compacted:
-        """Merge the rows of one entity and minute into one, but for minutes that are open.
+    def compact(
+        self,
+        before_minute: int,
+        after_minute: int | None = None,
+        most_rows: int = 2**62,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> Compacted:
+        """Roll up what commits have appended, but for minutes that are open.
 
         Closed are those before the one and, if it is given, after the other, both in minutes since
-        the epoch. Looks at minutes that got rows since they were last compacted; the first call
-        finds those of before the store was opened. No value in any view changes. Each transaction
-        covers a bounded number of rows.
+        the epoch. The rows of one entity become one a minute, hour and day. No value in any view
+        changes. Each transaction covers a bounded number of rows, and `on_progress` is called after
+        it. Where `rows_before` is `most_rows` or more, some may be left for the next time.
         """
         with self._explaining():
             with self._transaction():
                 described.compact_unknown(self._connection)
-            return self._compactor.compact(before_minute, after_minute)
+            return self._compactor.compact(before_minute, after_minute, most_rows, on_progress)
 
     def newest_minute_s(self, until_s: float) -> float | None:
         """Return the newest minute with states that is not after a time, both since 1970 in s.
@@ -342,36 +205,52 @@ class Store(Closing):
         None where there is none.
         """
         buckets = " UNION ALL ".join(
-            f"SELECT max({BUCKET}) AS newest FROM {states_table(scope.scope)} "
+            f"SELECT max({BUCKET}) AS newest FROM {table} "
             f"WHERE {BUCKET} <= make_timestamp($until_us)"
             for scope in self.plan.scopes
+            for table in (states_table(scope.scope), rolled_table(scope.scope, RESOLUTIONS[0]))
         )
         sql = f"SELECT epoch(max(newest)) FROM ({buckets})"
         newest_s: float | None = self._run(sql, {"until_us": int(until_s * 10**6)})[0][0]
         return newest_s
 
-    def expire(self, before: dt.datetime, on_progress: Callable[[], None] = lambda: None) -> int:
-        """Delete the states of minutes before a time (UTC); returns how many rows that were.
+    def expire(
+        self,
+        before: dt.datetime | Borders,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Delete the states of buckets that begin before a time; returns how many rows that were.
 
-        Hours and days that have begun before lose what they had until then. `on_progress` is called
-        after each transaction, of a bounded number of rows, the oldest first.
+        With `Borders` each resolution has its own time. What is not rolled up yet stays until it is
+        before all of them. `on_progress` is called after each transaction, of a bounded number of
+        rows, the oldest first. Entities of which nothing is left are forgotten.
         """
-        utc = before.astimezone(dt.UTC).replace(tzinfo=None) if before.tzinfo else before
+        borders = before if isinstance(before, Borders) else Borders(before, before, before)
         with self._transaction():
-            before_ns = int(utc.replace(tzinfo=dt.UTC).timestamp()) * 10**9
-            described.expire(self._connection, before_ns)
+            described.expire(self._connection, int(borders.earliest.timestamp()) * 10**9)
+        scopes = [scope.scope for scope in self.plan.scopes]
         with self._explaining():
-            return delete_before(self._connection, self._tables, utc, on_progress)
+            deleted = expire(self._connection, scopes, borders, on_progress)
+            with transaction(self._connection):
+                for scope in scopes:
+                    dictionary.expire(self._connection, scope)
+            self._dictionary.forget()
+        return deleted
 
     def room(self) -> Room:
         """Return what the store takes of its disk."""
+        tables = [one for scope in self.plan.scopes for one in tables_of_states(scope.scope)]
         with self._explaining():
-            return room_of(self._connection, self.path, self._tables)
+            return room_of(self._connection, self.path, tables)
 
-    def days(self) -> list[StoredDay]:
-        """Return the days (UTC) that have states, the oldest first."""
+    def days(self, *, coarser: bool = False) -> list[StoredDay]:
+        """Return the days (UTC) that have states by minute, the oldest first.
+
+        With `coarser` those, too, that have hours or days only.
+        """
         with self._explaining():
-            return days_of(self._connection, self._tables)
+            scopes = [scope.scope for scope in self.plan.scopes]
+            return days_of(self._connection, scopes, coarser=coarser)
 
     def keep_entities(self, before: Described | None, after: Described) -> None:
         """Keep what is known of Pods and Services; `before` is what was given last.
@@ -412,49 +291,22 @@ class Store(Closing):
         try:
             yield self._written
         except BaseException:
-            self._written = None
-            roll_back(self._connection)
+            self._undo()
             raise
+
+    def _undo(self) -> None:
+        self._written = None
+        self._dictionary.forget()
+        roll_back(self._connection)
 
     def _write(self, states: States, written: _Written) -> None:
         for scope in self.plan.scopes:
             self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
         self._insert("internal.unknown_peers", described.unknown_rows(states.unknown))
         written.counters += states.counters
-        written.minutes = pl.concat([written.minutes, minutes_of(states)]).unique()
-
-    def _write_positions(self, reached: Reached, *, ends_only: bool) -> int:
-        capture, path, positions, held = reached
-        if ends_only:
-            first = positions[:1] if capture is None else ()
-            positions = [*first, *positions[len(first) :][-1:]]
-        if capture is None:
-            capture = self._new_capture(path)
-        else:
-            self._run("DELETE FROM internal.held WHERE capture = ?", [capture])
-        if held:
-            begins, ends = ([piece[at] for piece in held] for at in range(2))
-            self._run(_INSERT_HELD, [capture, begins, ends])
-        columns = [
-            [one.offset_bytes for one in positions],
-            [one.messages for one in positions],
-            [one.digest for one in positions],
-        ]
-        self._run(_INSERT_POSITIONS, [capture, *columns])
-        return capture
-
-    def _write_counters(self, capture: int, counters: Counters) -> None:
-        rows = as_counters(counters)
-        columns = ([row[at] for row in rows] for at in range(3))
-        self._run(_INSERT_COUNTERS, [capture, *columns])
-
-    def _new_capture(self, path: Path) -> int:
-        rows = self._run(
-            "INSERT INTO internal.captures SELECT coalesce(max(id), 0) + 1, ? "
-            "FROM internal.captures RETURNING id",
-            [str(path)],
-        )
-        return int(rows[0][0])
+        newest = minutes_of(states).max()
+        if isinstance(newest, int):
+            dictionary.note_newest(self._connection, newest)
 
     def _append(self, scope: Scope, states: ScopeStates, keyed: Sequence[State]) -> None:
         if states.scalars.is_empty():
@@ -464,18 +316,7 @@ class Store(Closing):
             {name: column for name, column in columns.items() if name in states.scalars.columns}
             | {state.name: columns[state.name] for state in keyed}
         )
-        self._insert(states_table(scope), frame)
-
-    def _add_up_counters(self, capture: str, chosen: Mapping[str, list[int]]) -> None:
-        """Replace the counters of chosen captures by their sums, under `capture` (SQL)."""
-        sums = (
-            f"CREATE OR REPLACE TEMP TABLE sums AS SELECT {capture} AS capture, kind, name, "
-            f"sum(count)::BIGINT AS count FROM internal.counters WHERE {_CHOSEN} GROUP BY ALL"
-        )
-        self._run(sums, chosen)
-        self._run(f"DELETE FROM internal.counters WHERE {_CHOSEN}", chosen)
-        self._run("INSERT INTO internal.counters BY NAME FROM sums")
-        self._run("DROP TABLE sums")
+        self._insert(states_table(scope), self._dictionary.numbered(scope, frame))
 
     def _remember(self, plan: Plan) -> None:
         """Add what the plan defines and the store does not know; refuse changed meanings."""
@@ -514,27 +355,8 @@ class Store(Closing):
 
     def _add_column(self, scope: Scope, column: str, state: State) -> None:
         added = f"{column} {column_type(state)}"
-        self._run(f"ALTER TABLE {states_table(scope)} ADD COLUMN {added}")
-
-    def _insert(self, table: str, rows: pl.DataFrame) -> None:
-        with self._explaining():
-            insert(self._connection, table, rows)
-
-    def _run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
-        with self._explaining():
-            return run(self._connection, sql, parameters)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._explaining(), transaction(self._connection):
-            yield
-
-    @contextlib.contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except FAULTS as error:
-            raise explained(self.path, error) from error
+        for table in tables_of_states(scope):
+            self._run(f"ALTER TABLE {table} ADD COLUMN {added}")
 
 
 def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:

@@ -9,27 +9,27 @@ import duckdb
 from framewalk.engine.errors import StoreError, StoreVersionError
 from framewalk.engine.oal import SCOPES, bind, parse
 from framewalk.engine.states import TRAITS
-from framewalk.engine.store import described
+from framewalk.engine.store import described, dictionary
 from framewalk.engine.store.connection import run, transaction
 from framewalk.engine.store.views import (
     BUCKET,
+    ENTITY,
     RESOLUTIONS,
     bounded_macro,
     empty_view,
     entities_view,
     metric_values_view,
     metric_view,
-    quoted,
-    states_table,
+    tables_of_states,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from framewalk.engine.oal import Metric, Plan, State
 
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 
 _ANYTHING: Final = (
     "SELECT 1 FROM duckdb_tables() UNION ALL "
@@ -37,39 +37,23 @@ _ANYTHING: Final = (
     "SELECT 1 FROM duckdb_schemas() WHERE NOT internal"
 )
 # Record batches before the last position of their capture that are not in the store yet.
-_HELD: Final = (
-    "CREATE TABLE internal.held "
+HELD_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS internal.held "
     "(capture BIGINT NOT NULL, begin_bytes BIGINT NOT NULL, end_bytes BIGINT NOT NULL)"
 )
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
-    """Make the tables in a new file; check the version of an existing one, and bring it up to date.
-
-    A file is of the old version or of the new one, whenever this ends.
-    """
-    if run(connection, _ANYTHING):
-        version = check_version(connection, path)
-        if version < STORE_VERSION:
-            with transaction(connection):
-                _migrate(connection, plan)
-        return
-    run(connection, "BEGIN")
-    for statement in _tables():
-        run(connection, statement)
-    run(connection, "COMMIT")
+def make(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables in a new file."""
+    with transaction(connection):
+        for statement in _tables():
+            run(connection, statement)
 
 
-def _migrate(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """Make version 2 of version 1: new tables, and the views made again."""
-    for statement in (_HELD, *described.tables()):
-        run(connection, statement)
-    for (name,) in run(connection, "SELECT view_name FROM duckdb_views() WHERE NOT internal"):
-        run(connection, f"DROP VIEW IF EXISTS {quoted(name)}")
-    run(connection, "CREATE VIEW metrics AS FROM internal.definitions")
-    create_views(connection, stored_metrics(connection, plan))
-    run(connection, f"UPDATE internal.store SET version = {STORE_VERSION}")
+def is_new(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether there is nothing in a file yet."""
+    return not run(connection, _ANYTHING)
 
 
 def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
@@ -89,7 +73,7 @@ def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     return version
 
 
-def _tables() -> Iterable[str]:
+def _tables() -> Iterator[str]:
     yield "CREATE SCHEMA internal"
     yield "CREATE TABLE internal.store (version INTEGER NOT NULL)"
     yield f"INSERT INTO internal.store VALUES ({STORE_VERSION})"
@@ -112,14 +96,20 @@ def _tables() -> Iterable[str]:
         "CREATE TABLE internal.counters (capture BIGINT NOT NULL, kind VARCHAR NOT NULL, "
         "name VARCHAR NOT NULL, count BIGINT NOT NULL)"
     )
-    yield _HELD
+    yield HELD_TABLE
     yield from described.tables()
+    yield from tables_of_metrics()
+
+
+def tables_of_metrics() -> Iterator[str]:
+    """Yield the statements that make the dictionary and the tables of states."""
+    yield from dictionary.tables()
     for scope in SCOPES.values():
-        keys = ", ".join(f"{quoted(name)} VARCHAR NOT NULL" for name in scope.keys)
-        yield (
-            f"CREATE TABLE {states_table(scope)} "
-            f"({BUCKET} TIMESTAMP NOT NULL, {keys}, {TRAITS} BIGINT NOT NULL)"
-        )
+        for table in tables_of_states(scope):
+            yield (
+                f"CREATE TABLE {table} ({BUCKET} TIMESTAMP NOT NULL, {ENTITY} BIGINT NOT NULL, "
+                f"{TRAITS} BIGINT NOT NULL)"
+            )
 
 
 def column_type(state: State) -> str:

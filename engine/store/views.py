@@ -1,8 +1,8 @@
 """Stage 7: the views that finish states into metric values (store.md), as DuckDB SQL.
 
-A view merges the rows of one entity and bucket while it is read, then finishes each metric.
-So there is one row per entity and bucket whatever was split, late or replayed, and hours and
-days come from the same states as minutes.
+A view merges the rows of one entity and bucket while it is read, then finishes each metric. It
+reads what is rolled up to its resolution and what is not rolled up yet. So there is one row per
+entity and bucket whatever was split, late or replayed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from framewalk.engine.oal import Metric, Scope, State
 
 BUCKET: Final = "time_bucket"
+ENTITY: Final = "entity"
+# How much of a bucket has passed, by the newest minute that the store has.
+MINUTES: Final = "minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,33 @@ def literal(text: str) -> str:
 
 
 def states_table(scope: Scope) -> str:
-    """Return the name of the table that holds the states of a scope."""
+    """Return the name of the table that holds a scope's states that are not rolled up yet."""
     return f"internal.{scope.view}_states"
+
+
+def rolled_table(scope: Scope, resolution: Resolution) -> str:
+    """Return the name of the table that holds a scope's states rolled up to a resolution."""
+    return f"internal.{scope.view}_{resolution.name}s"
+
+
+def entities_table(scope: Scope) -> str:
+    """Return the name of the dictionary of a scope's entities."""
+    return f"internal.{scope.view}_entities"
+
+
+def seen_table(scope: Scope) -> str:
+    """Return the name of the table that says when entities were seen, and what they were like."""
+    return f"internal.{scope.view}_seen"
+
+
+def tables_of_states(scope: Scope) -> list[str]:
+    """Return the names of all tables with a scope's states; they have the same columns."""
+    return [states_table(scope), *(rolled_table(scope, one) for one in RESOLUTIONS)]
+
+
+def truncated(resolution: Resolution) -> str:
+    """Return the expression for the bucket that a minute is in."""
+    return BUCKET if resolution.minutes == 1 else f"date_trunc('{resolution.name}', {BUCKET})"
 
 
 def view_name(scope: Scope, resolution: Resolution) -> str:
@@ -69,22 +97,42 @@ def metric_view(
         f"AS {quoted(metric.name)}"
         for metric in metrics
     ]
-    bucket = f"date_trunc('{resolution.name}', {BUCKET}) AS {BUCKET}"
-    if resolution.minutes == 1:
-        bucket = BUCKET
+    shown = [BUCKET, f"{entity_id(scope)} AS entity_id", keys, *passed(resolution), *values]
     return (
         f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
-        f"SELECT {_listed([BUCKET, f'{entity_id(scope)} AS entity_id', keys, *values])}\n"
+        f"SELECT {_listed(shown)}\n"
         f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.bounded()])}\n"
-        f"FROM (\nSELECT {_listed([bucket, keys, *merged.aggregated()])}\n"
-        f"FROM {states_table(scope)}\nGROUP BY ALL\n))"
+        f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.aggregated()])}\n"
+        f"FROM {_rows(scope, resolution)}\n"
+        # Joined before it is grouped: so a condition on names or time reaches the tables.
+        f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
     )
+
+
+def _rows(scope: Scope, resolution: Resolution) -> str:
+    """Return the relation of the rows that a view merges."""
+    bucket = truncated(resolution)
+    replaced = "" if bucket == BUCKET else f" REPLACE ({bucket} AS {BUCKET})"
+    return (
+        f"(\nFROM {rolled_table(scope, resolution)}\nUNION ALL\n"
+        f"SELECT *{replaced} FROM {states_table(scope)}\n)"
+    )
+
+
+def passed(resolution: Resolution) -> list[str]:
+    """Return the column with the minutes of a bucket up to the end of the newest minute."""
+    if resolution.minutes == 1:
+        return []
+    since = f"date_diff('minute', {BUCKET}, (SELECT max(minute) FROM internal.newest)) + 1"
+    return [f"greatest(least({since}, {resolution.minutes}), 1) AS {MINUTES}"]
 
 
 def empty_view(scope: Scope, resolution: Resolution, metrics: Sequence[Metric]) -> str:
     """Return the statement that makes a view with the columns of `metric_view`, without rows."""
     columns = [(BUCKET, "TIMESTAMP"), ("entity_id", "VARCHAR")]
     columns += [(name, "VARCHAR") for name in scope.keys]
+    if resolution.minutes > 1:
+        columns.append((MINUTES, "BIGINT"))
     columns += [(metric.name, metric.function.sql_type) for metric in metrics]
     nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in columns)
     return f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS SELECT {nulls} LIMIT 0"
@@ -204,23 +252,27 @@ def entities_view() -> str:
     """Return the statement that makes the catalogue of entities."""
     selects = []
     for scope in SCOPES.values():
-        keys = ", ".join(map(quoted, scope.keys))
         names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
+        new = (
+            f"SELECT {ENTITY}, min({BUCKET}) AS first, max({BUCKET}) AS last, "
+            f"bit_or(traits) AS bits FROM {states_table(scope)} GROUP BY 1"
+        )
         selects.append(
             f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
-            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, "
-            f"'K8S_SERVICE' AS layer, min({BUCKET}) AS first_seen, max({BUCKET}) AS last_seen, "
+            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, 'K8S_SERVICE' AS layer, "
+            "least(first_seen, first) AS first_seen, greatest(last_seen, last) AS last_seen, "
             f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
             f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
             f"{_names_of_bits(detect_point_names())} AS detect_points "
-            f"FROM {states_table(scope)} GROUP BY {keys}"
+            f"FROM {entities_table(scope)} JOIN {seen_table(scope)} USING ({ENTITY}) "
+            f"LEFT JOIN ({new}) AS added USING ({ENTITY})"
         )
     return "CREATE OR REPLACE VIEW entities AS\n" + "\nUNION ALL\n".join(selects)
 
 
 def _names_of_bits(names: Mapping[int, str]) -> str:
     cases = ", ".join(
-        f"CASE WHEN bit_or(traits) & {bit} <> 0 THEN {literal(name)} END"
+        f"CASE WHEN (traits | coalesce(bits, 0)) & {bit} <> 0 THEN {literal(name)} END"
         for bit, name in names.items()
     )
     return f"list_filter([{cases}], lambda n: n IS NOT NULL)"
@@ -236,6 +288,8 @@ def metric_values_view(metrics: Sequence[Metric]) -> str:
         lists = ", ".join(map(_labelled_values, own))
         rows = " UNION ALL ".join(
             f"SELECT {literal(one.name)} AS {_OWN_RESOLUTION}, * FROM {view_name(scope, one)}"
+            if one.minutes == 1
+            else f"SELECT {literal(one.name)}, * EXCLUDE ({MINUTES}) FROM {view_name(scope, one)}"
             for one in RESOLUTIONS
         )
         selects.append(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Minutes are compacted in bulk, and not while most of their logs are still to come.
 _COMPACT_EVERY_S: Final = 300
 _OPEN_MINUTES: Final = 3
+# Rows that are compacted before the engine looks at the spool again: some seconds.
+_COMPACT_ROWS: Final = 500_000
 # The same for nodes whose clocks are ahead; minutes later than that have no logs to come either.
 _AHEAD_MINUTES: Final = 10
 _EXPIRE_EVERY_S: Final = 3600
@@ -72,7 +74,7 @@ class Upkeep:
         self._forget_deleted()
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
-            self._attempt(lambda: self._compact(now_s))
+            self._attempt(lambda: self._compact(now_s, elapsed_s))
         if elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
             self._attempt(lambda: self._expire(now_s, elapsed_s))
@@ -151,11 +153,19 @@ class Upkeep:
             # Queries have it all. What is not done costs space until the next time.
             tell(logging.WARNING, "store not tidied up, it is tried again", problem=error)
 
-    def _compact(self, now_s: float) -> None:
+    def _compact(self, now_s: float, elapsed_s: float) -> None:
         minute = int(now_s // _MINUTE_S)
-        done = self._store.compact(minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES)
+        done = self._store.compact(
+            minute - _OPEN_MINUTES,
+            minute + _AHEAD_MINUTES,
+            _COMPACT_ROWS,
+            self.budget.on_progress,
+        )
         if not done.minutes:
             return
+        if done.rows_before >= _COMPACT_ROWS:
+            # There may be more to do, and commits come first.
+            self._compacted_s = elapsed_s - _COMPACT_EVERY_S
         self._store.checkpoint()
         tell(
             logging.DEBUG,
