@@ -118,14 +118,16 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
     """Return the engine that the configuration asks for, for a spool that was just opened."""
     if config.engine is None:
         return None
-    newest = segments_in(spool.folder)[-1:]
+    newest, ttl_days = segments_in(spool.folder)[-1:], config.core.ttl_days
     options = EngineOptions(
         spool_folder=spool.folder,
         complete_through=newest[0].name if newest else "",
         retention_s=config.spool.retention_s,
         budget_bytes=spool.budget_bytes,
         store_path=config.storage.path,
-        metrics_ttl_days=config.core.metrics_ttl_days,
+        minute_ttl_days=ttl_days["minute_ttl_days"],
+        hour_ttl_days=ttl_days["hour_ttl_days"],
+        day_ttl_days=ttl_days["day_ttl_days"],
         flush_interval_s=config.engine.flush_interval_s,
         max_ahead_s=config.engine.max_ahead_s,
         entities_paths=config.engine.entities_paths,

@@ -50,7 +50,9 @@ def start(tmp_path: Path, plan: Plan) -> Iterator[Start]:
 
     def start_one(**settings: float) -> Engine:
         known: dict[str, float] = {
-            "metrics_ttl_days": NEVER_DAYS,
+            "minute_ttl_days": NEVER_DAYS,
+            "hour_ttl_days": NEVER_DAYS,
+            "day_ttl_days": NEVER_DAYS,
             "store_budget_bytes": BUDGET_BYTES,
         }
         made.append(Engine(tmp_path, plan, Entities.empty(), **known | settings))

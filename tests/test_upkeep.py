@@ -18,6 +18,7 @@ from framewalk.engine.captures.format import CapturePosition
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.live import SpoolFollower
 from framewalk.engine.stages.pipeline import partial
+from framewalk.engine.store import Borders
 from framewalk.engine.wire import access_log_pb2 as pb
 from framewalk.server.engine.upkeep import Upkeep
 
@@ -41,7 +42,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     from framewalk.engine import load_plan  # noqa: PLC0415
 
     path = tmp_path_factory.mktemp("plan") / "few.oal"
-    path.write_text("calls = from(K8SService.*).cpm();\n", encoding="utf-8")
+    text = "calls = from(K8SService.*).cpm();\nlogs = from(K8SService.*).count();\n"
+    path.write_text(text, encoding="utf-8")
     return load_plan(path)
 
 
@@ -73,11 +75,11 @@ class Engine:
         """The true time."""
         return NOW_S + self.elapsed_s
 
-    def store_logs(self, minute_s: float, commits: int = 1) -> None:
+    def store_logs(self, minute_s: float, commits: int = 1, service: str = "local") -> None:
         """Commit logs of a minute."""
         for _ in range(commits):
             number = next(self._numbers)
-            rows = [(0, 0, int(minute_s) * NS, message(int(minute_s)))]
+            rows = [(0, 0, int(minute_s) * NS, message(int(minute_s), service))]
             states = partial([as_batch(rows)], self._entities, self.store.plan)
             position = CapturePosition(number, number, str(number))
             self.store.commit(None, Path(str(number)), [position], states)
@@ -93,12 +95,12 @@ class Engine:
         return dict(self.store.query(sql).fetchall())
 
 
-def message(event_s: int) -> bytes:
+def message(event_s: int, service: str) -> bytes:
     """Return a message with a log of one service."""
     made = pb.EBPFAccessLogMessage()
     made.node.name = "node-1"
     made.node.bootTime.seconds = event_s
-    made.connection.local.kubernetes.serviceName = "local"
+    made.connection.local.kubernetes.serviceName = service
     made.connection.remote.kubernetes.serviceName = "remote"
     made.kernelLogs.add().write.startTime.offset.offset = 1
     return made.SerializeToString()
@@ -235,3 +237,62 @@ def test_the_newest_minute_is_told_up_to_a_time(engine: Engine) -> None:
     assert engine.store.newest_minute_s(until) == NOW_S
     assert engine.store.newest_minute_s(NOW_S - 1) is None
     assert engine.store.newest_minute_s(NOW_S + DAY_S) == NOW_S + DAY_S
+
+
+# Late logs come for every age: at each border, one resolution has them and the finer one has not.
+TTL = {"minute_ttl_days": 2, "hour_ttl_days": 4, "day_ttl_days": 8}
+AGES = (0, 1, 2, 3, 4, 5, 8, 9)
+
+
+def logs_by_age(engine: Engine, resolution: str) -> dict[int, int]:
+    """Return the logs of each day before today, by one resolution."""
+    sql = (
+        f"SELECT date_diff('day', time_bucket, make_timestamp({NOW_S * 10**6})), sum(logs)::INT "
+        f"FROM service_{resolution} WHERE service = 'local' GROUP BY 1"
+    )
+    return dict(engine.store.query(sql).fetchall())
+
+
+def test_minutes_hours_and_days_expire_each_at_its_border(
+    tmp_path: Path, plan: Plan, entities: Entities
+) -> None:
+    engine = Engine(tmp_path, plan, entities, **TTL)
+    for age in AGES:
+        engine.store_logs(NOW_S - age * DAY_S)
+        engine.store_logs(NOW_S - age * DAY_S, service=f"only {age} days ago")
+    for count in (1, 2, 3):
+        engine.run_after(HOUR_S)
+        # What is late is rolled up before its minutes are gone, and counted where it is kept.
+        assert logs_by_age(engine, "minute") == dict.fromkeys((0, 1, 2), count)
+        assert logs_by_age(engine, "hour") == dict.fromkeys((0, 1, 2, 3, 4), count)
+        assert logs_by_age(engine, "day") == dict.fromkeys((0, 1, 2, 3, 4, 5, 8), count)
+        for age in AGES:
+            engine.store_logs(NOW_S - age * DAY_S)
+    named = "SELECT names['service'] FROM entities WHERE scope = 'K8SService'"
+    assert {name for (name,) in engine.store.query(named).fetchall()} == {
+        "local",
+        *(f"only {age} days ago" for age in AGES if age <= TTL["day_ttl_days"]),
+    }
+    engine.store.close()
+
+
+def test_what_is_not_rolled_up_waits_for_it_before_it_expires(engine: Engine) -> None:
+    engine.store_logs(NOW_S - 3 * DAY_S)
+    border = [dt.datetime.fromtimestamp(NOW_S - days * DAY_S, dt.UTC) for days in (2, 4, 8)]
+    assert engine.store.expire(Borders(*border)) == 0
+    engine.store.compact(2**31)
+    assert engine.store.expire(Borders(*border)) > 0
+    assert logs_by_age(engine, "minute") == {}
+    assert logs_by_age(engine, "hour") == logs_by_age(engine, "day") == {3: 1}
+
+
+@pytest.mark.parametrize("minutes", [1, 30, 90])
+def test_hours_say_how_much_of_them_has_passed(engine: Engine, minutes: int) -> None:
+    asked = "SELECT minutes FROM service_{} ORDER BY time_bucket"
+    engine.store_logs(NOW_S)
+    engine.store_logs(NOW_S + 60 * (minutes - 1))
+    for _ in range(2):
+        found = engine.store.query(asked.format("hour")).fetchall()
+        assert found == ([(60,), (minutes - 60,)] if minutes > 60 else [(minutes,)])
+        assert engine.store.query(asked.format("day")).fetchall() == [(12 * 60 + minutes,)]
+        engine.run_after(300)

@@ -8,7 +8,7 @@ problems are told in one run, each with its place.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -219,6 +219,7 @@ def _check_together(parts: Mapping[str, _Part]) -> Iterator[Problem]:
         yield from _check_not_opened(opened, parts)
     yield from _check_ports(opened, parts)
     yield from _check_budget(parts[SPOOL])
+    yield from _check_ttl(parts[CORE])
 
 
 def _opened(parts: Mapping[str, _Part]) -> _Part | None:
@@ -305,6 +306,23 @@ def _check_budget(part: _Part) -> Iterator[Problem]:
     least = _SEGMENTS_IN_BUDGET * spool.segment_bytes if spool is not None else 0
     if spool is not None and spool.budget_bytes < least:
         yield part.problem("budget_bytes", "is too small", f"at least {least}, two segments")
+
+
+def _check_ttl(part: _Part) -> Iterator[Problem]:
+    """Find a resolution that is kept for less time than a finer one."""
+    core = _block(part, Core)
+    if core is None:
+        return
+    for (finer, shorter_days), (coarser, longer_days) in pairwise(core.ttl_days.items()):
+        if longer_days >= shorter_days:
+            continue
+        # The one that is not set is metricsDataTTL.
+        if getattr(core, coarser):
+            want = f"at least {shorter_days}, as {core.key_of(finer)}"
+            yield part.problem(coarser, "is too short", want)
+        else:
+            want = f"at most {longer_days}, as {core.key_of(coarser)}"
+            yield part.problem(finer, "is too long", want)
 
 
 def _block(part: _Part, kind: type[_BlockT]) -> _BlockT | None:

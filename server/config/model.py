@@ -18,6 +18,7 @@ from framewalk.server.config.value_types import (
     Count,
     CountOrZero,
     Days,
+    DaysOrZero,
     ExistingFile,
     ExistingPaths,
     ExistingSources,
@@ -96,14 +97,23 @@ class GrpcBlock(Listening):
 
 
 class Core(GrpcBlock):
-    """The server itself. Metrics are kept for `metrics_ttl_days`."""
+    """The server itself. Metrics are kept for `metrics_ttl_days`, where nothing else is said."""
 
     port: Port = Field(alias="gRPCPort")
     max_message_bytes: MessageBytes = Field(alias="maxMessageSize")
     tls_trusted_ca_path: OptionalPath = Field(alias="gRPCSslTrustedCAPath")
     grpc_transport: TransportKind = Field(alias="grpcTransport")
     metrics_ttl_days: Days = Field(alias="metricsDataTTL")
+    minute_ttl_days: DaysOrZero = Field(alias="minuteDataTTL")
+    hour_ttl_days: DaysOrZero = Field(alias="hourDataTTL")
+    day_ttl_days: DaysOrZero = Field(alias="dayDataTTL")
     drain_timeout_s: Seconds = Field(alias="drainTimeoutSeconds")
+
+    @property
+    def ttl_days(self) -> dict[str, int]:
+        """How long each is kept, by the name of its field, from minutes to days."""
+        names = ("minute_ttl_days", "hour_ttl_days", "day_ttl_days")
+        return {name: getattr(self, name) or self.metrics_ttl_days for name in names}
 
 
 class SharingServer(GrpcBlock):

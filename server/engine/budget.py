@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.store import Borders
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ _SHARE_AT_ONCE: Final = 0.01
 # Deleted rows take half as much as the others at most; where it is more, somebody reads.
 _MOST_SCATTERED: Final = 1.5
 _DAY: Final = dt.timedelta(days=1)
+# Before all that DuckDB has nanoseconds for.
+_NEVER: Final = dt.datetime(1678, 1, 1, tzinfo=dt.UTC)
 
 
 class StoreBudget:
     """Keeps the store within `budget_bytes` of blocks in use and write-ahead log.
 
     What deleted rows still take, until a checkpoint can free it, is over the budget for that time
-    and makes nothing else be deleted. The newest day stays, however large it is. `on_progress` is
-    called between transactions, `cancel_queries` before a day is deleted.
+    and makes nothing else be deleted. The newest day stays, however large it is. With
+    `minutes_first` hours and days stay as long as there is more than a day of minutes.
+    `on_progress` is called between transactions, `cancel_queries` before a day is deleted.
     """
 
-    def __init__(self, store: Store, budget_bytes: int) -> None:
+    def __init__(self, store: Store, budget_bytes: int, *, minutes_first: bool = False) -> None:
         self.on_progress: Callable[[], None] = lambda: None
         self.cancel_queries: Callable[[], None] = lambda: None
         self.deleted_days = 0
@@ -39,6 +43,7 @@ class StoreBudget:
         self.deleted_before: dt.datetime | None = None
         self._store = store
         self._budget_bytes = budget_bytes
+        self._minutes_first = minutes_first
         self._looked_s = -float(_LOOK_EVERY_S)
         self._is_told = False
 
@@ -76,14 +81,21 @@ class StoreBudget:
         return self._room()
 
     def _delete(self, why: str, room: Room) -> None:
-        days = self._store.days()
+        days = self._store.days(coarser=not self._minutes_first)
         chosen = _oldest(days)
+        is_minutes = self._minutes_first and bool(chosen)
+        if not chosen and self._minutes_first:
+            days = self._store.days(coarser=True)
+            chosen = _oldest(days)
         if not chosen:
             self._tell_of_newest(why, room, days)
             return
         before = chosen[-1].begin + _DAY
-        rows = self._store.expire(before, self.on_progress)
-        self.deleted_before = before
+        others = _NEVER if is_minutes else before
+        borders = Borders(before, others, others)
+        rows = self._store.expire(borders, self.on_progress)
+        if not is_minutes:
+            self.deleted_before = before
         self.deleted_days += len(chosen)
         self.deleted_rows += rows
         tell(

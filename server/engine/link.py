@@ -41,7 +41,8 @@ class SqlEndpoint:
 class EngineOptions:
     """What an engine process works on.
 
-    Segments up to the name `complete_through` are not written any more. `sql` is None for no
+    Segments up to the name `complete_through` are not written any more. Minutes, hours and days of
+    metrics are kept for their `ttl_days`. `sql` is None for no
     endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
     `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
     the digests of statements and the peers that it refuses, and for how long. `entities_paths`
@@ -54,7 +55,9 @@ class EngineOptions:
     retention_s: float
     budget_bytes: int
     store_path: Path
-    metrics_ttl_days: int
+    minute_ttl_days: int
+    hour_ttl_days: int
+    day_ttl_days: int
     flush_interval_s: float
     max_ahead_s: float
     entities_paths: tuple[Path, ...]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.captures import segments_in
 from framewalk.engine.errors import StoreMemoryError
 from framewalk.engine.runs import forgettable
+from framewalk.engine.store import Borders
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine.budget import StoreBudget
 from framewalk.server.engine.disks import Reserve, disk_of
@@ -58,7 +59,8 @@ class Upkeep:
     ) -> None:
         self.removed_segments = 0
         self.given_up_segments = 0
-        self.budget = StoreBudget(store, options.store_budget_bytes)
+        has_longer = max(options.hour_ttl_days, options.day_ttl_days) > options.minute_ttl_days
+        self.budget = StoreBudget(store, options.store_budget_bytes, minutes_first=has_longer)
         self._told: set[Path] = set()
         self._options = options
         self._store = store
@@ -182,9 +184,21 @@ class Upkeep:
             self._waiting.goes_on(problem)
             return
         self._waiting.is_over()
-        today_s = now_s - now_s % _DAY_S
-        before = datetime.fromtimestamp(today_s - self._options.metrics_ttl_days * _DAY_S, UTC)
-        rows = self._store.expire(before, self.budget.on_progress)
-        self._forget(before)
+        options = self._options
+        borders = Borders(
+            *(
+                datetime.fromtimestamp(now_s - now_s % _DAY_S - days * _DAY_S, UTC)
+                for days in (options.minute_ttl_days, options.hour_ttl_days, options.day_ttl_days)
+            )
+        )
+        rows = self._store.expire(borders, self.budget.on_progress)
+        self._forget(borders.earliest)
         if rows:
-            tell(logging.INFO, "metrics expired", before=before.isoformat(), rows=rows)
+            tell(
+                logging.INFO,
+                "metrics expired",
+                minutes_before=borders.minutes.isoformat(),
+                hours_before=borders.hours.isoformat(),
+                days_before=borders.days.isoformat(),
+                rows=rows,
+            )

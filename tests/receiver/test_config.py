@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from framewalk.cli.main import app
 from framewalk.server.config.files import DEFAULT_FILE, Problem
 from framewalk.server.config.load import Config, ConfigError, effective_settings, load_config
+from framewalk.server.config.variables import unknown_variables
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
@@ -463,6 +464,9 @@ def test_every_variable_changes_its_value(key: Key, pem: Path, tmp_path: Path) -
     if key.key in {"gRPCHost", "maxConcurrentCallsPerConnection"}:
         # They count only for the server that is opened.
         before[re.sub(r"_GRPC_.*", "_GRPC_PORT", key.variable)] = "7"
+    if key.key in {"minuteDataTTL", "hourDataTTL"}:
+        # What is coarser is kept for at least as long.
+        before |= dict.fromkeys(("FRAMEWALK_HOUR_DATA_TTL", "FRAMEWALK_DAY_DATA_TTL"), "2000")
     if key.key == "gRPCSslEnabled":
         before |= {name: "false" for name in before if name.endswith("ENABLED")}
         before["SW_EBPF_GRPC_PORT" if "EBPF" in key.variable else "SW_CORE_GRPC_PORT"] = "7"
@@ -558,3 +562,9 @@ if __name__ == "__main__":  # Writes the table of the page anew.
     page = PAGE.read_text(encoding="utf-8")
     parts = re.split(r"^\| key \|(?:.*\n)+?(?=\n|\Z)", page, maxsplit=1, flags=re.MULTILINE)
     PAGE.write_text(f"{table()}\n".join(parts), encoding="utf-8")
+
+
+def test_how_long_an_oap_keeps_records_is_named_as_without_effect() -> None:
+    (unknown,) = unknown_variables(None, {"SW_CORE_RECORD_DATA_TTL": "3"})
+    assert unknown.name == "SW_CORE_RECORD_DATA_TTL"
+    assert "it has no effect" in unknown.hint
