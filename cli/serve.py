@@ -108,11 +108,12 @@ def serve(
         ),
     ] = None,
     context: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--context",
-            metavar="NAME",
-            help="With --kubernetes: a context of the kubeconfig. Default: its current one.",
+            metavar="[NAME=]CONTEXT",
+            help="With --kubernetes: a context of the kubeconfig; may be given several times. "
+            "NAME=CONTEXT is for nodes with that clusterName. Default: the current one.",
             show_default=False,
         ),
     ] = None,
@@ -143,12 +144,12 @@ def _watching(
     settings: Config,
     kubernetes: bool | None,  # noqa: FBT001
     kubeconfig: Path | None,
-    context: str | None,
+    contexts: list[str] | None,
 ) -> Config:
     """Return settings with what the command line says about a cluster."""
     asked: dict[str, object] = {"kubernetes": True} if kubernetes else {}
     asked |= {"kubeconfig": kubeconfig} if kubeconfig is not None else {}
-    asked |= {"kubernetes_context": context} if context is not None else {}
+    asked |= {"kubernetes_contexts": tuple(contexts)} if contexts else {}
     if not asked:
         return settings
     if settings.engine is None:

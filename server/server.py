@@ -134,7 +134,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         name_by_owner=config.engine.name_by_owner,
         kubernetes=config.engine.kubernetes,
         kubeconfig=config.engine.kubeconfig,
-        kubernetes_context=config.engine.kubernetes_context,
+        kubernetes_contexts=config.engine.kubernetes_contexts,
         entities_reload_s=config.engine.entities_reload_s,
         name_wait_s=config.engine.name_wait_s,
         oal_paths=config.engine.oal_paths,

@@ -34,6 +34,8 @@ class ApiServer:
         self.token = "first"  # noqa: S105
         self.refused: dict[str, int] = {}
         self.held: set[str] = set()
+        # Without it events come as a busy server sends them: each whole, and no bookmarks.
+        self.is_fussy = True
         self.lists = dict.fromkeys(PATHS, 0)
         self.watched: dict[str, list[str]] = {kind: [] for kind in PATHS}
         self.statuses: list[int] = []
@@ -223,7 +225,8 @@ def _handler(api: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - it
                 bookmark = json.dumps({"type": "BOOKMARK", "object": mark}).encode()
                 content = b"".join(line + b"\n" for line in [*lines, *raw, bookmark])
                 # In two pieces, in the middle of a line.
-                for piece in (content[:7], content[7:]):
+                pieces = [content[:7], content[7:]]
+                for piece in pieces if api.is_fussy else [line + b"\n" for line in lines]:
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                     self.wfile.flush()
 

@@ -36,7 +36,7 @@ class World:
     """Objects of a cluster that come, change and go, as a watch sees them."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311
         self.known: dict[tuple[Any, ...], History[Any]] = {}
         self.version = 0
 
@@ -136,9 +136,11 @@ def same_as_all_at_once(table: Table, inventory: Inventory, *, by_owner: bool) -
     assert list(table.alias_rows()) == wanted.service_aliases.rows()
     assert table.told() == wanted.told
     assert set(made.lookups.networks.rows()) == set(wanted.lookups.networks.rows())
-    asked = pl.DataFrame({"ip": IPS}).join(
-        pl.DataFrame({"port": (0, 80, 443)}), how="cross"
-    ).join(pl.DataFrame({"time_ns": (5, 60, 150, 10**6)}), how="cross")
+    asked = (
+        pl.DataFrame({"ip": IPS})
+        .join(pl.DataFrame({"port": (0, 80, 443)}), how="cross")
+        .join(pl.DataFrame({"time_ns": (5, 60, 150, 10**6)}), how="cross")
+    )
     asked = asked.with_columns(cluster=pl.lit("c"))
     assert made.lookup(asked).rows() == wanted.lookup(asked).rows()
     assert made.boundaries_ns.to_list() == wanted.boundaries_ns.to_list()

@@ -15,7 +15,9 @@ import polars as pl
 import pytest
 import yaml
 from api_server import PATHS, ApiServer
+from engine_options import engine_options
 
+from framewalk.engine import Plan, Store
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes import (
     ClusterAccess,
@@ -25,6 +27,7 @@ from framewalk.engine.kubernetes import (
     Timing,
     read_entities,
 )
+from framewalk.server.engine.naming import Naming
 
 END_S = 120
 QUICK = Timing(first_pause_s=0.02, longest_pause_s=0.1, silent_s=60, answer_s=60, connect_s=60)
@@ -281,6 +284,49 @@ def test_what_a_dump_has_is_gone_when_a_list_is_empty(api: ApiServer, tmp_path: 
         # No object comes, and still a table is made.
         api.release("Pod")
         wait_for(live, a10_96_0_1="cart.shop", a10_0_0_7=None)
+
+
+def both(first: ApiServer, second: ApiServer, folder: Path) -> Path:
+    """Write a configuration of two clusters, with a context each."""
+    config = yaml.safe_load(first.kubeconfig(folder).read_text())
+    (folder / "second").mkdir()
+    other = yaml.safe_load(second.kubeconfig(folder / "second").read_text())
+    config["clusters"].append({**other["clusters"][0], "name": "other"})
+    config["contexts"].append({"name": "there", "context": {"cluster": "other", "user": "u"}})
+    path = folder / "both"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_two_clusters_with_the_same_addresses(api: ApiServer, tmp_path: Path, plan: Plan) -> None:
+    with ApiServer() as second:
+        second.put(service("pay", "10.96.0.1", "pay"))
+        config = both(api, second, tmp_path)
+        contexts = ("eu=here", "us=there")
+        options = engine_options(
+            tmp_path, kubernetes=True, kubeconfig=config, kubernetes_contexts=contexts
+        )
+        with (
+            Store(options.store_path, plan) as store,
+            Naming(options, store, time.time()) as naming,
+        ):
+            ips = ["10.96.0.1", "10.96.0.1", "10.0.0.2", "10.0.0.2"]
+            asked = pl.DataFrame({"ip": ips, "cluster": ["eu", "us"] * 2})
+            asked = asked.with_columns(time_ns=pl.lit(time.time_ns()))
+
+            def found() -> list[str | None]:
+                return list(naming.entities.lookup(asked)["service"])
+
+            wait_until(lambda: found() == ["cart.shop", "pay.shop", None, None])
+            second.put(pod("pay-1", "10.0.0.2", "pay"))
+            wait_until(lambda: found() == ["cart.shop", "pay.shop", None, "pay.shop"])
+
+
+def test_two_clusters_without_a_name(api: ApiServer, tmp_path: Path) -> None:
+    config = both(api, api, tmp_path)
+    accesses = [ClusterAccess(config, context) for context in ("here", "there")]
+    with pytest.raises(EntitiesError, match="two clusters that are watched have no name"):
+        LiveEntities((), time.time(), accesses=accesses)
 
 
 def test_without_a_configuration_it_is_said_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from .files import EntitiesFiles as EntitiesFiles
 from .inventory import REMEMBERED_S as REMEMBERED_S
 from .inventory import Inventory as Inventory
 from .sources import Source as Source
+from .sources import context_of as context_of
 from .sources import source_of as source_of
 from .watch import ClusterAccess as ClusterAccess
 from .watch import ClusterWatch as ClusterWatch

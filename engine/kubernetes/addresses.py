@@ -279,7 +279,10 @@ class Entities:
             "cluster", network=_network_of(asked["ip"].filter(nobody))
         )
         inside = lost.join(
-            self.lookups.networks.with_columns(is_inside=pl.lit(value=True)), on=["cluster", "network"], how="left", maintain_order="left"
+            self.lookups.networks.with_columns(is_inside=pl.lit(value=True)),
+            on=["cluster", "network"],
+            how="left",
+            maintain_order="left",
         )["is_inside"].fill_null(value=False)
         reasons = pl.select(pl.when(inside).then(pl.lit(NOT_READ)).otherwise(pl.lit(OUTSIDE)))
         number = pl.when(nobody).then(nobody.cum_sum() - 1)

@@ -25,7 +25,7 @@ from framewalk.engine.kubernetes.inventory import (
 from framewalk.engine.kubernetes.owners import Claim, first_other_span, holders, owners_of, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from framewalk.engine.kubernetes.inventory import AnyThing, History, Identity
     from framewalk.engine.kubernetes.naming import ClusterNames, Name
@@ -110,9 +110,7 @@ class ClusterClaims:
                 self._note(one, history, -1)
         return owned
 
-    def changed(
-        self, owned: Mapping[Identity, _Before], renamed: set[Identity]
-    ) -> set[Key]:
+    def changed(self, owned: Mapping[Identity, _Before], renamed: set[Identity]) -> set[Key]:
         """Learn what is claimed now; returns the keys of which anything is different."""
         for one in sorted(owned, key=lambda one: one[0] is not Node):
             history = self._known[one[0]].get(one)
@@ -131,14 +129,17 @@ class ClusterClaims:
             if one not in owned or owned[one].wanted is not None or owned[one].owned:
                 changed |= self._keys_of(one)
         for ip in self._nodes.changed_addresses():
-            changed.add((ip, ANY_PORT))
-            changed.add((ip, ANY_CALLED_PORT))
-        for ip, port in tuple(changed):
-            if port == ANY_PORT and ip in self._nodes.undeclared:
-                changed.add((ip, ANY_CALLED_PORT))
-            if port < 0:
-                changed.update((ip, each) for each in self._ports.get(ip, ()))
-        return changed
+            changed |= {(ip, ANY_PORT), (ip, ANY_CALLED_PORT)}
+        return changed | self._depending_keys(changed)
+
+    def _depending_keys(self, changed: Iterable[Key]) -> set[Key]:
+        """Return the keys whose rows say who has the whole address."""
+        found: set[Key] = set()
+        for ip in {ip for ip, port in changed if port < 0}:
+            found.update((ip, port) for port in self._ports.get(ip, ()))
+            if ip in self._nodes.undeclared:
+                found.add((ip, ANY_CALLED_PORT))
+        return found
 
     def _keys_changing(self, before: History[Pod], after: History[Pod]) -> set[Key] | None:
         """Return the keys that a Pod may own otherwise, None for all."""
@@ -212,7 +213,9 @@ class ClusterClaims:
         else:
             _put(self._slices, (thing.namespace, thing.service), one, is_there=count > 0)
 
-    def _owned_by(self, one: Identity, history: History[Any] | None, wanted: set[Key] | None = None) -> _Owned:
+    def _owned_by(
+        self, one: Identity, history: History[Any] | None, wanted: set[Key] | None = None
+    ) -> _Owned:
         """Return what an object owns; with `wanted` of those keys only."""
         owned: _Owned = {}
         if history is not None:
@@ -251,8 +254,8 @@ class ClusterClaims:
         """Return all claims to a key itself."""
         ip, port = key
         owners: dict[type, list[Owner]] = {Pod: [], Service: [], EndpointSlice: []}
-        claiming = self._claiming.get(key, ())
-        if len(claiming) > 1:
+        claiming: Iterable[Identity] = self._claiming.get(key, ())
+        if len(self._claiming.get(key, ())) > 1:
             claiming = sorted(claiming, key=lambda one: place_of(self._known[one[0]][one]))
         for one in claiming:
             owners[one[0]] += self._owners_of(one, key)
@@ -362,9 +365,7 @@ class _Nodes:
                 del counter[ip]
 
 
-def _put(
-    sets: dict[Any, set[Identity]], key: object, one: Identity, *, is_there: bool
-) -> None:
+def _put(sets: dict[Any, set[Identity]], key: object, one: Identity, *, is_there: bool) -> None:
     if is_there:
         sets[key].add(one)
     elif key in sets:

@@ -171,25 +171,26 @@ class History(Generic[Thing]):
             return OPEN_END_NS
         return self.gone.at_ns
 
-    def seeing(self, sighting: Sighting[Thing]) -> Self:
+    def seeing(self, sighting: Sighting[Thing]) -> History[Thing]:
         """Add a sighting of the same object; the usual one, newer than all others, costs little.
 
         It is what `Inventory.of` makes of all sightings.
         """
-        last = self.spans[-1]
-        is_newer = (sighting.version, sighting.seen) > (last.version, last.last)
+        spans: tuple[Span[Any], ...] = self.spans
+        last, seen = spans[-1], sighting.seen
+        is_newer = (sighting.version, seen) > (last.version, last.last)
         if self.gone is not None or not is_newer or sighting.thing.uid != last.thing.uid:
             (merged,) = Inventory.of([*self.sightings(), sighting]).histories
-            return replace(self, spans=merged.spans, gone=merged.gone)
+            return merged
         if sighting.is_gone:
-            is_last = sighting.seen >= max(span.last for span in self.spans)
-            return replace(self, gone=sighting.seen) if is_last else self
+            is_last = seen >= max(span.last for span in spans)
+            return History(spans, seen) if is_last else self
         if sighting.thing == last.thing:
-            again = replace(last, last=max(last.last, sighting.seen))
-            return replace(self, spans=(*self.spans[:-1], again))
-        thing = _sharing(sighting.thing, last.thing)
-        new = Span(sighting.seen, sighting.seen, thing, sighting.version)
-        return replace(self, spans=(*self.spans, new)[-_MOST_SPANS:])
+            again = Span(last.first, max(last.last, seen), last.thing, last.version)
+            return History((*spans[:-1], again))
+        thing: Any = _sharing(sighting.thing, last.thing)
+        new = Span(seen, seen, thing, sighting.version)
+        return History((*spans, new)[-_MOST_SPANS:])
 
     def versions(self) -> Iterator[tuple[int, int, Thing]]:
         """Yield (from, to, thing) for all that it was, from its creation until it was gone.
@@ -287,7 +288,7 @@ def _history(sightings: list[Sighting[Thing]]) -> History[Thing]:
 
 def _sharing(thing: Thing, before: Thing) -> Thing:
     """Return the same thing; what it has in common with an earlier version takes no memory."""
-    same = {
+    same: dict[str, Any] = {
         name: old
         for name in thing.__slots__
         if (old := getattr(before, name)) == getattr(thing, name)

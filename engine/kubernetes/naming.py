@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from itertools import pairwise
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from framewalk.engine.kubernetes.inventory import OPEN_END_NS, Pod, Service
@@ -206,9 +207,7 @@ class _Selectors:
         self._under: dict[_Key, dict[Identity, list[_Version]]] = defaultdict(dict)
         self._labelled: dict[_Key, set[Identity]] = defaultdict(set)
 
-    def label(
-        self, pod: Identity, before: History[Pod] | None, after: History[Pod] | None
-    ) -> None:
+    def label(self, pod: Identity, before: History[Pod] | None, after: History[Pod] | None) -> None:
         """Learn the labels of a Pod that has come, changed or gone."""
         old, new = _labels_of(before), _labels_of(after)
         for key in old - new:
@@ -308,7 +307,8 @@ def _names_in_time(pod: History[Pod], selected: list[_Selected]) -> list[Name]:
     for start_ns, end_ns in pairwise(borders):
         services = [one.name for one in selected if one.start_ns <= start_ns < one.end_ns]
         best = min(services, key=lambda name: (len(name), name), default=None)
-        name = None if best is None else f"{best}.{namespace}"
+        # A name is that of many Pods, and takes memory once.
+        name = None if best is None else intern(f"{best}.{namespace}")
         if names and names[-1].service == name:
             names[-1] = names[-1]._replace(end_ns=end_ns)
         else:
@@ -367,13 +367,13 @@ def _memberships(selected: list[_Selected], names: list[Name]) -> dict[Identity,
         for name in names:
             start_ns, end_ns = max(one.start_ns, name.start_ns), min(one.end_ns, name.end_ns)
             if start_ns < end_ns:
-                found.setdefault(one.service, []).append(Name(start_ns, end_ns, name.service))
+                is_whole = (start_ns, end_ns) == name[:2]
+                part = name if is_whole else Name(start_ns, end_ns, name.service)
+                found.setdefault(one.service, []).append(part)
     return found
 
 
-def _service_names(
-    service: History[Service], members: _Members
-) -> tuple[list[Name], list[Alias]]:
+def _service_names(service: History[Service], members: _Members) -> tuple[list[Name], list[Alias]]:
     """Return the names of a Service from its creation on, and when it was an alias."""
     newest = service.newest
     own = f"{newest.name}.{newest.namespace}"

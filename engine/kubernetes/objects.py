@@ -7,6 +7,7 @@ it ended. Times that cannot be are passed over (docs/semantics.md, "Entities").
 from __future__ import annotations
 
 import ipaddress
+from sys import intern
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from framewalk.engine.kubernetes.inventory import (
@@ -84,10 +85,11 @@ def _pod(root: Field) -> tuple[Pod, list[int | None]]:
     host_network = spec["hostNetwork"].flag()
     ports, host_ports = _declared_ports(spec)
     pod = Pod(
-        namespace=metadata["namespace"].text() or "default",
+        namespace=intern(metadata["namespace"].text() or "default"),
         name=_name(root),
         uid=metadata["uid"].text(),
-        labels=metadata["labels"].texts(),
+        # Many Pods have them in common.
+        labels={intern(key): intern(value) for key, value in metadata["labels"].texts().items()},
         created_ns=created_ns,
         start_ns=start_ns,
         got_ns=got_ns,
@@ -96,7 +98,7 @@ def _pod(root: Field) -> tuple[Pod, list[int | None]]:
         is_over=times.is_over,
         ip_addresses=_distinct(addresses),
         host_network=host_network,
-        node=spec["nodeName"].text(),
+        node=intern(spec["nodeName"].text()),
         node_addresses=_distinct(hosts),
         ports=ports,
         host_ports=ports if host_network else host_ports,

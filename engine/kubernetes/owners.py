@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framewalk.engine.kubernetes.inventory import OPEN_END_NS, Pod, Seen, Thing
@@ -105,13 +105,10 @@ def first_other_span(before: History[Thing], after: History[Thing]) -> int:
     """Return from which span on something that was owned may be owned otherwise."""
     if before.gone != after.gone or before.created_ns != after.created_ns:
         return 0
-    same = 0
-    for old, new in zip(before.spans, after.spans, strict=False):
-        if old is not new:
-            break
-        same += 1
+    pairs = zip(before.spans, after.spans, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
     # The last that is the same ends where the next begins.
-    since = max(same - 1, 0)
+    since: int = max(same - 1, 0)
     others = _pods((*before.spans[since:], *after.spans[since:]))
     return 0 if any(pod.is_over or pod.ended_ns is not None for pod in others) else since
 

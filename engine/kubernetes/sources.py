@@ -27,3 +27,16 @@ def source_of(text: str | Path | Source) -> Source:
     if named is None or Path(text).exists():
         return Source("", Path(text))
     return Source(named["cluster"].strip(), Path(named["path"].strip()))
+
+
+class Context(NamedTuple):
+    """A context of a kubeconfig, and the `clusterName` of the nodes that it is for."""
+
+    cluster: str
+    context: str
+
+
+def context_of(text: str) -> Context:
+    """Read `CONTEXT` or `NAME=CONTEXT`; an empty context is the current one."""
+    cluster, sign, context = text.partition("=")
+    return Context(cluster.strip(), context.strip()) if sign else Context("", text.strip())

@@ -237,7 +237,12 @@ class _Frames:
         numbers: dict[Holder, int] = {}
         height = self._holders.height
         rows = [
-            (self._numbers[key], start_ns, end_ns, height + numbers.setdefault(holder, len(numbers)))
+            (
+                self._numbers[key],
+                start_ns,
+                end_ns,
+                height + numbers.setdefault(holder, len(numbers)),
+            )
             for key, of_key in self._changed.items()
             for start_ns, end_ns, holder in of_key
         ]

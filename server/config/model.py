@@ -34,7 +34,7 @@ from framewalk.server.config.value_types import (
     PortOrZero,
     Seconds,
     SecondsOrZero,
-    Text,
+    Texts,
     Token,
 )
 
@@ -171,7 +171,7 @@ class Engine(Block):
     name_by_owner: Flag = Field(alias="nameByOwner")
     kubernetes: Flag = Field(alias="kubernetes")
     kubeconfig: OptionalPath = Field(alias="kubeconfig")
-    kubernetes_context: Text = Field(alias="kubernetesContext")
+    kubernetes_contexts: Texts = Field(alias="kubernetesContext")
     entities_reload_s: SecondsOrZero = Field(alias="entitiesReloadSeconds")
     name_wait_s: SecondsOrZero = Field(alias="nameWaitSeconds")
     oal_paths: ExistingPaths = Field(alias="oalPaths")

@@ -171,6 +171,7 @@ Days = Annotated[int, Field(ge=1, le=36_600)]
 DaysOrZero = Annotated[int, Field(ge=0, le=36_600)]
 Flag = Annotated[bool, "true or false"]
 Text = Annotated[str, "text, or nothing"]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split), "texts, separated by commas"]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty), "the path of a file"]
 ExistingFile = Annotated[
     Path | None,

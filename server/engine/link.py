@@ -42,12 +42,12 @@ class EngineOptions:
     """What an engine process works on.
 
     Segments up to the name `complete_through` are not written any more. Minutes, hours and days of
-    metrics are kept for their `ttl_days`. `sql` is None for no
-    endpoint. `budget_bytes` is the spool's, and `reserve_bytes` are kept on the store's disk.
-    `memory_bytes` is what its parent lets it take while a query runs. `refused_s` are
-    the digests of statements and the peers that it refuses, and for how long. `entities_paths`
-    may be `NAME=PATH`; streams wait `name_wait_s` for names at most. `kubernetes` watches a cluster
-    too, that of a `kubeconfig` and its context.
+    metrics are kept for their `ttl_days`. `sql` is None for no endpoint. `budget_bytes` is the
+    spool's, and `reserve_bytes` are kept on the store's disk. `memory_bytes` is what its parent
+    lets it take while a query runs. `refused_s` are the digests of statements and the peers that
+    it refuses, and for how long. `entities_paths` may be `NAME=PATH`; streams wait `name_wait_s`
+    for names at most. `kubernetes` watches clusters as well, those of a `kubeconfig` and its
+    contexts, which may be `NAME=CONTEXT`.
     """
 
     spool_folder: Path
@@ -76,7 +76,7 @@ class EngineOptions:
     name_by_owner: bool = False
     kubernetes: bool = False
     kubeconfig: Path | None = None
-    kubernetes_context: str = ""
+    kubernetes_contexts: tuple[str, ...] = ()
     refused_s: dict[str, float] = field(default_factory=dict)
 
     def as_line(self) -> bytes:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreMemoryError
-from framewalk.engine.kubernetes import REMEMBERED_S, ClusterAccess, LiveEntities, inventories_of
+from framewalk.engine.kubernetes import (
+    REMEMBERED_S,
+    ClusterAccess,
+    LiveEntities,
+    context_of,
+    inventories_of,
+)
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
@@ -39,17 +45,17 @@ class Naming(Closing):
         self._store = store
         gone_after_ns = int((now_s - REMEMBERED_S) * 10**9)
         earlier = inventories_of(store.kept_sightings(gone_after_ns))
-        access = ClusterAccess(options.kubeconfig, options.kubernetes_context)
+        accesses = _accesses(options)
         self._live = LiveEntities(
             options.entities_paths,
             now_s,
-            accesses=[access] if options.kubernetes else [],
+            accesses=accesses,
             by_owner=options.name_by_owner,
             earlier=earlier,
         )
         if not self._live.wait_listed(_FIRST_LIST_S):
             event = "cluster is not listed yet, its addresses are unknown"
-            tell(logging.WARNING, event, source=access)
+            tell(logging.WARNING, event, source=", ".join(map(str, accesses)))
         self._told_of = self._live.entities
         self._names = NamesTold()
         self._names.tell(self._told_of)
@@ -125,6 +131,14 @@ class Naming(Closing):
         level = logging.DEBUG if self._live.is_watching else logging.INFO
         tell(level, "entities read again", entities=entities)
         self._names.tell(entities)
+
+
+def _accesses(options: EngineOptions) -> list[ClusterAccess]:
+    """Return which clusters are watched."""
+    if not options.kubernetes:
+        return []
+    contexts = [context_of(text) for text in options.kubernetes_contexts or ("",)]
+    return [ClusterAccess(options.kubeconfig, one.context, one.cluster) for one in contexts]
 
 
 class NamesTold:
