@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framewalk.engine import Entities
-from framewalk.engine.kubernetes import Inventory
+from framewalk.engine.kubernetes import Inventory, sightings_frame
 from framewalk.engine.kubernetes.inventory import (
     EndpointSlice,
     History,
@@ -132,8 +132,14 @@ def same_as_all_at_once(table: Table, inventory: Inventory, *, by_owner: bool) -
     wanted = Entities.of({"c": inventory}, by_owner=by_owner)
     made = Entities(table.lookups())
     assert made.addresses.rows() == wanted.addresses.rows()
-    assert list(table.pod_rows()) == wanted.pods.rows()
-    assert list(table.alias_rows()) == wanted.service_aliases.rows()
+    # What is not kept is described again, all of it here.
+    described = table.described()
+    assert described.pods.rows() == wanted.pods.rows()
+    assert described.service_aliases.rows() == wanted.service_aliases.rows()
+    assert (
+        described.sightings.sort(pl.all()).rows()
+        == sightings_frame({"c": inventory}).sort(pl.all()).rows()
+    )
     assert table.told() == wanted.told
     assert set(made.lookups.networks.rows()) == set(wanted.lookups.networks.rows())
     asked = (

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from framewalk.engine.kubernetes.claims import Row
+    from framewalk.engine.kubernetes.dumps import Source
     from framewalk.engine.kubernetes.inventory import Inventory
-    from framewalk.engine.kubernetes.sources import Source
 
 ADDRESS_SCHEMA: Final = pl.Schema(
     {
@@ -80,8 +80,8 @@ class Entities:
     """Who is at the addresses of some clusters.
 
     `lookups` are the frames of a `Table`. `pods` has PODS_SCHEMA, `service_aliases` ALIASES_SCHEMA;
-    a cluster that is watched describes them apart (`LiveEntities.described`), and here they are
-    empty. `told` are aliases and Pods of several Services, `warnings` what is odd in dumps.
+    of clusters that are watched they are apart (`LiveEntities.to_keep`), and empty here. `told` are
+    aliases and Pods of several Services, `warnings` what is odd in dumps.
     """
 
     lookups: Lookups
@@ -110,10 +110,11 @@ class Entities:
         table = Table(by_owner=by_owner)
         for cluster, inventory in inventories.items():
             table.update(cluster, {one.identity: one for one in inventory.histories})
+        described = table.described(sightings=False)
         return cls(
             table.lookups(),
-            pl.DataFrame(list(table.pod_rows()), schema=PODS_SCHEMA, orient="row"),
-            pl.DataFrame(list(table.alias_rows()), schema=ALIASES_SCHEMA, orient="row"),
+            described.pods,
+            described.service_aliases,
             table.told(),
             tuple(warnings),
         )

@@ -8,9 +8,10 @@ the times that the objects show.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.documents import DUMP_AGAIN, Field, documents_of, read_text
@@ -24,16 +25,36 @@ from framewalk.engine.kubernetes.inventory import (
     identities,
 )
 from framewalk.engine.kubernetes.objects import Read, is_known, kind_of, read_object
-from framewalk.engine.kubernetes.sources import Source, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _DUMP_SUFFIXES: Final = (".yaml", ".yml", ".json")
 _MOST_WARNINGS: Final = 20
+_NAMED: Final = re.compile(r"(?P<cluster>[^=/\\]+)=(?P<path>.+)", re.DOTALL)
 _NS_PER_S: Final = 10**9
 _DELETED: Final = "DELETED"
 _WATCHED: Final = ("ADDED", "MODIFIED", _DELETED)
+
+
+class Source(NamedTuple):
+    """A dump, and the `clusterName` of the nodes that it is for (empty: all that have no other)."""
+
+    cluster: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.cluster}={self.path}" if self.cluster else str(self.path)
+
+
+def source_of(text: str | Path | Source) -> Source:
+    """Read `PATH` or `NAME=PATH`; what is there as it is written is a path."""
+    if isinstance(text, Source):
+        return text
+    named = _NAMED.fullmatch(str(text))
+    if named is None or Path(text).exists():
+        return Source("", Path(text))
+    return Source(named["cluster"].strip(), Path(named["path"].strip()))
 
 
 @dataclass(frozen=True, slots=True)

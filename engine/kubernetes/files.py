@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.addresses import Entities
-from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps
+from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps, source_of
 from framewalk.engine.kubernetes.inventory import REMEMBERED_S, Inventory, Seen, Sighting
-from framewalk.engine.kubernetes.sources import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.kubernetes.claims import Holder, Key, Known, Row
     from framewalk.engine.kubernetes.inventory import AnyThing, History, Identity
+    from framewalk.engine.kubernetes.naming import Alias
 
 _KEYS_SCHEMA: Final = pl.Schema(
     {"cluster": pl.String, "ip": pl.String, "port": pl.Int32, "key": pl.UInt32}
@@ -120,25 +121,30 @@ class Table:
             for event, facts in one.shared(cluster)
         )
 
-    def described(self) -> Described:
-        """Return what it is made of; takes a while for large clusters."""
+    def described(self, *, sightings: bool = True) -> Described:
+        """Return what is made of the objects that changed since `is_kept` was called.
+
+        That is all that is known of their names: an object that was made anew has the rows of the
+        one before it, too.
+        """
+        pods: list[tuple[object, ...]] = []
+        aliases: list[tuple[object, ...]] = []
+        inventories: dict[str, Inventory] = {}
+        for cluster, one in self._clusters.items():
+            one.begin_describing()
+            pods += one.pod_rows(cluster)
+            aliases += alias_rows(cluster, one.aliases(one.describing))
+            inventories[cluster] = one.inventory(one.describing) if sightings else Inventory()
         return Described(
-            pl.DataFrame(list(self.pod_rows()), schema=PODS_SCHEMA, orient="row"),
-            pl.DataFrame(list(self.alias_rows()), schema=ALIASES_SCHEMA, orient="row"),
-            sightings_frame({name: one.inventory() for name, one in self._clusters.items()}),
+            pl.DataFrame(pods, schema=PODS_SCHEMA, orient="row"),
+            pl.DataFrame(aliases, schema=ALIASES_SCHEMA, orient="row"),
+            sightings_frame(inventories),
         )
 
-    def pod_rows(self) -> Iterator[tuple[object, ...]]:
-        """Yield rows of PODS_SCHEMA."""
-        for cluster, one in self._clusters.items():
-            pods = one.known[Pod]
-            for pod in _in_order(pods):
-                yield from pod_rows(cluster, pods[pod], one.names.pods[pod])
-
-    def alias_rows(self) -> Iterator[tuple[object, ...]]:
-        """Yield rows of ALIASES_SCHEMA."""
-        for cluster, one in self._clusters.items():
-            yield from alias_rows(cluster, one.aliases())
+    def is_kept(self) -> None:
+        """Learn that what `described` returned is kept somewhere."""
+        for one in self._clusters.values():
+            one.describing.clear()
 
 
 class _Cluster:
@@ -148,6 +154,9 @@ class _Cluster:
         self.known: Known = {Pod: {}, Service: {}, EndpointSlice: {}, Node: {}}
         self.names = ClusterNames(self.known[Pod], self.known[Service], by_owner=by_owner)
         self.networks: Counter[str] = Counter()
+        # Kind, namespace and name of what is being described, and of what has changed since.
+        self.describing: set[tuple[Any, ...]] = set()
+        self._changed: set[tuple[Any, ...]] = set()
         self._claims = ClusterClaims(self.known, self.names)
 
     def update(
@@ -162,18 +171,38 @@ class _Cluster:
                 self.known[one[0]].pop(one, None)
             else:
                 self.known[one[0]][one] = history
+                self._changed.add(one[:3])
         renamed = self.names.update(before)
+        self._changed.update(one[:3] for one in renamed)
+        if len(self._changed) > 2 * sum(map(len, self.known.values())) + _MOST_LEFT:
+            # Nobody describes them; what is forgotten has nothing to be described any more.
+            self._changed &= {one[:3] for of_kind in self.known.values() for one in of_kind}
         yield from self._claims.rows(self._claims.changed(owned, renamed))
 
-    def inventory(self) -> Inventory:
-        """Return all that is known, in no order."""
-        return Inventory(*(tuple(of_kind.values()) for of_kind in self.known.values()))
+    def begin_describing(self) -> None:
+        """Describe what has changed, and what was described and is not kept."""
+        self.describing |= self._changed
+        self._changed = set()
 
-    def aliases(self) -> list[Any]:
-        """Return when Services have been aliases."""
+    def pod_rows(self, cluster: str) -> Iterator[tuple[object, ...]]:
+        """Yield rows of PODS_SCHEMA of what is being described."""
+        pods = self._named(Pod, self.describing)
+        for pod in _in_order(pods):
+            yield from pod_rows(cluster, pods[pod], self.names.pods[pod])
+
+    def inventory(self, names: set[tuple[Any, ...]]) -> Inventory:
+        """Return what is known of the objects with these names, in no order."""
+        return Inventory(*(tuple(self._named(kind, names).values()) for kind in self.known))
+
+    def aliases(self, names: set[tuple[Any, ...]] | None = None) -> list[Alias]:
+        """Return when Services have been aliases; with `names` those only."""
+        services = self.known[Service] if names is None else self._named(Service, names)
         aliases = self.names.aliases
-        services = {one: self.known[Service][one] for one in aliases}
-        return [alias for one in _in_order(services) for alias in aliases[one]]
+        known = {one: services[one] for one in aliases if one in services}
+        return [alias for one in _in_order(known) for alias in aliases[one]]
+
+    def _named(self, kind: type[AnyThing], names: set[tuple[Any, ...]]) -> dict[Any, Any]:
+        return {one: history for one, history in self.known[kind].items() if one[:3] in names}
 
     def shared(self, cluster: str) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield which Services are aliases, and which select the same Pods."""

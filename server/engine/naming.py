@@ -18,7 +18,7 @@ from framewalk.engine.kubernetes import (
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
-    from framewalk.engine.kubernetes import Described, Entities
+    from framewalk.engine.kubernetes import Entities
     from framewalk.engine.store import Store
     from framewalk.server.engine.link import EngineOptions
 
@@ -59,7 +59,6 @@ class Naming(Closing):
         self._told_of = self._live.entities
         self._names = NamesTold()
         self._names.tell(self._told_of)
-        self._kept: Described | None = None
         self._is_kept = False
         self._is_asked = False
         self._kept_s = float("-inf")
@@ -109,14 +108,14 @@ class Naming(Closing):
         if self._is_kept or elapsed_s - self._kept_s < _KEEP_EVERY_S:
             return
         self._kept_s = elapsed_s
-        described = self._live.described
         try:
-            self._store.keep_entities(self._kept, described)
+            self._store.keep_entities(*self._live.to_keep())
         except StoreMemoryError as error:
             # Queries have it all.
             tell(logging.WARNING, "names not kept in the store, it is tried again", problem=error)
             return
-        self._kept, self._is_kept = described, True
+        self._live.is_kept()
+        self._is_kept = True
 
     def close(self) -> None:
         """Read no more."""

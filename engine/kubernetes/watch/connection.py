@@ -12,7 +12,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from framewalk.engine.errors import EntitiesError
 
@@ -66,6 +66,19 @@ class ClusterAccess:
     def __str__(self) -> str:
         where = str(self.kubeconfig or "the Kubernetes API server")
         return f"{where} (context {self.context})" if self.context else where
+
+
+class Context(NamedTuple):
+    """A context of a kubeconfig, and the `clusterName` of the nodes that it is for."""
+
+    cluster: str
+    context: str
+
+
+def context_of(text: str) -> Context:
+    """Read `CONTEXT` or `NAME=CONTEXT`; an empty context is the current one."""
+    cluster, sign, context = text.partition("=")
+    return Context(cluster.strip(), context.strip()) if sign else Context("", text.strip())
 
 
 class ApiError(Exception):

@@ -48,6 +48,8 @@ class LiveEntities(Closing):
     ) -> None:
         _refuse_same_names(accesses)
         self._files = EntitiesFiles(paths, now_s, by_owner=by_owner, earlier=earlier)
+        self._kept: Described | None = None
+        self._keeping: Described | None = None
         self._making = _Making(self._files, accesses, by_owner=by_owner) if accesses else None
 
     @property
@@ -55,10 +57,21 @@ class LiveEntities(Closing):
         """The newest table."""
         return self._files.entities if self._making is None else self._making.entities
 
-    @property
-    def described(self) -> Described:
-        """What the newest table is made of; takes a while for a large cluster."""
-        return self._files.described if self._making is None else self._making.described()
+    def to_keep(self) -> tuple[Described | None, Described]:
+        """Return what was kept last and may be so still (None: no matter), and what is to be kept.
+
+        Of clusters that are watched that is what has changed since `is_kept` was called.
+        """
+        if self._making is not None:
+            return None, self._making.described()
+        self._keeping = self._files.described
+        return self._kept, self._keeping
+
+    def is_kept(self) -> None:
+        """Learn that what `to_keep` returned is kept."""
+        self._kept = self._keeping
+        if self._making is not None:
+            self._making.is_kept()
 
     @property
     def is_reading(self) -> bool:
@@ -127,9 +140,14 @@ class _Making(threading.Thread):
         return self._made
 
     def described(self) -> Described:
-        """Return what the table is made of."""
+        """Return what the table is made of, as far as it is not kept."""
         with self._lock:
             return self._table.described()
+
+    def is_kept(self) -> None:
+        """Learn that what was described last is kept."""
+        with self._lock:
+            self._table.is_kept()
 
     def wake(self) -> None:
         """Have it look for changes."""
