@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +35,7 @@ class ApiServer:
         self.token = "first"  # noqa: S105
         self.refused: dict[str, int] = {}
         self.held: set[str] = set()
-        # Without it events come as a busy server sends them: each whole, and no bookmarks.
+        # Without it events come as a busy server sends them: each whole, a bookmark each minute.
         self.is_fussy = True
         self.lists = dict.fromkeys(PATHS, 0)
         self.watched: dict[str, list[str]] = {kind: [] for kind in PATHS}
@@ -207,9 +208,12 @@ def _handler(api: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - it
             self.end_headers()
             self.wfile.flush()
             while True:
+                until_s = time.monotonic() + 60
                 with api.changed:
                     while not self.has_news(kind, version, cut, said):
-                        api.changed.wait()
+                        api.changed.wait(None if api.is_fussy else 1)
+                        if not api.is_fussy and time.monotonic() > until_s:
+                            break
                     if api.cut != cut or not api.is_up:
                         self.close_connection = True
                         return
@@ -226,7 +230,9 @@ def _handler(api: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - it
                 content = b"".join(line + b"\n" for line in [*lines, *raw, bookmark])
                 # In two pieces, in the middle of a line.
                 pieces = [content[:7], content[7:]]
-                for piece in pieces if api.is_fussy else [line + b"\n" for line in lines]:
+                for piece in (
+                    pieces if api.is_fussy else [line + b"\n" for line in lines or [bookmark]]
+                ):
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                     self.wfile.flush()
 
