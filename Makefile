@@ -156,6 +156,19 @@ definitions: $(DEV) ## Measure what 426 definitions cost beside 40
 ingress: $(DEV) ## Measure what a server needs per message, by transport
 	@$(BIN)/python benchmarks/ingress.py
 
+GO_SENDER := build/go_sender
+$(GO_SENDER): $(wildcard benchmarks/go_sender/*)
+	@mkdir -p build
+	@cd benchmarks/go_sender && CGO_ENABLED=0 go build -o ../../$@ .
+
+.PHONY: go-ingress
+go-ingress: $(DEV) $(GO_SENDER) ## Measure the same with Rover's own gRPC library as the sender (needs go)
+	@$(BIN)/python benchmarks/go_ingress.py $(GO_SENDER)
+
+.PHONY: large
+large: $(DEV) ## Measure a large cluster: 1,000 services, replay and live, and what its store takes
+	@$(BIN)/python benchmarks/bench.py --size $(SIZE) --only large_cluster
+
 .PHONY: attacks
 attacks: $(DEV) ## Measure what an honest sender notices while a receiver is attacked
 	@$(BIN)/python benchmarks/attacks.py

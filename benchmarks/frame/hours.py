@@ -38,6 +38,19 @@ def views_answer(path: Path) -> Answer:
     return Answer(rows, text_answer(*lines).checksum)
 
 
+def hashed_answer(path: Path) -> Answer:
+    """Do the same for a large store, by DuckDB's own hash of each row: no row is looked at here."""
+    lines, rows = [], 0
+    with open_for_reading(path) as connection:
+        for scope in SCOPES.values():
+            view = f"{scope.view}_minute"
+            sql = f"SELECT count(*), sum(hash(row)::HUGEINT) FROM {view} AS row"  # noqa: S608
+            ((count, digest),) = connection.sql(sql).fetchall()
+            lines.append(f"{scope.view}: {count} {digest}")
+            rows += count
+    return Answer(rows, text_answer(*lines).checksum)
+
+
 def copy_empty_store(context: Context, plan: Plan, path: Path) -> None:
     """Write an empty store; making one costs a second, so it is made once and copied."""
     empty = context.folder / "empty.duckdb"

@@ -12,6 +12,7 @@ import large.cluster
 import live
 from frame.captures import CACHE, Capture
 from frame.contest import Answer, Benchmark, Contest, Rival, Sample, text_answer
+from frame.hours import hashed_answer
 from large_cluster import CAPTURE_NAME, DUMP_NAME, write_capture
 from suite.replay import read_only_process, replay_process
 
@@ -49,7 +50,7 @@ def benchmark(context: Context) -> Benchmark:
             Contest(
                 f"replay of {services}",
                 "logs",
-                replay_process(capture, context.folder / "large.duckdb"),
+                replay_process(capture, context.folder / "large.duckdb", hashed_answer),
                 "the roll-up and commits of many entities: they cost by entity and minute, each of "
                 "which has few logs.",
                 [Rival(read_only_process(capture), same_answer=False)],

@@ -13,6 +13,8 @@ from frame.hours import views_answer
 from framewalk.engine import open_for_reading
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from frame.captures import Capture
     from frame.contest import Answer, Context
 
@@ -40,7 +42,9 @@ def _limit(context: Context) -> float | None:
     return AT_MOST if context.size.name == "large" else None
 
 
-def replay_process(capture: Capture, store: Path) -> Process:
+def replay_process(
+    capture: Capture, store: Path, answer_of: Callable[[Path], Answer] = views_answer
+) -> Process:
     """Replay a capture in a process; its answer is all that the store says by minute."""
     program = Path(sys.executable).with_name("framewalk")
     command: list[str | Path] = [
@@ -57,7 +61,7 @@ def replay_process(capture: Capture, store: Path) -> Process:
         with open_for_reading(store) as connection:
             ((logs,),) = connection.execute(_LOGS).fetchall()
         assert logs == capture.summary.logs, f"{logs:,} of {capture.summary.logs:,} logs"
-        return views_answer(store)
+        return answer_of(store)
 
     def remove() -> None:
         store.unlink(missing_ok=True)

@@ -73,7 +73,8 @@ def _ingress(load: _Load, shape: str, name: str, size: Size) -> Contest:
         "messages",
         _Ingress("uvicorn", shape, load.ingress_messages),
         "uvicorn's and asyncio's work for each chunk that the socket gives, and zttp's for each "
-        "frame.",
+        "frame. The bytes were made before and are sent in chunks of up to a whole window, one "
+        "stream in all; what a real client needs is measured by make go-ingress.",
         [
             Rival(_Ingress(ingress.EMPTY, shape, load.ingress_messages), at_most=at_most),
             Rival(_Ingress("uvicorn, spool", shape, load.ingress_messages)),
