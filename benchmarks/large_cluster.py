@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import duckdb
 from large.cluster import make_cluster, write_dump
 from large.hours import write_store
 from large.minutes import Minutes
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 VARIANTS: Final = 10
 CAPTURE_NAME: Final = f"large{CAPTURE_SUFFIX}"
 DUMP_NAME: Final = "kubectl.json"
+_BLOCK_BYTES: Final = 2**18
+# Tables with fewer rows than this take a block of their own or less.
+_TABLES: Final = """
+    SELECT schema_name, table_name, estimated_size FROM duckdb_tables()
+    WHERE estimated_size >= 1000 ORDER BY 1, 2
+"""
+_BLOCKS: Final = "SELECT count(DISTINCT block_id) FROM pragma_storage_info(?) WHERE persistent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,19 @@ def _make_store(options: argparse.Namespace) -> None:
     print(f"{options.output}: {options.output.stat().st_size:,} bytes")
 
 
+def _print_sizes(options: argparse.Namespace) -> None:
+    """Print what the tables of a store take, in blocks of the file."""
+    with duckdb.connect(str(options.store), read_only=True) as connection:
+        tables = connection.sql(_TABLES).fetchall()
+        print(f"{'table':<44} {'rows':>12} {'MB':>8} {'bytes a row':>12}")
+        for schema, table, rows in tables:
+            ((blocks,),) = connection.execute(_BLOCKS, [f"{schema}.{table}"]).fetchall()
+            size_bytes = blocks * _BLOCK_BYTES
+            per_row = size_bytes / rows
+            print(f"{table:<44} {rows:>12,} {size_bytes / 10**6:>8,.1f} {per_row:>12,.0f}")
+    print(f"{'the file':<44} {'':>12} {options.store.stat().st_size / 10**6:>8,.1f}")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -109,6 +130,9 @@ def _arguments() -> argparse.Namespace:
     for command in (capture, store):
         command.add_argument("--services", type=int, default=1_000)
         command.add_argument("--variants", type=int, help="how many minutes are computed")
+    sizes = commands.add_parser("sizes", help="print what the tables of a store take")
+    sizes.add_argument("store", type=Path)
+    sizes.set_defaults(make=_print_sizes)
     return parser.parse_args()
 
 
