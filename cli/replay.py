@@ -34,7 +34,7 @@ from framewalk.engine.runs import (
     Setup,
 )
 from framewalk.engine.runs import replay as replay_captures
-from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
+from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S, NEAR_CHANGE
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
@@ -255,7 +255,10 @@ def _summary_rows(summary: ReplaySummary, store: Store, duration_s: float) -> li
     rows += [
         (f"bad input: {name.replace('_', ' ')}", f"{count:,}")
         for name, count in counters.quality.most_common()
+        if name != NEAR_CHANGE
     ]
+    if near := counters.quality[NEAR_CHANGE]:
+        rows.append(("near a change of hands", f"{near:,} logs"))
     if share := known_share(summary):
         rows.append(("addresses known", share))
     rows.append(("minutes", f"{len(summary.minutes):,}"))

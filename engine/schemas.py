@@ -200,6 +200,9 @@ DROP_REASONS: Final = (
     "minute_entities",
 )
 AHEAD_REASON: Final = "time_out_of_range"
+NEAR_CHANGE: Final = "near_change"
+# How far clocks of nodes are taken to be wrong, where an address changes hands.
+MOST_SKEW_NS: Final = 30 * 10**9
 QUALITY_COUNTERS: Final = (
     "undecodable_message",
     "oversized_message",
@@ -208,6 +211,7 @@ QUALITY_COUNTERS: Final = (
     "damaged_bytes",
     "quarantined",
     "other_endpoints",
+    NEAR_CHANGE,
 )
 
 

@@ -9,20 +9,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from batches import as_batch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framewalk.engine import Entities, read_entities
+from framewalk.engine import Entities, Plan, load_plan, partial, read_entities
+from framewalk.engine.wire import access_log_pb2 as pb
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 START_S = 1_767_225_600
 LENGTH_S = 60
+# A second of a life is so long: most of a life is far from its ends.
+UNIT_S = 7
+MOST_SKEW_S = 30
 ADDRESSES = ("10.0.0.1", "10.0.0.2", "fd00::3")
 APPS = ("web", "kv")
 
@@ -80,7 +86,11 @@ def histories(draw: st.DrawFn) -> list[Life]:
 
 
 def clock(second: int) -> str:
-    return datetime.fromtimestamp(START_S + second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(START_S + UNIT_S * second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def at_ns(second: int) -> int:
+    return (START_S + UNIT_S * second) * 10**9
 
 
 def version(second: int) -> str:
@@ -205,7 +215,134 @@ def test_an_address_is_named_after_the_pod_that_had_it(
                 continue
             seconds = range(start, end)
             asked = pl.DataFrame(
-                {"ip": [ip] * len(seconds), "time_ns": [(START_S + s) * 10**9 for s in seconds]}
+                {"ip": [ip] * len(seconds), "time_ns": [at_ns(s) for s in seconds]}
             )
             found = entities.lookup(asked).select("service", "instance").rows()
             assert found == [(f"{life.app}.shop", life.name)] * len(seconds)
+
+
+# ---- clocks that are wrong ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of an address at a moment, in seconds: as it was, and as its node has it."""
+
+    life: Life
+    ip: str
+    true_s: int
+    skew_s: int
+
+    @property
+    def time_s(self) -> int:
+        return self.true_s + self.skew_s
+
+    def is_near(self, moments: list[int], distance_s: int) -> bool:
+        return any(abs(self.time_s - UNIT_S * one) <= distance_s for one in moments)
+
+    def message(self, number: int) -> bytes:
+        made = pb.EBPFAccessLogMessage()
+        made.node.name = "node"
+        made.node.bootTime.seconds = START_S + self.time_s
+        made.connection.local.kubernetes.serviceName = f"client-{number}"
+        made.connection.remote.ip.host = self.ip
+        made.kernelLogs.add().write.startTime.offset.offset = 0
+        return made.SerializeToString()
+
+
+def changes_of(lives: list[Life], ip: str) -> list[int]:
+    """Return when an address changes hands."""
+    return [end for life in lives for one, *ends in life.had if one == ip for end in ends]
+
+
+def holders_near(lives: list[Life], call: Call) -> set[str]:
+    """Return who may be meant by a call, as far as its clock may be wrong, and who had it before.
+
+    When a pod loses an address that nobody has next is not seen by anybody, and one that does not
+    say when it got its address may have had it since it was created.
+    """
+    distance_s = abs(call.skew_s)
+    last_s = call.time_s + distance_s
+    held = sorted(
+        (start if life.is_exact else life.created, end, f"{life.app}.shop")
+        for life in lives
+        for ip, start, end in life.had
+        if ip == call.ip
+    )
+    held = [one for one in held if UNIT_S * one[0] <= last_s]
+    within = {name for _, end, name in held if call.time_s - distance_s < UNIT_S * end}
+    before = [name for _, end, name in held if UNIT_S * end <= call.time_s - distance_s]
+    return {"Unknown", *within, *before[-1:]}
+
+
+def counted(entities: Entities, plan: Plan, calls: list[Call]) -> tuple[list[str], int]:
+    """Return whom the calls are of, and how many are near a change of hands."""
+    received_ns = at_ns(10**5)
+    rows = [(1, seq, received_ns, call.message(seq)) for seq, call in enumerate(calls)]
+    states = partial([as_batch(rows)], entities, plan)
+    relations = states.scopes["service_relation"].scalars
+    named = dict(relations.select("source_service", "dest_service").iter_rows())
+    called = [named[f"client-{number}"] for number in range(len(calls))]
+    return called, states.counters.quality["near_change"]
+
+
+@cache
+def plan_in(folder: Path) -> Plan:
+    """No fixture: examples that fail are written with all that a test is given."""
+    path = folder / "few.oal"
+    path.write_text("calls = from(K8SServiceRelation.*).cpm();\n", encoding="utf-8")
+    return load_plan(path)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(
+    lives=histories(),
+    dumps=st.lists(st.integers(0, LENGTH_S), min_size=1, max_size=3, unique=True),
+    skew_s=st.integers(-MOST_SKEW_S, MOST_SKEW_S),
+)
+def test_what_a_wrong_clock_may_have_named_wrongly_is_counted(
+    tmp_path_factory: pytest.TempPathFactory,
+    lives: list[Life],
+    dumps: list[int],
+    skew_s: int,
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    plan = plan_in(folder)
+    seen = Seen(dumps, (0, 2 * LENGTH_S))
+    entities = read(folder, lives, seen, is_reversed=False)
+    calls = [
+        Call(life, ip, true_s, skew_s)
+        for life in lives
+        for ip, start, end in life.had
+        for true_s in range(UNIT_S * start + 3, UNIT_S * end, 11)
+    ]
+    if not calls:
+        return
+    named, near = counted(entities, plan, calls)
+    moments = {ip: changes_of(lives, ip) for ip in ADDRESSES}
+    wrong = []
+    for call, name in zip(calls, named, strict=True):
+        if name != f"{call.life.app}.shop":
+            assert call.is_near(moments[call.ip], abs(skew_s))
+            assert name in holders_near(lives, call)
+            wrong.append(call)
+    if wrong:
+        assert counted(entities, plan, wrong)[1] == len(wrong)
+    # Created and deleted they may be before and after that.
+    ends = [end for life in lives for end in (life.created, life.deleted)]
+    far = [one for one in calls if not one.is_near([*ends, *moments[one.ip]], MOST_SKEW_S)]
+    assert not far or counted(entities, plan, far)[1] == 0
+    assert near <= len(calls) - len(far)
+    # What a pod says itself of its only address is known to the second.
+    clear = [
+        one
+        for one in calls
+        if one.life.is_exact
+        and len(one.life.had) == 1
+        and one.is_near(list(one.life.had[0][1:]), MOST_SKEW_S)
+    ]
+    assert not clear or counted(entities, plan, clear)[1] == len(clear)

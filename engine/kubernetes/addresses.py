@@ -189,6 +189,46 @@ class Entities:
         )
         return pl.concat(both).collect()
 
+    def changes(self, first_ns: int, last_ns: int) -> pl.DataFrame:
+        """Return what changes hands from the first time to the last: `boundary_ns` of keys."""
+        return self._changes.filter(pl.col("boundary_ns").is_between(first_ns, last_ns))
+
+    def changes_of(self, addresses: pl.DataFrame, within: pl.DataFrame) -> pl.DataFrame:
+        """Return when some addresses change hands, of `within` (see `changes`).
+
+        `addresses` are those of `lookup`, without a time, all columns given. Returns (row: UInt32,
+        boundary_ns: Int64); what changes at one port only is told of what has that port.
+        """
+        asked = addresses.select(
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
+            canonical_ips(addresses["ip"]).alias("ip"),
+            self._cluster(),
+            pl.col("port").cast(pl.Int32),
+            "is_called",
+        ).join(within, on=["cluster", "ip"], how="semi")
+        wanted = {
+            ANY_PORT: pl.lit(ANY_PORT, pl.Int32),
+            ANY_CALLED_PORT: pl.when("is_called").then(pl.lit(ANY_CALLED_PORT, pl.Int32)),
+            0: pl.when("is_called").then(pl.col("port")),
+        }
+        kinds = within["port"].clip(upper_bound=0).unique()
+        found = [
+            asked.select("row", "cluster", "ip", port=wanted[kind])
+            .join(within, on=list(_KEY))
+            .select("row", "boundary_ns")
+            for kind in kinds
+        ]
+        return pl.concat(found).unique()
+
+    @cached_property
+    def _changes(self) -> pl.DataFrame:
+        """When which key changes."""
+        both = pl.concat(
+            self.addresses.select(*_KEY, boundary_ns=end) for end in ("start_ns", "end_ns")
+        )
+        is_open = pl.col("boundary_ns").is_in([OPEN_START_NS, OPEN_END_NS])
+        return both.filter(~is_open).unique()
+
     def lookup(self, addresses: pl.DataFrame) -> pl.DataFrame:
         """Resolve each (ip: String as sent, time_ns: Int64) of `addresses`.
 

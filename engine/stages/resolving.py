@@ -18,6 +18,8 @@ from framewalk.engine.kubernetes import NO_SERVICE
 from framewalk.engine.schemas import (
     COMPONENT_IDS,
     INSTANCE_LENGTH,
+    MOST_SKEW_NS,
+    NEAR_CHANGE,
     PEER_SCHEMA,
     ROLES,
     SERVICE_LENGTH,
@@ -62,7 +64,8 @@ class ResolvedLogs:
 
 def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     """Resolve the connections of the logs; drop and count logs that do not count."""
-    boundaries_ns = _boundaries_within(logs, entities)
+    span = _span(logs)
+    boundaries_ns = _boundaries_within(logs, span, entities)
     pairs = {name: _pairs(frame, boundaries_ns) for name, frame in logs.operations.items()}
     visited, numbers = _visited(pairs, logs.connections.height * (boundaries_ns.len() + 1))
     frames = {
@@ -80,7 +83,9 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
         for operation, frame in frames.items()
     }
     addresses = _addresses(named, frames)
-    counters = logs.counters + Counters(dropped=dropped, addresses=addresses)
+    near = _near_changes(named, frames, span, entities) if span is not None else 0
+    quality = Counter({NEAR_CHANGE: near} if near else {})
+    counters = logs.counters + Counters(dropped=dropped, quality=quality, addresses=addresses)
     return ResolvedLogs(peers, operations, counters, _unknown_peers(named, frames))
 
 
@@ -123,15 +128,67 @@ def _addresses(named: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Count
     return +found
 
 
-def _boundaries_within(logs: LogFrames, entities: Entities) -> pl.Series:
-    """Return the moments inside the logs' time at which one of their addresses changes."""
+def _near_changes(
+    named: pl.DataFrame, frames: Mapping[str, pl.DataFrame], span: tuple[int, int], table: Entities
+) -> int:
+    """Count the logs that have an address which changes hands at about the time of their event."""
+    within = table.changes(span[0] - MOST_SKEW_NS, span[1] + MOST_SKEW_NS)
+    if within.is_empty():
+        return 0
+    asked = pl.concat(
+        named.select(
+            "port",
+            cluster="cluster_name",
+            ip=f"{side}_ip",
+            is_called=(pl.col("role") == "server") == (side == "local"),
+            is_ip=~pl.col(f"{side}_is_kubernetes"),
+        ).with_row_index("named")
+        for side in _SIDES
+    ).filter("is_ip")
+    found = table.changes_of(asked, within)
+    if found.is_empty():
+        return 0
+    changes = found.select(asked["named"].gather(found["row"]), "boundary_ns").unique()
+    rows = changes.select(pl.col("named").unique())
+    changing = named.select("visits").with_row_index("named").join(rows, on="named", how="semi")
+    named_of_visit = _by_visit(changing, "named")
+    logs = pl.concat(
+        frame.select(
+            "time_ns", named=pl.lit(named_of_visit.gather(frame["visit"], null_on_oob=True))
+        ).drop_nulls()
+        for frame in frames.values()
+    )
+    near = logs.sort("time_ns").join_asof(
+        changes.sort("boundary_ns"),
+        left_on="time_ns",
+        right_on="boundary_ns",
+        by="named",
+        strategy="nearest",
+        tolerance=MOST_SKEW_NS,
+        coalesce=False,
+        check_sortedness=False,  # polars cannot check it within groups, and says so
+    )["boundary_ns"]
+    return len(near) - near.null_count()
+
+
+def _span(logs: LogFrames) -> tuple[int, int] | None:
+    """Return the times of the first and of the last log; None without any."""
     times = [frame["time_ns"] for frame in logs.operations.values() if frame.height]
     if not times:
-        return pl.Series("boundary_ns", dtype=pl.Int64)
+        return None
     first = min(int(time.min()) for time in times)  # type: ignore[arg-type]
     last = max(int(time.max()) for time in times)  # type: ignore[arg-type]
+    return first, last
+
+
+def _boundaries_within(
+    logs: LogFrames, span: tuple[int, int] | None, entities: Entities
+) -> pl.Series:
+    """Return the moments inside the logs' time at which one of their addresses changes."""
+    if span is None:
+        return pl.Series("boundary_ns", dtype=pl.Int64)
     ips = (logs.connections[name] for name in ("local_ip", "remote_ip", "ztunnel_ip"))
-    return entities.boundaries_of(ips, first, last)
+    return entities.boundaries_of(ips, *span)
 
 
 def _pairs(frame: pl.DataFrame, boundaries_ns: pl.Series) -> pl.Series:
