@@ -116,7 +116,8 @@ class Servers:
 
     def is_ready(self) -> bool:
         try:
-            return self.client().get("/readyz", timeout=2).status_code == 200
+            with self.client() as client:
+                return client.get("/readyz", timeout=2).status_code == 200
         except httpx2.HTTPError:
             return False
 
@@ -222,12 +223,12 @@ class Cluster:
         }
         self.ask("POST", f"{group}/clusterrolebindings", binding)
 
-    def pod(self, name: str, ip: str, app: str) -> None:
+    def pod(self, name: str, ip: str, app: str, since_s: float | None = None) -> None:
         spec = {"containers": [{"name": "c", "image": "i"}], "nodeName": "n1"}
         labels = {"name": name, "labels": {"app": app}}
         self.ask("POST", self.path("pods"), {"metadata": labels, "spec": spec})
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        ready = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": now}
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since_s))
+        ready = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": since}
         status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [ready]}
         merge = {"Content-Type": "application/merge-patch+json"}
         self.ask("PATCH", f"{self.path('pods', name)}/status", {"status": status}, **merge)
