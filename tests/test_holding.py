@@ -268,6 +268,11 @@ def test_what_waits_stays_in_its_segment(tmp_path: Path, plan: Plan) -> None:
             look(follower, table("10.0.0.2"), 1)
             assert follower.remove(10**9, 0, 0) == []
             assert 0 < follower.unread_bytes() < path.stat().st_size
+        # A segment is known by its first record batch, whether that is counted or not.
+        first = store.query(
+            "SELECT end_bytes IN (SELECT offset_bytes FROM internal.positions) FROM internal.held"
+        )
+        assert first.fetchall() == [(True,)]
         # What an engine was reading when it died is tried apart, as long as it is not stored.
         note = ReadingNote(tmp_path / NOTE_NAME)
         engine = started(tmp_path, store, 1)
@@ -278,7 +283,6 @@ def test_what_waits_stays_in_its_segment(tmp_path: Path, plan: Plan) -> None:
         assert span.begin_bytes < span.end_bytes
         assert look(started(tmp_path, store, 5), Entities.empty(), 5) == 1
         assert suspected(note, store).spans == ()
-        # A copy is known by its first record batch, which came last.
         copied = tmp_path / "copy"
         copied.mkdir()
         (copied / "one.capture.arrows").write_bytes(path.read_bytes())
