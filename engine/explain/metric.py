@@ -265,7 +265,7 @@ def _value(metric: Metric) -> Iterable[str]:
     yield metric.function.notes.value
     yield f"NULL where {metric.function.notes.missing}"
     names = [f"state_{number}" for number, _ in enumerate(metric.states, start=1)]
-    sql = metric.function.finish([quoted(name) for name in names], 1, metric.parameters)
+    sql = metric.function.finish([quoted(name) for name in names], "1", metric.parameters)
     yield sql.replace('"', "")
 
 

@@ -245,7 +245,7 @@ class MetricFunction:
     sql_type: str
     state_count: int
     states: Callable[[Call, MakeState], States]
-    finish: Callable[[Sequence[str], int, tuple[int, ...]], str]
+    finish: Callable[[Sequence[str], str, tuple[int, ...]], str]
     notes: Notes
     unit: str = ""
 

@@ -1,6 +1,6 @@
 """How merged states become values, as SQL over columns of states (analysis.md, section 4).
 
-Each takes the columns, the minutes of the bucket and the function's literal arguments. The
+Each takes the columns, the minutes of the bucket (as SQL) and the function's literal arguments. The
 contract of the columns is told in functions.py.
 """
 
@@ -24,58 +24,58 @@ def _if_any(count: str, value: str) -> str:
     return f"CASE WHEN {count} > 0 THEN {value} END"
 
 
-def finish_long_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_long_avg(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Divide toward zero, as `//` of DuckDB does."""
     total, count = states
     return _if_any(count, f"{total} // {count}")
 
 
-def finish_double_avg(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_double_avg(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Divide with decimals."""
     total, count = states
     return _if_any(count, f"{total}::DOUBLE / {count}")
 
 
-def finish_sum(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_sum(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Show a sum of 0 only where something was added."""
     total, count = states
     return _if_any(count, total)
 
 
-def finish_extreme(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_extreme(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Return the extreme as it is."""
     return states[0]
 
 
-def finish_count(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_count(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Show no count of 0."""
     return _if_any(states[0], states[0])
 
 
-def finish_cpm(states: Sequence[str], minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_cpm(states: Sequence[str], minutes: str, _parameters: tuple[int, ...]) -> str:
     """Divide a count by the minutes of the bucket."""
     return _if_any(states[0], f"{states[0]} // {minutes}")
 
 
-def finish_ratio(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_ratio(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Return ten-thousandths; no value at a denominator of 0."""
     numerator, denominator = states
     return _if_any(denominator, f"{numerator} * 10000 // {denominator}")
 
 
-def finish_apdex(states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]) -> str:
+def finish_apdex(states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]) -> str:
     """Count a tolerated log half."""
     total, satisfied, tolerated = states
     return _if_any(total, f"({satisfied} * 10000 + {tolerated} * 10000 // 2) // {total}")
 
 
-def finish_percentile(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+def finish_percentile(states: Sequence[str], _minutes: str, parameters: tuple[int, ...]) -> str:
     """Find the bucket in which the running count reaches the rank, times its width."""
     return _at_ranks(states[0], f"key * {parameters[0]}")
 
 
 def finish_relative_percentile(
-    states: Sequence[str], _minutes: int, _parameters: tuple[int, ...]
+    states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]
 ) -> str:
     """Find the bucket in which the running count reaches the rank, and what it is told as."""
     return _at_ranks(states[0], told_ns_sql(start_ns_sql("key")))
@@ -108,7 +108,7 @@ def _sum_of_key(entries: str, key: str) -> str:
     return f"least(greatest({total}, {_SMALLEST}), {_LARGEST})::BIGINT"
 
 
-def finish_histogram(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+def finish_histogram(states: Sequence[str], _minutes: str, parameters: tuple[int, ...]) -> str:
     """Return all buckets, empty ones included."""
     step, steps = parameters
     entry = f"{{'k': i * {step}, 'v': {_sum_of_key(states[0], 'i')}}}"
@@ -137,14 +137,14 @@ def _top_labels(counts: str, sums: str, parameters: tuple[int, ...], value: str)
     return f"(SELECT map_from_entries({ranked}) FROM ({by_label}))"
 
 
-def finish_label_count(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+def finish_label_count(states: Sequence[str], _minutes: str, parameters: tuple[int, ...]) -> str:
     """Return the labels with the most logs."""
     return _top_labels(
         states[0], 'NULL::STRUCT("key" VARCHAR, "value" BIGINT)[]', parameters, "logs"
     )
 
 
-def finish_label_avg(states: Sequence[str], _minutes: int, parameters: tuple[int, ...]) -> str:
+def finish_label_avg(states: Sequence[str], _minutes: str, parameters: tuple[int, ...]) -> str:
     """Return the averages of the labels with the most logs, 1 for what is cut to 0."""
     sums, counts = states
     average = "total // logs"

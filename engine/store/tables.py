@@ -15,6 +15,7 @@ from framewalk.engine.store.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,
+    between_macro,
     bounded_macro,
     empty_view,
     entities_view,
@@ -145,6 +146,9 @@ def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric
     run(connection, metric_values_view(metrics))
     for scope, resolution, own in scopes:
         run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
+    for scope in SCOPES.values():
+        own = [metric for metric in metrics if metric.scope is scope]
+        run(connection, between_macro(scope, own, columns.get(scope.view, {})))
     run(connection, entities_view())
     for statement in described.views():
         run(connection, statement)

@@ -14,7 +14,7 @@ from framewalk.engine.oal import PERCENTILES, SCOPES, Keep
 from framewalk.engine.states import component_names, detect_point_names, tls_mode_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from framewalk.engine.oal import Metric, Scope, State
 
@@ -91,22 +91,93 @@ def metric_view(
     `columns` maps the names of states to columns of the states table.
     """
     keys = ", ".join(map(quoted, scope.keys))
-    merged = _Merged(columns)
-    values = [
-        f"({_finished(metric, merged, resolution)})::{metric.function.sql_type} "
-        f"AS {quoted(metric.name)}"
-        for metric in metrics
-    ]
-    shown = [BUCKET, f"{entity_id(scope)} AS entity_id", keys, *passed(resolution), *values]
+    bucket = f"{BUCKET},\n  "
+    values = _values(metrics, columns, str(resolution.minutes))
+    shown = [f"{entity_id(scope)} AS entity_id", keys, *passed(resolution), *values.shown]
     return (
         f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
-        f"SELECT {_listed(shown)}\n"
-        f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.bounded()])}\n"
-        f"FROM (\nSELECT {_listed([BUCKET, keys, *merged.aggregated()])}\n"
+        f"SELECT {bucket}{_listed(shown)}\n"
+        f"FROM (\nSELECT {bucket}{_listed([keys, *values.bounded])}\n"
+        f"FROM (\nSELECT {bucket}{_listed([keys, *values.aggregated])}\n"
         f"FROM {_rows(scope, resolution)}\n"
         # Joined before it is grouped: so a condition on names or time reaches the tables.
         f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
     )
+
+
+class _Values(NamedTuple):
+    """The columns of three selections inside of each other, from the outer one in."""
+
+    shown: list[str]
+    bounded: list[str]
+    aggregated: list[str]
+
+
+def _values(metrics: Sequence[Metric], columns: Mapping[str, str], minutes: str) -> _Values:
+    merged = _Merged(columns)
+    shown = [
+        f"({_finished(metric, merged, minutes)})::{metric.function.sql_type} "
+        f"AS {quoted(metric.name)}"
+        for metric in metrics
+    ]
+    return _Values(shown, merged.bounded(), merged.aggregated())
+
+
+def between_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str, str]) -> str:
+    """Return the statement that makes the macro of a scope's metrics over a range of time.
+
+    It has a row per entity, of what was from `since` to before `until`: whole days and hours from
+    their tables, what is left at the ends from the minutes.
+    """
+    keys = ", ".join(map(quoted, scope.keys))
+    newest = "(SELECT max(minute) FROM internal.newest) + INTERVAL 1 MINUTE"
+    end = f"coalesce(least(until::TIMESTAMP, {newest}), until::TIMESTAMP)"
+    minutes = f"greatest(date_diff('minute', {_SINCE}, {end}), 1)"
+    values = _values(metrics, columns, MINUTES)
+    parts = "\nUNION ALL\n".join(
+        f"FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
+        for table, first, end in _parts(scope)
+    )
+    return (
+        f"CREATE OR REPLACE MACRO {scope.view}_between(since, until) AS TABLE\n"
+        f"SELECT {_listed([f'{entity_id(scope)} AS entity_id', keys, MINUTES, *values.shown])}\n"
+        f"FROM (\nSELECT {_listed([keys, f'{minutes} AS {MINUTES}', *values.bounded])}\n"
+        f"FROM (\nSELECT {_listed([keys, *values.aggregated])}\n"
+        f"FROM (\n{parts}\n)\n"
+        f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
+    )
+
+
+_SINCE: Final = "since::TIMESTAMP"
+_UNTIL: Final = "until::TIMESTAMP"
+
+
+def _parts(scope: Scope) -> Iterator[tuple[str, str, str]]:
+    """Yield tables and their shares of the range; together they are all of it, each minute once."""
+    minutes, hours, days = (rolled_table(scope, one) for one in RESOLUTIONS)
+    first_hour = _least(_next("hour", _SINCE), _UNTIL)
+    last_hour = _greatest(f"date_trunc('hour', {_UNTIL})", first_hour)
+    first_day = _least(_next("day", first_hour), last_hour)
+    last_day = _greatest(f"date_trunc('day', {last_hour})", first_day)
+    yield days, first_day, last_day
+    yield hours, first_hour, first_day
+    yield hours, last_day, last_hour
+    yield minutes, _SINCE, first_hour
+    yield minutes, last_hour, _UNTIL
+    yield states_table(scope), _SINCE, _UNTIL
+
+
+def _next(unit: str, time: str) -> str:
+    """Return the expression for the first start of an hour or a day that is not before a time."""
+    return f"date_trunc('{unit}', {time} + INTERVAL 1 {unit} - INTERVAL 1 MICROSECOND)"
+
+
+def _least(one: str, other: str) -> str:
+    return f"least({one}, {other})"
+
+
+def _greatest(one: str, other: str) -> str:
+    return f"greatest({one}, {other})"
 
 
 def _rows(scope: Scope, resolution: Resolution) -> str:
@@ -208,9 +279,9 @@ def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
     return _Aggregate(f"sum({column}){held}", is_sum=True)
 
 
-def _finished(metric: Metric, merged: _Merged, resolution: Resolution) -> str:
+def _finished(metric: Metric, merged: _Merged, minutes: str) -> str:
     states = merged.of_metric(metric)
-    return metric.function.finish(states, resolution.minutes, metric.parameters)
+    return metric.function.finish(states, minutes, metric.parameters)
 
 
 def entity_id(scope: Scope) -> str:

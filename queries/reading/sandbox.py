@@ -116,7 +116,8 @@ class Sandbox:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         rows = connection.execute(
             "SELECT DISTINCT lower(function_name) FROM duckdb_functions() "
-            "WHERE function_type IN ('table', 'table_macro', 'pragma')"
+            "WHERE function_type IN ('table', 'pragma') "
+            "OR function_type = 'table_macro' AND internal"
         ).fetchall()
         self._refused = {name for (name,) in rows} - _COMPUTING - _TELLING | _ACTING_SCALARS
         self._known = table_weights(connection)

@@ -65,6 +65,8 @@ class Weight:
 
 
 _UNKNOWN: Final = Weight(tables=1, columns=1)
+# Columns of the store's macros: they have those of their scope's views.
+_MOST_OF_A_MACRO: Final = 500
 
 
 def table_weights(connection: duckdb.DuckDBPyConnection) -> dict[str, Weight]:
@@ -87,9 +89,16 @@ def table_weights(connection: duckdb.DuckDBPyConnection) -> dict[str, Weight]:
             view: len(views[view]) + sum(characters.get(word, 0) for word in used if word != view)
             for view, used in words.items()
         }
+    macros = connection.execute(
+        "SELECT lower(function_name), length(macro_definition) FROM duckdb_functions() "
+        "WHERE function_type = 'table_macro' AND NOT internal"
+    ).fetchall()
     return {
         name: Weight(tables=1, columns=count, view_characters=characters.get(name, 0))
         for name, count in columns.items()
+    } | {
+        f"{name}()": Weight(tables=1, columns=_MOST_OF_A_MACRO, view_characters=length)
+        for name, length in macros
     }
 
 
@@ -211,7 +220,10 @@ class _Weighing:
             kind = node.get("type")
             if kind == "BASE_TABLE":
                 total += known.get(node.get("table_name", "").casefold(), _UNKNOWN)
-            elif kind in {"TABLE_FUNCTION", "EXPRESSION_LIST", "COLUMN_DATA"}:
+            elif kind == "TABLE_FUNCTION":
+                name = node.get("function", {}).get("function_name", "")
+                total += known.get(f"{name.casefold()}()", _UNKNOWN)
+            elif kind in {"EXPRESSION_LIST", "COLUMN_DATA"}:
                 total += _UNKNOWN
             elif kind == "JOIN":
                 self._joins += 1

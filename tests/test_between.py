@@ -1,0 +1,96 @@
+"""The macros of a range of time: what was in it, out of days, hours and minutes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import pytest
+from test_upkeep import NOW_S, Engine, entities
+
+from framewalk.engine import Entities, load_plan
+from framewalk.engine.oal.plan import Plan
+
+__all__ = ["entities"]
+
+HOUR_S, DAY_S = 3_600, 86_400
+# Around the borders of hours and days, and two that are not rolled up.
+MINUTES = [
+    NOW_S + offset
+    for offset in (0, 60, 3540, HOUR_S, 12 * HOUR_S - 60, 12 * HOUR_S, 36 * HOUR_S, 37 * HOUR_S)
+]
+DEFINITIONS = """
+logs = from(K8SService.*).count();
+calls = from(K8SService.*).cpm();
+longest = from(K8SService.write.duration).filter(type == "write").max();
+kinds = from(K8SService.*).labelCount(type);
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    path = tmp_path_factory.mktemp("plan") / "few.oal"
+    path.write_text(DEFINITIONS, encoding="utf-8")
+    return load_plan(path)
+
+
+@pytest.fixture(scope="module")
+def engine(
+    tmp_path_factory: pytest.TempPathFactory, plan: Plan, entities: Entities
+) -> Iterator[Engine]:
+    made = Engine(tmp_path_factory.mktemp("engine"), plan, entities)
+    for count, minute_s in enumerate(MINUTES, 1):
+        made.store_logs(minute_s, commits=count)
+    made.store.compact((NOW_S + 24 * HOUR_S) // 60)
+    made.store_logs(MINUTES[2])
+    yield made
+    made.store.close()
+
+
+RANGES = [
+    (NOW_S, NOW_S + 60),
+    (NOW_S + 60, NOW_S + HOUR_S),
+    (NOW_S, NOW_S + HOUR_S),
+    (NOW_S + 60, NOW_S + 12 * HOUR_S),
+    (NOW_S + 12 * HOUR_S, NOW_S + 36 * HOUR_S),
+    (NOW_S - 12 * HOUR_S, NOW_S + 36 * HOUR_S),
+    (NOW_S + 61, NOW_S + 12 * HOUR_S + 1),
+    (NOW_S - 5 * DAY_S, NOW_S + 5 * DAY_S),
+]
+
+
+@pytest.mark.parametrize(("since_s", "until_s"), RANGES)
+def test_a_range_is_what_its_minutes_are(engine: Engine, since_s: int, until_s: int) -> None:
+    since, until = (dt.datetime.fromtimestamp(one, dt.UTC) for one in (since_s, until_s))
+    within = f"time_bucket >= TIMESTAMP '{since:%F %T}' AND time_bucket < TIMESTAMP '{until:%F %T}'"
+    wanted = engine.store.query(
+        "SELECT service, sum(logs)::INT, max(longest), sum(kinds['write'])::INT "
+        f"FROM service_minute WHERE {within} GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    found = engine.store.query(
+        "SELECT service, logs::INT, longest, kinds['write']::INT FROM "
+        f"service_between(TIMESTAMP '{since:%F %T}', TIMESTAMP '{until:%F %T}') ORDER BY ALL"
+    ).fetchall()
+    assert found == wanted
+    assert wanted
+
+
+def test_a_range_ends_with_the_newest_minute(engine: Engine) -> None:
+    newest_s = MINUTES[-1]
+    since = f"make_timestamp({(newest_s - 29 * 60) * 10**6})"
+    sql = f"SELECT minutes, calls FROM service_between({since}, {since} + INTERVAL 2 DAY)"
+    assert engine.store.query(sql).fetchall() == [(30, len(MINUTES) // 30)]
+
+
+def test_nothing_is_in_an_empty_range(engine: Engine) -> None:
+    at = f"make_timestamp({NOW_S * 10**6})"
+    assert engine.store.query(f"FROM service_between({at}, {at})").fetchall() == []
+    sql = f"FROM service_between({at} + INTERVAL 1 DAY, {at})"
+    assert engine.store.query(sql).fetchall() == []
+
+
+def test_a_condition_on_names(engine: Engine) -> None:
+    at = f"make_timestamp({NOW_S * 10**6})"
+    sql = f"SELECT service FROM service_between({at}, {at} + INTERVAL 1 DAY) WHERE service = '{{}}'"
+    assert engine.store.query(sql.format("local")).fetchall() == [("local",)]
+    assert engine.store.query(sql.format("nobody")).fetchall() == []
