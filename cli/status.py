@@ -152,6 +152,11 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ("segments given up", f"{one('framewalk_engine_given_up_segments'):,.0f}"),
         ("days given up", f"{one('framewalk_engine_deleted_days'):,.0f}"),
         ("store bytes", f"{one('framewalk_store_bytes'):,.0f}"),
+        *(
+            (f"store GB a day: {scope.replace('_', ' ')}", f"{size_bytes / 1e9:,.3f}")
+            for scope, size_bytes in samples.get("framewalk_store_bytes_per_day", {}).items()
+            if size_bytes
+        ),
         ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
         ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),
     ]

@@ -296,3 +296,24 @@ def test_hours_say_how_much_of_them_has_passed(engine: Engine, minutes: int) -> 
         assert found == ([(60,), (minutes - 60,)] if minutes > 60 else [(minutes,)])
         assert engine.store.query(asked.format("day")).fetchall() == [(12 * 60 + minutes,)]
         engine.run_after(300)
+
+
+def test_what_a_day_takes_is_told_and_whether_the_budget_holds_it(
+    tmp_path: Path, plan: Plan, entities: Entities, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    # A row a minute, reckoned with 150 bytes.
+    day_bytes = 1_440 * 150
+    for budget_bytes, warnings in ((3 * 7 * day_bytes, 0), (day_bytes, 1)):
+        caplog.clear()
+        folder = tmp_path / str(budget_bytes)
+        folder.mkdir()
+        engine = Engine(folder, plan, entities, store_budget_bytes=budget_bytes)
+        for minute_s in (NOW_S, NOW_S + 60):
+            engine.store_logs(minute_s)
+        for _ in range(3):
+            engine.run_after(600)
+        assert engine.upkeep.bytes_per_day["service"] == day_bytes
+        assert engine.upkeep.bytes_per_day["endpoint"] == 0
+        assert told(caplog).count("store has not room for what it is to keep") == warnings
+        engine.store.close()

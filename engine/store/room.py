@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 # Rows that one transaction deletes, unless one minute has more.
 _ROWS_AT_ONCE: Final = 500_000
+_MINUTES_PER_DAY: Final = 1_440
+# Below that blocks are hardly filled, and say nothing about rows.
+_ENOUGH_ROWS: Final = 100_000
+_USUAL_ROW_BYTES: Final = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +160,38 @@ def _ends_of_parts(
         f"SELECT max({BUCKET}) FROM ({parts}) GROUP BY part ORDER BY 1"
     )
     return [last for (last,) in run(connection, sql, {"before": before, "rows": rows})]
+
+
+def growth_of(connection: duckdb.DuckDBPyConnection, scopes: Sequence[Scope]) -> dict[str, int]:
+    """Return the bytes that each scope's minutes take a day, by its view, as of the newest hour.
+
+    Of minutes that are rolled up; where there are few, with bytes a row that are usual.
+    """
+    block_bytes = int(run(connection, "SELECT block_size FROM pragma_database_size()")[0][0])
+    return {
+        scope.view: int(
+            _rows_per_day(connection, scope) * _bytes_per_row(connection, scope, block_bytes)
+        )
+        for scope in scopes
+    }
+
+
+def _rows_per_day(connection: duckdb.DuckDBPyConnection, scope: Scope) -> float:
+    table = rolled_table(scope, RESOLUTIONS[0])
+    newest = f"(SELECT max({BUCKET}) FROM {table})"
+    sql = (
+        f"SELECT count(*), count(DISTINCT {BUCKET}) FROM {table} "
+        f"WHERE {BUCKET} > {newest} - INTERVAL 1 HOUR"
+    )
+    rows, minutes = run(connection, sql)[0]
+    return int(rows) * _MINUTES_PER_DAY / max(int(minutes), 1)
+
+
+def _bytes_per_row(connection: duckdb.DuckDBPyConnection, scope: Scope, block_bytes: int) -> float:
+    table = rolled_table(scope, RESOLUTIONS[0])
+    rows = int(run(connection, f"SELECT count(*) FROM {table}")[0][0])
+    if rows < _ENOUGH_ROWS:
+        return _USUAL_ROW_BYTES
+    used = "SELECT count(DISTINCT block_id) FROM pragma_storage_info(?) WHERE persistent"
+    blocks = int(run(connection, used, [table])[0][0])
+    return block_bytes * blocks / rows

@@ -36,7 +36,15 @@ from framewalk.engine.store.dictionary import Dictionary
 from framewalk.engine.store.migration import prepare
 from framewalk.engine.store.names import StoredNames
 from framewalk.engine.store.positions import HeldPiece, Reached, StoredCaptures
-from framewalk.engine.store.room import Borders, Room, StoredDay, days_of, expire, room_of
+from framewalk.engine.store.room import (
+    Borders,
+    Room,
+    StoredDay,
+    days_of,
+    expire,
+    growth_of,
+    room_of,
+)
 from framewalk.engine.store.rows import as_definitions, as_table, strings
 from framewalk.engine.store.tables import (
     STORE_VERSION,
@@ -251,6 +259,11 @@ class Store(StoredCaptures, Closing):
         with self._explaining():
             scopes = [scope.scope for scope in self.plan.scopes]
             return days_of(self._connection, scopes, coarser=coarser)
+
+    def growth(self) -> dict[str, int]:
+        """Return the bytes that minutes take a day, by the view of their scope."""
+        with self._explaining():
+            return growth_of(self._connection, [scope.scope for scope in self.plan.scopes])
 
     def keep_entities(self, before: Described | None, after: Described) -> None:
         """Keep what is known of Pods and Services; `before` is what was given last.

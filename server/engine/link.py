@@ -118,6 +118,7 @@ class EngineStatus:
     deleted_rows: int = 0
     store_bytes: int = 0
     store_used_bytes: int = 0
+    store_bytes_per_day: dict[str, int] = field(default_factory=dict)
     memory_bytes: int = 0
     cpu_s: float = 0
     sql_port: int = 0

@@ -284,6 +284,7 @@ class _Engine:
             deleted_days=upkeep.budget.deleted_days,
             deleted_rows=upkeep.budget.deleted_rows,
             store_used_bytes=upkeep.budget.used_bytes,
+            store_bytes_per_day=upkeep.bytes_per_day,
         )
         self._report.send(self._options, self._follower.unread_bytes())
 

@@ -68,6 +68,11 @@ class EngineTelemetry(Collector):
             "What the store's budget counts.",
             value=status.store_used_bytes,
         )
+        text = "Bytes that minutes of metrics take a day."
+        family = GaugeMetricFamily("framewalk_store_bytes_per_day", text, labels=["scope"])
+        for scope, size_bytes in status.store_bytes_per_day.items():
+            family.add_metric([scope], size_bytes)
+        yield family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

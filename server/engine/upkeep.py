@@ -31,6 +31,7 @@ _COMPACT_ROWS: Final = 500_000
 # The same for nodes whose clocks are ahead; minutes later than that have no logs to come either.
 _AHEAD_MINUTES: Final = 10
 _EXPIRE_EVERY_S: Final = 3600
+_MEASURE_EVERY_S: Final = 600
 # Stored segments go before their time when the spool has used up this share of its budget.
 _BUDGET_SHARE: Final = 0.8
 # And when less of the disk is free than two segments, or this share of a small disk.
@@ -45,8 +46,8 @@ class Upkeep:
     """Keeps store and spool small; each job has its own pace, none runs at the start.
 
     `removed_segments` counts the segments that were deleted, `given_up_segments` those of them that
-    went because the disk was full. Times named `now_s` are since 1970, `elapsed_s` is of a clock
-    that is never set.
+    went because the disk was full. `bytes_per_day` are what minutes take, by the view.
+    Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Upkeep:
         self._store = store
         self._follower = follower
         self._reserve = Reserve(options.store_path, options.reserve_bytes)
-        self._compacted_s = self._expired_s = elapsed_s
+        self.bytes_per_day: dict[str, int] = {}
+        self._compacted_s = self._expired_s = self._measured_s = elapsed_s
+        self._has_too_much = False
         self._clock = ExpiryClock(now_s, elapsed_s)
         self._waiting = Trouble("metrics do not expire", "metrics expire again")
 
@@ -77,6 +80,9 @@ class Upkeep:
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
             self._attempt(lambda: self._compact(now_s, elapsed_s))
+        if elapsed_s - self._measured_s >= _MEASURE_EVERY_S:
+            self._measured_s = elapsed_s
+            self._attempt(self._measure)
         if elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
             self._attempt(lambda: self._expire(now_s, elapsed_s))
@@ -176,6 +182,22 @@ class Upkeep:
             rows_before=done.rows_before,
             rows_after=done.rows_after,
         )
+
+    def _measure(self) -> None:
+        """Tell, once, where what comes is more than the budget holds for as long as it is kept."""
+        self.bytes_per_day = self._store.growth()
+        per_day, days = sum(self.bytes_per_day.values()), self._options.minute_ttl_days
+        has_too_much = per_day * days > self._options.store_budget_bytes
+        if has_too_much and not self._has_too_much:
+            tell(
+                logging.WARNING,
+                "store has not room for what it is to keep",
+                bytes_per_day=per_day,
+                days=days,
+                budget_bytes=self._options.store_budget_bytes,
+                remedy="raise FRAMEWALK_STORE_BUDGET_BYTES, or lower FRAMEWALK_MINUTE_DATA_TTL",
+            )
+        self._has_too_much = has_too_much
 
     def _expire(self, now_s: float, elapsed_s: float) -> None:
         newest_s = self._store.newest_minute_s(now_s)
