@@ -21,6 +21,30 @@ if TYPE_CHECKING:
 _UNKNOWN_NAME: Final = "UNKNOWN"
 _FIRST_FAILURE_STATUS: Final = 500
 
+# Rover sends paths of HTTP/1 decoded and without their query, those of HTTP/2 as on the wire.
+_BEFORE_QUERY: Final = r"^([^?#]*)"
+_ESCAPE: Final = "%"
+
+# No character of a name takes more than four bytes, each of which is written as three (%C3).
+_MOST_WRITTEN: Final = ENDPOINT_LENGTH * 12
+# What a cut may have left of the last character that was written so.
+_CUT_CHARACTER: Final = r"(%[C-Fc-f][0-9A-Fa-f](%[89ABab][0-9A-Fa-f]){0,3})?%?[0-9A-Fa-f]?$"
+
+# Bytes are written as two digits and a blank, so that no two halves of them are taken for one.
+_DIGITS: Final = "0123456789abcdefABCDEF"
+_ESCAPED_BYTES: Final = {
+    f"25 {ord(high):02x} {ord(low):02x} ": f"{high}{low} ".lower()
+    for high in _DIGITS
+    for low in _DIGITS
+}
+# Bytes that are UTF-8, as Polars would refuse a whole column for one that is not.
+_NEXT: Final = "[89ab]. "
+_UTF_8: Final = (
+    rf"^([0-7]. |c[2-9a-f] {_NEXT}|d. {_NEXT}"
+    rf"|e0 [ab]. {_NEXT}|e[1-9a-cef] {_NEXT}{_NEXT}|ed [89]. {_NEXT}"
+    rf"|f0 [9ab]. {_NEXT}{_NEXT}|f[1-3] {_NEXT}{_NEXT}{_NEXT}|f4 8. {_NEXT}{_NEXT})*$"
+)
+
 
 def _enum_name(column: str, names: tuple[str, ...]) -> pl.Expr:
     return pl.col(column).replace_strict(
@@ -29,9 +53,36 @@ def _enum_name(column: str, names: tuple[str, ...]) -> pl.Expr:
 
 
 def endpoint_expression() -> pl.Expr:
-    """Return the endpoint's name, METHOD:path, from `method` and `path`."""
-    name = _enum_name("method", HTTP_METHODS) + ":" + pl.col("path")
-    return name.str.head(ENDPOINT_LENGTH)
+    """Return the endpoint's name from `method` and `path`."""
+    path = pl.col("path").map_batches(_one_spelling, return_dtype=pl.String)
+    return (_enum_name("method", HTTP_METHODS) + ":" + path).str.head(ENDPOINT_LENGTH)
+
+
+def _one_spelling(paths: pl.Series) -> pl.Series:
+    """Cut paths at `?` and `#` and decode them (%C3%A9 is é); what is no UTF-8 then stays."""
+    paths = paths.str.extract(_BEFORE_QUERY).str.head(_MOST_WRITTEN)
+    written = paths.str.contains(_ESCAPE, literal=True)
+    if not written.any():
+        return paths
+    which = written.arg_true()
+    decoded = _decoded(paths.gather(which)).str.extract(_BEFORE_QUERY)
+    return paths.scatter(which, decoded)
+
+
+def _decoded(paths: pl.Series) -> pl.Series:
+    is_cut = paths.str.len_chars() == _MOST_WRITTEN
+    whole = pl.select(
+        pl.when(is_cut).then(paths.str.replace(_CUT_CHARACTER, "")).otherwise(paths)
+    ).to_series()
+    spaced = whole.str.encode("hex").str.replace_all("(..)", "${1} ")
+    meant = spaced.str.replace_many(_ESCAPED_BYTES)
+    is_text = meant.str.contains(_UTF_8)
+    digits = meant.str.replace_all(" ", "", literal=True).zip_with(is_text, _nulls(meant.len()))
+    return digits.str.decode("hex").cast(pl.String).fill_null(paths)
+
+
+def _nulls(count: int) -> pl.Series:
+    return pl.repeat(None, count, dtype=pl.String, eager=True)
 
 
 _DERIVED: Final = {

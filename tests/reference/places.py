@@ -1,6 +1,9 @@
 """Where a log belongs: its moment and the two sides of its connection."""
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from framewalk.engine.wire import access_log_pb2 as pb
 from reference.attributes import Operation, start_offset
@@ -75,8 +78,12 @@ def place_of(
 
 
 def endpoint_name(method: str, path: str) -> str:
-    """Return the name of an endpoint, cut to its limit."""
-    return f"{method}:{path}"[:ENDPOINT_LIMIT]
+    """Return the name of an endpoint: the path as it is meant, without its query."""
+    asked = re.split("[?#]", path)[0]
+    # What is not of UTF-8 stays as it came.
+    with suppress(UnicodeDecodeError):
+        asked = re.split("[?#]", unquote_to_bytes(asked).decode())[0]
+    return f"{method}:{asked}"[:ENDPOINT_LIMIT]
 
 
 def _missing(operation: Operation, stream: Stream) -> str | None:
