@@ -24,7 +24,7 @@ from framewalk.engine import Store, load_plan
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
-from framewalk.engine.oal import SCOPES, read_apdex_thresholds
+from framewalk.engine.oal import SCOPES, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.paths import keep_files_private
 from framewalk.engine.runs import (
     COMMIT_LOGS,
@@ -90,6 +90,16 @@ def replay(
             metavar="FILE",
             help="YAML with `service: milliseconds` lines, `default` being all other services. "
             "Without it every service has 500.",
+            show_default=False,
+        ),
+    ] = None,
+    endpoint_patterns: Annotated[
+        Path | None,
+        typer.Option(
+            "--endpoint-patterns",
+            metavar="FILE",
+            help="YAML with `service: [number, uuid, hex]` lines: what folds the paths of its "
+            "endpoints, `default` being all other services. Without it nothing does.",
             show_default=False,
         ),
     ] = None,
@@ -185,6 +195,7 @@ def replay(
     plan = load_plan(
         oal or (),
         read_apdex_thresholds(apdex_thresholds) if apdex_thresholds else None,
+        read_endpoint_patterns(endpoint_patterns) if endpoint_patterns else None,
         skip_unknown_scopes=skip_unknown_scopes,
         on_warning=lambda warning: warn(str(warning)),
     )
@@ -197,7 +208,12 @@ def replay(
     if str(store) == IN_MEMORY:
         raise StoreError(store, "would be gone when the command ends", "name a file")
     keep_files_private()
-    setup = Setup(tuple(oal or ()), apdex_thresholds, skip_unknown_scopes=skip_unknown_scopes)
+    setup = Setup(
+        tuple(oal or ()),
+        apdex_thresholds,
+        skip_unknown_scopes=skip_unknown_scopes,
+        endpoint_patterns_path=endpoint_patterns,
+    )
     with process.fault_ends_it(), Store(store, plan) as opened:
         opened.limit_memory()
         naming.settle(opened)

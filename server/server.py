@@ -139,6 +139,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         name_wait_s=config.engine.name_wait_s,
         oal_paths=config.engine.oal_paths,
         apdex_path=config.engine.apdex_path,
+        endpoint_patterns_path=config.engine.endpoint_patterns_path,
         sql=_sql_endpoint(config),
         log_format=config.logging.format,
         log_level=config.logging.level,

@@ -33,11 +33,14 @@ from .files import load_plan as load_plan
 from .files import read_apdex_thresholds as read_apdex_thresholds
 from .files import read_bytes as read_bytes
 from .files import read_definitions as read_definitions
+from .files import read_endpoint_patterns as read_endpoint_patterns
 from .finish import DEFAULT_LABELS as DEFAULT_LABELS
 from .finish import PERCENTILES as PERCENTILES
 from .functions import FUNCTIONS as FUNCTIONS
 from .parser import parse as parse
 from .parser import parse_bytes as parse_bytes
+from .plan import PATTERNS as PATTERNS
+from .plan import EndpointPatterns as EndpointPatterns
 from .plan import Plan as Plan
 from .plan import ScopePlan as ScopePlan
 from .plan import Share as Share

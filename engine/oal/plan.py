@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_APDEX_THRESHOLD_MS",
+    "PATTERNS",
+    "EndpointPatterns",
     "Plan",
     "ScopePlan",
     "Share",
@@ -39,6 +41,10 @@ __all__ = [
     "make_plan",
     "peer_columns",
 ]
+
+
+# The names of what folds the segments of paths, in the order in which they are tried.
+PATTERNS: Final = ("number", "uuid", "hex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +79,31 @@ class ScopePlan:
         return tuple(state for state in self.states if state.keyed)
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointPatterns:
+    """Which patterns fold the paths of a service (PATTERNS), in their order.
+
+    `per_service` has those of services by their names, `default` those of all others.
+    """
+
+    default: tuple[str, ...] = ()
+    per_service: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """All that is computed for a set of definitions.
 
     `log_states` maps each operation to its distinct states. Apdex thresholds are in ms:
-    `apdex_thresholds_ms` by the service's name, `apdex_default_ms` for all others.
+    `apdex_thresholds_ms` by the service's name, `apdex_default_ms` for all others. Without
+    `endpoint_patterns` endpoints have their paths as they are.
     """
 
     scopes: tuple[ScopePlan, ...]
     log_states: Mapping[str, tuple[StatePart, ...]]
     apdex_thresholds_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS
+    endpoint_patterns: EndpointPatterns | None = None
 
     def __repr__(self) -> str:
         states = sum(map(len, self.log_states.values()))
@@ -100,6 +119,7 @@ def make_plan(
     metrics: Iterable[Metric],
     apdex_thresholds_ms: Mapping[str, int] | None = None,
     apdex_default_ms: int = DEFAULT_APDEX_THRESHOLD_MS,
+    endpoint_patterns: EndpointPatterns | None = None,
 ) -> Plan:
     """Group metrics by what they need of a log. All scopes are planned, with or without metrics."""
     by_scope: dict[str, list[Metric]] = {name: [] for name in SCOPES}
@@ -111,6 +131,7 @@ def make_plan(
         MappingProxyType({operation: _log_states(scopes, operation) for operation in OPERATIONS}),
         MappingProxyType(dict(apdex_thresholds_ms or {})),
         apdex_default_ms,
+        endpoint_patterns,
     )
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter
 
 from framewalk.engine.kubernetes import Entities
-from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.processes import end_with_parent
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Place, alone, without
@@ -46,6 +46,7 @@ class Setup:
     apdex_path: Path | None = None
     entities: Path | None = None
     skip_unknown_scopes: bool = False
+    endpoint_patterns_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,10 @@ def _answer() -> None:
         return
     setup = SETUP.validate_json(first)
     apdex = read_apdex_thresholds(setup.apdex_path) if setup.apdex_path else None
-    plan = load_plan(setup.oal_paths, apdex, skip_unknown_scopes=setup.skip_unknown_scopes)
+    folding = setup.endpoint_patterns_path
+    patterns = read_endpoint_patterns(folding) if folding else None
+    skips = setup.skip_unknown_scopes
+    plan = load_plan(setup.oal_paths, apdex, patterns, skip_unknown_scopes=skips)
     answers.write(b"ready\n")
     for line in lines:
         attempt = ATTEMPT.validate_json(line)

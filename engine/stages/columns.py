@@ -16,7 +16,9 @@ from framewalk.engine.schemas import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+
+    from framewalk.engine.oal import EndpointPatterns
 
 _UNKNOWN_NAME: Final = "UNKNOWN"
 _FIRST_FAILURE_STATUS: Final = 500
@@ -52,10 +54,46 @@ def _enum_name(column: str, names: tuple[str, ...]) -> pl.Expr:
     )
 
 
-def endpoint_expression() -> pl.Expr:
-    """Return the endpoint's name from `method` and `path`."""
+def endpoint_expression(
+    patterns: EndpointPatterns | None = None, services: pl.Series | None = None
+) -> pl.Expr:
+    """Return the endpoint's name from `method` and `path`.
+
+    `services` are those that were asked; with `patterns` theirs fold the segments of paths.
+    """
     path = pl.col("path").map_batches(_one_spelling, return_dtype=pl.String)
+    if patterns is not None and services is not None:
+        path = _folded(path, patterns, services)
     return (_enum_name("method", HTTP_METHODS) + ":" + path).str.head(ENDPOINT_LENGTH)
+
+
+_FOLDED: Final = {
+    "number": r"^[0-9]+$",
+    "uuid": r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+    "hex": r"^[0-9A-Fa-f]{8,}$",
+}
+
+
+def _folded(path: pl.Expr, patterns: EndpointPatterns, services: pl.Series) -> pl.Expr:
+    asked = pl.lit(services)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for service, names in patterns.per_service.items():
+        alike.setdefault(names, []).append(service)
+    folded = _with_segments(path, patterns.default)
+    for names, of_services in alike.items():
+        own = _with_segments(path, names)
+        folded = pl.when(asked.is_in(of_services)).then(own).otherwise(folded)
+    return folded
+
+
+def _with_segments(path: pl.Expr, names: Sequence[str]) -> pl.Expr:
+    if not names:
+        return path
+    segment = pl.element()
+    for name in reversed(names):
+        meets = pl.element().str.contains(_FOLDED[name])
+        segment = pl.when(meets).then(pl.lit(f"{{{name}}}")).otherwise(segment)
+    return path.str.split("/").list.eval(segment).list.join("/")
 
 
 def _one_spelling(paths: pl.Series) -> pl.Series:
@@ -96,9 +134,19 @@ _DERIVED: Final = {
 }
 
 
-def with_derived(frame: pl.DataFrame, operation: str, wanted: Collection[str]) -> pl.DataFrame:
-    """Add those of the wanted columns that this operation's logs can have."""
+def with_derived(
+    frame: pl.DataFrame,
+    operation: str,
+    wanted: Collection[str],
+    endpoint: pl.Expr | None = None,
+) -> pl.DataFrame:
+    """Add those of the wanted columns that this operation's logs can have.
+
+    `endpoint` is the endpoint's name if it is not made of the log alone.
+    """
     derived = _DERIVED.get(operation, {})
+    if endpoint is not None and "endpoint" in derived:
+        derived = derived | {"endpoint": endpoint}
     return frame.with_columns(
         expression.alias(name) for name, expression in derived.items() if name in wanted
     )

@@ -74,7 +74,7 @@ def _roll_up_scopes(
     peers: pl.DataFrame, operations: Mapping[str, OperationStates], plan: Plan
 ) -> Mapping[str, ScopeStates]:
     peers = with_sides(peers).with_columns(traits=traits_expression())
-    finest = _side_by_side(operations, plan)
+    finest = _side_by_side(operations, peers, plan)
     scopes = {scope.scope.view: _roll_up_scope(finest, peers, scope) for scope in plan.scopes}
     return MappingProxyType(scopes)
 
@@ -163,9 +163,14 @@ class _FinestStates:
     keyed_by_endpoint: Mapping[str, pl.DataFrame]
 
 
-def _side_by_side(operations: Mapping[str, OperationStates], plan: Plan) -> _FinestStates:
+def _side_by_side(
+    operations: Mapping[str, OperationStates], peers: pl.DataFrame, plan: Plan
+) -> _FinestStates:
     """Put the states of all operations side by side, and name the endpoints of HTTP."""
-    named = {name: _with_endpoint(name, states) for name, states in operations.items()}
+    named = {
+        name: _with_endpoint(states, peers, plan) if name == "http" else states
+        for name, states in operations.items()
+    }
     http = named["http"].scalars
     keeps = {str(state): state.keep for state in plan.log_states["http"] if state.key is None}
     by_peer = [states.scalars for name, states in named.items() if name != "http"]
@@ -204,18 +209,16 @@ def _roll_up_scope(states: _FinestStates, peers: pl.DataFrame, scope: ScopePlan)
     return _with_names(scope, names, keys, scalars, keyed)
 
 
-def _with_endpoint(operation: str, states: OperationStates) -> OperationStates:
+def _with_endpoint(states: OperationStates, peers: pl.DataFrame, plan: Plan) -> OperationStates:
     """Name the endpoints of grouped HTTP logs: far fewer rows than logs."""
-    if operation != "http":
-        return states
-    endpoint = endpoint_expression().alias("endpoint")
-    return OperationStates(
-        states.scalars.with_columns(endpoint).drop("method", "path"),
-        {
-            name: frame.with_columns(endpoint).drop("method", "path")
-            for name, frame in states.keyed.items()
-        },
-    )
+
+    def named(frame: pl.DataFrame) -> pl.DataFrame:
+        services = peers["local_service"].gather(frame["peer"])
+        endpoint = endpoint_expression(plan.endpoint_patterns, services)
+        return frame.with_columns(endpoint.alias("endpoint")).drop("method", "path")
+
+    keyed = {name: named(frame) for name, frame in states.keyed.items()}
+    return OperationStates(named(states.scalars), keyed)
 
 
 def _log_keys_to_names(scope: Scope) -> dict[str, str]:

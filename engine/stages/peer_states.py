@@ -22,7 +22,7 @@ from framewalk.engine.oal import (
     value_expression,
 )
 from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA, UNKNOWN_PEERS_SCHEMA
-from framewalk.engine.stages.columns import with_derived, with_sides
+from framewalk.engine.stages.columns import endpoint_expression, with_derived, with_sides
 from framewalk.engine.states import KEY, MINUTE, VALUE, sum_expression, sum_fits
 
 if TYPE_CHECKING:
@@ -112,7 +112,11 @@ def _operation_states(
     columns: frozenset[str],
 ) -> OperationStates:
     states = plan.log_states[operation]
-    frame = with_derived(frame, operation, columns)
+    endpoint = None
+    if "endpoint" in columns and operation == "http":
+        services = peers["local_service"].gather(frame["peer"])
+        endpoint = endpoint_expression(plan.endpoint_patterns, services)
+    frame = with_derived(frame, operation, columns, endpoint)
     frame = frame.with_columns((pl.col("time_ns") // NS_PER_MINUTE).alias(MINUTE))
     frame = _with_peer_columns(frame, states, peers, plan)
     keys = operation_keys(operation)

@@ -176,6 +176,7 @@ class Engine(Block):
     name_wait_s: SecondsOrZero = Field(alias="nameWaitSeconds")
     oal_paths: ExistingPaths = Field(alias="oalPaths")
     apdex_path: ExistingFile = Field(alias="apdexPath")
+    endpoint_patterns_path: ExistingFile = Field(alias="endpointPatternsPath")
     flush_interval_s: Seconds = Field(alias="flushIntervalSeconds")
     max_ahead_s: SecondsOrZero = Field(alias="maxAheadSeconds")
     max_endpoints_per_service: Count = Field(alias="maxEndpointsPerService")

@@ -73,6 +73,7 @@ class EngineOptions:
     segment_bytes: int = 64 * 2**20
     store_budget_bytes: int = 2**62
     reserve_bytes: int = 0
+    endpoint_patterns_path: Path | None = None
     name_by_owner: bool = False
     kubernetes: bool = False
     kubeconfig: Path | None = None

@@ -23,7 +23,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from framewalk.engine.errors import FramewalkError, StoreLockedError, StoreRoomError
-from framewalk.engine.oal import load_plan, read_apdex_thresholds
+from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.runs import SpoolFollower
 from framewalk.engine.store import Store
 from framewalk.engine.telling import tell
@@ -291,9 +291,11 @@ class _Engine:
 
 def _plan(options: EngineOptions) -> Plan:
     apdex = read_apdex_thresholds(options.apdex_path) if options.apdex_path else None
+    folding = options.endpoint_patterns_path
     return load_plan(
         options.oal_paths,
         apdex,
+        read_endpoint_patterns(folding) if folding else None,
         on_warning=lambda warning: tell(logging.WARNING, "definition", warning=warning),
     )
 

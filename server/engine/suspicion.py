@@ -50,7 +50,11 @@ def examine(
         return
     segments = ", ".join(one.path.name for one in reading.spans)
     tell(logging.WARNING, "an engine ended while it read, it is tried apart", segments=segments)
-    setup = Setup(options.oal_paths, options.apdex_path)
+    setup = Setup(
+        options.oal_paths,
+        options.apdex_path,
+        endpoint_patterns_path=options.endpoint_patterns_path,
+    )
     try:
         trial = Trial(note, reading, follower.quarantine, setup, entities)
         verdict = tried(trial, _told, watch.on_wait, watch.is_wanted)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from framewalk.engine.oal.bound import Metric
     from framewalk.engine.oal.diagnostics import Diagnostic
     from framewalk.engine.oal.parser import Parsed
-    from framewalk.engine.oal.plan import Plan
+    from framewalk.engine.oal.plan import EndpointPatterns, Plan
     from framewalk.engine.paths import Paths
 
 
@@ -55,6 +55,7 @@ class Definitions:
 def load_plan(
     paths: Paths = (),
     apdex: ApdexThresholds | None = None,
+    endpoint_patterns: EndpointPatterns | None = None,
     *,
     skip_unknown_scopes: bool = False,
     on_warning: Callable[[Diagnostic], None] | None = None,
@@ -65,6 +66,7 @@ def load_plan(
         paths: an OAL file, a folder whose `*.oal` files are read, or several of them; none means
             the shipped ones.
         apdex: the thresholds of apdex(), 500 ms if not given.
+        endpoint_patterns: what folds the paths of endpoints; nothing does if not given.
         skip_unknown_scopes: leave definitions of other scopes out, and disables of what no file
             defines, with a warning.
         on_warning: is called with each warning.
@@ -80,7 +82,9 @@ def load_plan(
         for diagnostic in read.diagnostics:
             on_warning(diagnostic)
     thresholds = apdex or ApdexThresholds()
-    return make_plan(read.metrics, thresholds.per_service_ms, thresholds.default_ms)
+    return make_plan(
+        read.metrics, thresholds.per_service_ms, thresholds.default_ms, endpoint_patterns
+    )
 
 
 def read_definitions(paths: Paths = (), *, skip_unknown_scopes: bool = False) -> Definitions:
