@@ -27,6 +27,7 @@ _MODULES: Final = {
     "sql": "sql",
     "status": "status",
     "snapshot": "snapshot",
+    "export": "export",
     "record": "serve",
     "send": "send",
     "entities": "entities",

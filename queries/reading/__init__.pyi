@@ -7,6 +7,8 @@ from .answers import JsonAnswer as JsonAnswer
 from .endangering import Endangering as Endangering
 from .endangering import asked as asked
 from .endangering import digest_and_peer as digest_and_peer
+from .exports import export_duckdb_1 as export_duckdb_1
+from .exports import export_parquet as export_parquet
 from .json_values import as_json as as_json
 from .json_values import unique_names as unique_names
 from .query import QUERY_PLACE as QUERY_PLACE

@@ -37,7 +37,7 @@ def copy_database(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
     except duckdb.InterruptException:
         raise
     except duckdb.Error as error:
-        raise _explained(target, str(error).splitlines()[0]) from error
+        raise explained(target, str(error).splitlines()[0]) from error
 
 
 def remove_copy(target: Path) -> None:
@@ -51,7 +51,8 @@ def _run(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     connection.execute(statement).fetchall()
 
 
-def _explained(target: Path, text: str) -> StoreError | InputError:
+def explained(target: Path, text: str) -> StoreError | InputError:
+    """Return what to tell a person about an error of DuckDB while it writes a copy."""
     if _FULL in text:
         return StoreError(target, "no space left for a copy", "make room, or name another place")
     if not target.parent.is_dir():
