@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,15 +10,22 @@ import pytest
 from conftest import CAPTURES
 
 from framewalk.engine import (
+    CaptureError,
     CaptureReader,
+    CaptureWriter,
     Entities,
+    FramewalkError,
     InputError,
     Plan,
     States,
+    Store,
+    StoreError,
     load_plan,
     merge,
+    open_for_reading,
     partial,
     read_entities,
+    replay,
 )
 
 BOOKINFO = CAPTURES / "bookinfo"
@@ -71,3 +79,53 @@ def test_states_of_another_plan_are_refused(
     states = partial(batches, entities, load_plan(path))
     with pytest.raises(InputError, match="they are of another plan: "):
         merge(plan, states)
+
+
+NUL = "a\0b"
+LONG = "a" * 5_000
+
+
+@pytest.mark.parametrize("path", [NUL, LONG, "a" * 256])
+def test_what_cannot_be_a_path_is_told_at_every_door(path: str, plan: Plan) -> None:
+    doors: list[Callable[[], object]] = [
+        lambda: CaptureReader(path),
+        lambda: CaptureWriter(path),
+        lambda: read_entities(path),
+        lambda: load_plan(path),
+        lambda: Store(path, plan),
+        lambda: open_for_reading(path),
+    ]
+    for door in doors:
+        with pytest.raises(FramewalkError):
+            door()
+    with Store(":memory:", plan) as store, pytest.raises(FramewalkError):
+        replay([path], Entities.empty(), store)
+
+
+def test_a_wrong_query_is_told(tmp_path: Path) -> None:
+    oal = tmp_path / "one.oal"
+    oal.write_text("a = from(K8SService.*).cpm();", encoding="utf-8")
+    store = Store(":memory:", load_plan(oal))
+    with pytest.raises(InputError, match=r"query: Parser Error: .*; correct the query"):
+        store.query("SELEC")
+    with pytest.raises(InputError, match=r"query: Catalog Error: .*; correct the query"):
+        store.query("FROM nothing")
+    store.close()
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.query("FROM metrics")
+
+
+def test_a_batch_that_is_no_capture_is_not_written(tmp_path: Path) -> None:
+    with CaptureWriter(tmp_path / "x.capture.arrows") as writer:
+        with pytest.raises(CaptureError, match="this is no batch of messages"):
+            writer.write(pa.record_batch({"stream": pa.array([1], pa.uint64())}))
+        with pytest.raises(CaptureError, match="this is no batch of messages"):
+            writer.write("nothing")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most_ahead_s", [float("nan"), float("inf"), -1, 10**10])
+def test_what_is_no_time_is_told(most_ahead_s: float, plan: Plan) -> None:
+    with pytest.raises(InputError, match="is no time to be ahead; give seconds from 0"):
+        partial([], Entities.empty(), plan, most_ahead_s=most_ahead_s)
+    with Store(":memory:", plan) as store, pytest.raises(InputError, match="is no time"):
+        replay([BOOKINFO], Entities.empty(), store, most_ahead_s=most_ahead_s)

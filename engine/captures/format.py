@@ -11,7 +11,6 @@ import io
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -19,10 +18,11 @@ import pyarrow.compute as pc
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
-from framewalk.engine.paths import each_path
+from framewalk.engine.paths import each_path, one_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from typing_extensions import Buffer
 
@@ -82,7 +82,7 @@ class CaptureReader(Closing):
 
     def __init__(self, path: str | Path) -> None:
         """Open `path` and check its schema."""
-        self.path = Path(path)
+        self.path = one_path(path, CaptureError)
         self.warning: str | None = None
         self._messages = 0
         self._file = open_digesting(self.path)
@@ -144,7 +144,7 @@ class CaptureWriter(Closing):
 
         Raises CaptureError where the file cannot be created.
         """
-        self.path = Path(path)
+        self.path = one_path(path, CaptureError)
         _check_name(self.path)
         try:
             self._file = pa.OSFile(str(self.path), "wb")
@@ -155,8 +155,13 @@ class CaptureWriter(Closing):
         self._stream = pa.ipc.new_stream(self._file, CAPTURE_SCHEMA, options=options)
 
     def write(self, messages: pa.RecordBatch) -> None:
-        """Append one record batch of `CAPTURE_SCHEMA`."""
-        self._stream.write_batch(messages)
+        """Append one record batch of `CAPTURE_SCHEMA`; raises CaptureError for another one."""
+        try:
+            self._stream.write_batch(messages)
+        except (pa.ArrowInvalid, TypeError) as error:
+            problem = f"this is no batch of messages ({str(error).splitlines()[0]})"
+            remedy = "give record batches with the columns of CAPTURE_SCHEMA"
+            raise CaptureError(self.path, problem, remedy) from error
 
     def write_messages(
         self,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
+from framewalk.engine.errors import EntitiesError
 from framewalk.engine.kubernetes.claims import (
     ANY_CALLED_PORT,
     ANY_NODE,
@@ -38,10 +40,10 @@ from framewalk.engine.kubernetes.table import (
     lookups_of,
     network_of_ip,
 )
+from framewalk.engine.paths import one_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from os import PathLike
     from pathlib import Path
 
     from framewalk.engine.kubernetes.claims import Row
@@ -337,6 +339,9 @@ def read_entities(*sources: str | Path | Source, by_owner: bool = False) -> Enti
     `NAME=PATH` is a dump of the cluster whose nodes send NAME as their `clusterName`. `by_owner`
     names Pods without a Service after their owner. Raises EntitiesError as `read_dumps` does.
     """
+    for source in sources:
+        if isinstance(source, str | PathLike):
+            one_path(source, EntitiesError)
     dumps = read_dumps(sources)
     return Entities.of(dumps.inventories, dumps.warnings, by_owner=by_owner)
 

@@ -26,6 +26,7 @@ from framewalk.engine.runs.reading import Reading, Span, grouped
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S
 from framewalk.engine.stages import (
     Carried,
+    check_most_ahead,
     decode,
     first_phase,
     follow_streams,
@@ -111,9 +112,11 @@ def replay(  # noqa: PLR0913 - options, each with a default
     Memory use does not depend on the captures' length.
 
     Raises:
+        InputError: `most_ahead_s` is no time.
         CaptureError: a capture cannot be read.
         StoreError: the store cannot be written; what was committed before stays.
     """
+    check_most_ahead(most_ahead_s)
     paths = find_captures(captures)
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]

@@ -1,4 +1,5 @@
 from .clocks import add_clocks as add_clocks
+from .clocks import check_most_ahead as check_most_ahead
 from .decoding import decode as decode
 from .entity_states import roll_up as roll_up
 from .entity_states import roll_up_in_parts as roll_up_in_parts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from framewalk.engine.errors import InputError
 from framewalk.engine.schemas import CLOCKS_SCHEMA
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from framewalk.engine.stages.streams import StreamContext
 
 _INT64_MAX: Final = 2**63 - 1
+# As nanoseconds it still is a number of 64 bits.
+_LONGEST_AHEAD_S: Final = 9_000_000_000
 
 
 def ahead_of(frame: pl.DataFrame, received_ns: pl.Series, most_ahead_ns: int) -> pl.Series | None:
@@ -74,3 +77,11 @@ def add_clocks(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
             pl.col("offset_ns").sort_by("ahead_messages").last(),
         )
     )
+
+
+def check_most_ahead(most_ahead_s: float) -> None:
+    """Raise InputError for what is no time that logs can be ahead of their arrival."""
+    # Not a number is in no range.
+    if not 0 <= most_ahead_s <= _LONGEST_AHEAD_S:
+        place, problem = "most_ahead_s", f"{most_ahead_s} is no time to be ahead"
+        raise InputError(place, problem, f"give seconds from 0 to {_LONGEST_AHEAD_S:,}")

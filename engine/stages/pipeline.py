@@ -18,6 +18,7 @@ from framewalk.engine.counters import Counters
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal import log_columns
 from framewalk.engine.schemas import CLOCKS_SCHEMA, DEFAULT_MOST_AHEAD_S, PEER_SCHEMA
+from framewalk.engine.stages.clocks import check_most_ahead
 from framewalk.engine.stages.crowding import within_caps
 from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.entity_states import roll_up
@@ -63,8 +64,9 @@ def partial(
     other as in the capture. The result does not depend on how the messages are split into batches.
     Logs whose event is more than `most_ahead_s` ahead of their arrival are dropped, and those of
     what a stream names beyond the caps. Nothing is called `others` here.
-    Raises InputError for a batch that has other columns.
+    Raises InputError for a batch that has other columns, and for a time that is none.
     """
+    check_most_ahead(most_ahead_s)
     carried = Carried()
     states = merge(plan)
     waiting: list[PeerStates] = []

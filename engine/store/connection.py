@@ -15,6 +15,7 @@ from framewalk.engine.errors import (
     StoreMemoryError,
     StoreRoomError,
 )
+from framewalk.engine.paths import one_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 
     Its sessions are in UTC, as `time_bucket` is: comparing that with `now()` asks for their zone.
     """
+    one_path(path, StoreError)
     if path.name.lstrip(".").partition(".")[0].casefold() == _SCHEMA:
         # DuckDB names the file's catalogue after it, and could not tell the two apart.
         raise StoreError(path, f"a store cannot be called {_SCHEMA!r}", "name it otherwise")

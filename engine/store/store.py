@@ -17,8 +17,9 @@ import duckdb
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.counters import Counters
-from framewalk.engine.errors import StoreError
+from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.kubernetes import SIGHTINGS_SCHEMA
+from framewalk.engine.paths import one_path
 from framewalk.engine.states import minutes_of
 from framewalk.engine.store import described, dictionary
 from framewalk.engine.store.compact import Compacted, Compactor
@@ -140,8 +141,22 @@ class Store(StoredCaptures, Closing):
         self._connection.close()
 
     def query(self, sql: str) -> duckdb.DuckDBPyRelation:
-        """Run a query; `.pl()`, `.to_arrow_table()` or `.fetchall()` give its rows."""
-        return self._connection.sql(sql)
+        """Run a query; `.pl()`, `.to_arrow_table()` or `.fetchall()` give its rows.
+
+        Raises:
+            InputError: the query is wrong. What comes up later, while rows are computed, is
+                DuckDB's own error.
+            StoreError: the file is damaged, or the store is closed.
+        """
+        try:
+            return self._connection.sql(sql)
+        except duckdb.ConnectionException as error:
+            raise StoreError(self.path, "the store is closed", "open it again") from error
+        except FAULTS as error:
+            raise explained(self.path, error) from error
+        except duckdb.Error as error:
+            place, problem = "query", str(error).splitlines()[0]
+            raise InputError(place, problem, "correct the query") from error
 
     def commit(
         self,
@@ -377,7 +392,7 @@ def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:
 
     Raises StoreError and its kinds as Store does.
     """
-    store_path = Path(path)
+    store_path = one_path(path, StoreError)
     if not store_path.exists():
         remedy = "make it with `framewalk replay` or `serve`"
         raise StoreError(store_path, "there is no such file", remedy)
