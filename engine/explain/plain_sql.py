@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.latency_buckets import (
+    SHORTEST_NS,
+    STARTS_NS,
+    start_ns_sql,
+    told_ns_sql,
+)
 from framewalk.engine.oal import (
     DEFAULT_LABELS,
     PERCENTILES,
-    SHORTEST_NS,
-    STARTS_NS,
     Cast,
     Column,
     Condition,
@@ -31,8 +35,6 @@ from framewalk.engine.oal import (
     Source,
     Star,
     ValueType,
-    start_ns_sql,
-    told_ns_sql,
 )
 from framewalk.engine.schemas import COMPONENT_IDS, DEFAULT_APDEX_THRESHOLD_MS, ROLES
 

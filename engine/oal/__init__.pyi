@@ -47,10 +47,6 @@ from .plan import Share as Share
 from .plan import log_columns as log_columns
 from .plan import make_plan as make_plan
 from .plan import peer_columns as peer_columns
-from .relative import SHORTEST_NS as SHORTEST_NS
-from .relative import STARTS_NS as STARTS_NS
-from .relative import start_ns_sql as start_ns_sql
-from .relative import told_ns_sql as told_ns_sql
 from .syntax import Cast as Cast
 from .syntax import Condition as Condition
 from .syntax import EnumValue as EnumValue

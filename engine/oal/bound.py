@@ -91,7 +91,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class RelativeBucket:
-    """A further key of a state: the number of the value's bucket in relative.py."""
+    """A further key of a state: the number of the value's bucket in latency_buckets.py."""
 
     value: Value
 

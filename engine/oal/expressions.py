@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from framewalk.engine.latency_buckets import STARTS_NS
 from framewalk.engine.oal.bound import (
     ApdexPredicate,
     Band,
@@ -18,7 +19,6 @@ from framewalk.engine.oal.bound import (
     Value,
 )
 from framewalk.engine.oal.catalogue import Level, ValueType
-from framewalk.engine.oal.relative import STARTS_NS
 from framewalk.engine.oal.syntax import Cast, Operator
 from framewalk.engine.schemas import COMPONENT_IDS
 

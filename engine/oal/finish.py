@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.oal.relative import start_ns_sql, told_ns_sql
+from framewalk.engine.latency_buckets import start_ns_sql, told_ns_sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
