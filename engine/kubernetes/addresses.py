@@ -192,8 +192,12 @@ class Entities:
         return pl.concat(both).collect()
 
     def changes(self, first_ns: int, last_ns: int) -> pl.DataFrame:
-        """Return what changes hands from the first time to the last: `boundary_ns` of keys."""
-        return self._changes.filter(pl.col("boundary_ns").is_between(first_ns, last_ns))
+        """Return what changes hands from the first time to the last.
+
+        Columns: cluster, ip, port (as in `addresses`) and boundary_ns (Int64).
+        """
+        within = self._changes(first_ns - 1, last_ns).unique()
+        return within.join(self.lookups.keys, on="key").select(*_KEY, "boundary_ns")
 
     def changes_of(self, addresses: pl.DataFrame, within: pl.DataFrame) -> pl.DataFrame:
         """Return when some addresses change hands, of `within` (see `changes`).
@@ -221,15 +225,6 @@ class Entities:
             for kind in kinds
         ]
         return pl.concat(found).unique()
-
-    @cached_property
-    def _changes(self) -> pl.DataFrame:
-        """When which key changes."""
-        both = pl.concat(
-            self.addresses.select(*_KEY, boundary_ns=end) for end in ("start_ns", "end_ns")
-        )
-        is_open = pl.col("boundary_ns").is_in([OPEN_START_NS, OPEN_END_NS])
-        return both.filter(~is_open).unique()
 
     def lookup(self, addresses: pl.DataFrame) -> pl.DataFrame:
         """Resolve each (ip: String as sent, time_ns: Int64) of `addresses`.
