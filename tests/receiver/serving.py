@@ -48,6 +48,12 @@ class Serving(Server):
         wait_until(lambda: _children(main))
         return _children(main)[0]
 
+    def has_stored_all(self) -> bool:
+        """Tell whether an engine runs that has nothing to read."""
+        told = self.metrics()
+        is_up = told.get("framewalk_engine_up") == 1
+        return is_up and told.get("framewalk_engine_unread_bytes") == 0
+
     def wait_until_stored(self, messages: int) -> None:
         """Wait until the engine that runs now has committed this many messages in all."""
         wait_until(lambda: self.metrics().get("framewalk_engine_messages") == messages, 300)

@@ -32,13 +32,7 @@ def test_streams_sent_while_the_spool_is_read_are_counted_once(tmp_path: Path, p
                 disk.heal()
                 assert [one.result(DEADLINE_S) for one in sent] == [b""] * len(streams)
             total = sum(map(len, streams))
-            wait_until(
-                lambda: (
-                    server.metrics().get("framewalk_engine_unread_bytes", 1) == 0
-                    and server.metrics()["framewalk_engine_up"] == 1
-                ),
-                DEADLINE_S,
-            )
+            wait_until(server.has_stored_all, DEADLINE_S)
         finally:
             assert server.stop() == 0
     with Store(server.store, plan) as store, Store(":memory:", plan) as other:

@@ -96,7 +96,7 @@ def test_a_deadly_message_costs_itself(
         os.kill(server.engine(), signal.SIGKILL)
     wait_until(lambda: quality(server) == 1, LONG_S)
     total = sum(map(len, streams))
-    wait_until(lambda: server.metrics()["framewalk_engine_unread_bytes"] == 0, LONG_S)
+    wait_until(server.has_stored_all, LONG_S)
     assert server.metrics()["framewalk_engine_messages"] <= total
     told = server.find(SET_ASIDE)
     assert int(told["seq"]) == max(map(len, streams)) // 2
@@ -119,10 +119,10 @@ def test_kills_at_random_set_nothing_aside(
             collect(server.address, one)
         if first < 3 * fifth:
             # While it reads, if it comes to that.
-            wait_until(lambda: is_reading(server) or not unread(server), LONG_S)
+            wait_until(lambda: is_reading(server) or server.has_stored_all(), LONG_S)
             wait_until(lambda: server.metrics()["framewalk_engine_up"], LONG_S)
             os.kill(server.engine(), signal.SIGKILL)
-    wait_until(lambda: not unread(server), LONG_S)
+    wait_until(server.has_stored_all, LONG_S)
     assert server.stop() == 0
     assert not list((server.spool / "quarantine").glob("*.arrows"))
     assert differences(stored(server, plan), replayed) == []
@@ -145,8 +145,3 @@ def test_a_probe_whose_engine_died_ends_without_a_word(asked: bytes) -> None:
 
 def is_reading(server: Serving) -> bool:
     return (server.spool / "reading.json").exists()
-
-
-def unread(server: Serving) -> bool:
-    told = server.metrics()
-    return bool(told["framewalk_engine_unread_bytes"]) or not told["framewalk_engine_up"]

@@ -107,7 +107,7 @@ def test_a_query_that_nothing_ends_ends_the_engine_and_is_refused(
     assert is_refused(answered(server, f"  {query.replace(' AS ', '  as ')}\n"))
     assert answered(server, "SELECT 1 AS one").json()["rows"] == [{"one": 1}]
     assert server.find("engine died, it is started again") == {}
-    wait_until(lambda: server.metrics().get("framewalk_engine_unread_bytes") == 0, LONG_S)
+    wait_until(server.has_stored_all, LONG_S)
     assert server.metrics()["k8s_als_in_count"] == MESSAGES
     assert server.stop() == 0
     assert differences(stored(server, plan), replayed(plan)) == []
