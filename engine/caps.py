@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 # The name of all endpoints of a service beyond the cap; a real one begins with its method.
 OTHERS: Final = "others"
+# What has no name, beyond the cap of its hour: its columns in UNKNOWN_PEERS_SCHEMA.
+OTHER_PEERS: Final[dict[str, str | int]] = {
+    **dict.fromkeys(("cluster", "partner", "node", "side", "reason"), ""),
+    "address": OTHERS,
+    "port": 0,
+}
 # Reasons to drop logs, and what is counted besides: names of endpoints that became OTHERS.
 STREAM_ENTITIES: Final = "stream_entities"
 STREAM_MINUTES: Final = "stream_minutes"
@@ -35,7 +41,7 @@ class Caps:
     entities_per_stream: int = 10_000
     minutes_per_stream: int = 64
     entities_per_minute: int = 100_000
-    unknown_peers_per_hour: int = 2_000
+    unknown_peers_per_hour: int = 10_000
 
 
 DEFAULT_CAPS: Final = Caps()

@@ -203,3 +203,17 @@ def test_the_store_adds_up_by_hour(tmp_path: Path, plan: Plan, commit_logs: int)
     assert len(rows) == 2 + 11
     assert {row[7:] for row in rows[2:12]} == {(3, 300, 0)}
     assert rows[12] == (2, OTHERS, 0, "", "", "", "", 270, 27_000, 0)
+
+
+def test_those_with_the_most_bytes_of_an_hour_are_told_apart(tmp_path: Path, plan: Plan) -> None:
+    """Whenever they come: the last ones have the most here."""
+    addresses = [f"203.0.{number // 250}.{number % 250}" for number in range(2_010)]
+    sent = [message(one, port=80) for one in addresses]
+    path = tmp_path / "some.capture.arrows"
+    with CaptureWriter(path) as writer:
+        writer.write(as_batch(as_rows([*sent, *sent[-2_000:]])))
+    with Store(":memory:", plan) as store:
+        replay([path], Entities.empty(), store)
+        sql = "SELECT address, port, logs, bytes FROM unknown_peers"
+        rows = set(store.query(sql).fetchall())
+    assert rows == {(one, 80, 2, 200) for one in addresses[10:]} | {(OTHERS, 0, 10, 1_000)}

@@ -20,6 +20,7 @@ from framewalk.engine.caps import (
     DEFAULT_CAPS,
     MINUTE_ENTITIES,
     OTHER_ENDPOINTS,
+    OTHER_PEERS,
     OTHERS,
     beyond_caps,
 )
@@ -52,13 +53,6 @@ _FEW_MINUTES: Final = 1_000
 _NAMED_BY_PEERS: Final = 4
 _TELL_EVERY_S: Final = 60
 _MINUTES_OF_HOUR: Final = 60
-_OTHER_PEERS: Final[dict[str, str | int]] = {
-    **dict.fromkeys(("cluster", "partner", "node"), ""),
-    "address": OTHERS,
-    "port": 0,
-    "side": "",
-    "reason": "",
-}
 # The columns that hold a service and its endpoint.
 _ENDPOINTS: Final = {
     "endpoint": ("service", "endpoint"),
@@ -167,7 +161,7 @@ class Admission:
         is_other = pl.struct(UNKNOWN_KEYS).hash().is_in(refused[_MEMBER].implode())
         others = [
             pl.when(is_other).then(pl.lit(other)).otherwise(name).alias(name)
-            for name, other in _OTHER_PEERS.items()
+            for name, other in OTHER_PEERS.items()
         ]
         return merge_unknown([unknown.with_columns(others)])
 

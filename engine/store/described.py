@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from framewalk.engine.caps import OTHER_PEERS
 from framewalk.engine.kubernetes import (
     ALIASES_SCHEMA,
     PODS_SCHEMA,
@@ -31,6 +32,7 @@ _UNKNOWN_SUMS: Final = (
     "min(first_seen) AS first_seen, max(last_seen) AS last_seen, sum(logs)::BIGINT AS logs, "
     "sum(bytes)::BIGINT AS bytes, sum(http_calls)::BIGINT AS http_calls"
 )
+_TOLD_OF_AN_HOUR: Final = 2_000
 _TIMES: Final = "make_timestamp_ns({0}_ns)::TIMESTAMP AS {0}_time"
 
 
@@ -64,10 +66,7 @@ def tables() -> Iterator[str]:
 def views() -> Iterator[str]:
     """Yield the statements that make the views."""
     life = ", ".join(_TIMES.format(end) for end in ("from", "to"))
-    yield (
-        f"CREATE OR REPLACE VIEW unknown_peers AS SELECT {BUCKET}, {_UNKNOWN_KEYS}, "
-        f"{_UNKNOWN_SUMS} FROM internal.unknown_peers GROUP BY ALL"
-    )
+    yield _unknown_view()
     yield (
         "CREATE OR REPLACE VIEW pods AS SELECT service, instance, namespace, cluster, node, "
         f"addresses, owner_kind, owner_name, version, labels, is_by_owner, {life} "
@@ -76,6 +75,21 @@ def views() -> Iterator[str]:
     yield (
         "CREATE OR REPLACE VIEW service_aliases AS "
         f"SELECT alias, service, namespace, cluster, {life} FROM internal.service_aliases"
+    )
+
+
+def _unknown_view() -> str:
+    """Tell those with the most bytes of each hour apart, and the rest in one row."""
+    told = ", ".join(
+        f"CASE WHEN place <= {_TOLD_OF_AN_HOUR} THEN {name} ELSE {OTHER_PEERS[name]!r} END AS {name}"
+        for name in _UNKNOWN_KEYS.split(", ")
+    )
+    return (
+        "CREATE OR REPLACE VIEW unknown_peers AS WITH added_up AS ("
+        f"SELECT {BUCKET}, {_UNKNOWN_KEYS}, {_UNKNOWN_SUMS} FROM internal.unknown_peers "
+        f"GROUP BY ALL), placed AS (SELECT *, row_number() OVER (PARTITION BY {BUCKET} "
+        f"ORDER BY bytes DESC, logs DESC, {_UNKNOWN_KEYS}) AS place FROM added_up) "
+        f"SELECT {BUCKET}, {told}, {_UNKNOWN_SUMS} FROM placed GROUP BY ALL"
     )
 
 
