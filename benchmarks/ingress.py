@@ -144,9 +144,10 @@ async def _serve_floor(counted: _Counted) -> tuple[int, Any]:
             event = await receive()
             parts.append(event["body"])
             has_more = event["more_body"]
+        # Before the answer: who has it may ask how many there were.
+        counted.messages += _count(b"".join(parts))
         for part in (start, body, end):
             await send(part)
-        counted.messages += _count(b"".join(parts))
 
     config = uvicorn.Config(
         app, http=ZttpH2Protocol, port=0, log_config=None, access_log=False, lifespan="off"
