@@ -14,11 +14,9 @@ from framewalk.engine.oal.plan import Plan
 __all__ = ["entities"]
 
 HOUR_S, DAY_S = 3_600, 86_400
-# Around the borders of hours and days, and two that are not rolled up.
-MINUTES = [
-    NOW_S + offset
-    for offset in (0, 60, 3540, HOUR_S, 12 * HOUR_S - 60, 12 * HOUR_S, 36 * HOUR_S, 37 * HOUR_S)
-]
+# Around the borders of hours and days; the last one is not rolled up.
+HOURS = (-13, 0, 1 / 60, 59 / 60, 1, 12 - 1 / 60, 12, 36, 37)
+MINUTES = [NOW_S + round(hours * HOUR_S) for hours in HOURS]
 DEFINITIONS = """
 logs = from(K8SService.*).count();
 calls = from(K8SService.*).cpm();
@@ -41,8 +39,8 @@ def engine(
     made = Engine(tmp_path_factory.mktemp("engine"), plan, entities)
     for count, minute_s in enumerate(MINUTES, 1):
         made.store_logs(minute_s, commits=count)
-    made.store.compact((NOW_S + 24 * HOUR_S) // 60)
-    made.store_logs(MINUTES[2])
+    made.store.compact((NOW_S + 37 * HOUR_S) // 60)
+    made.store_logs(MINUTES[3])
     yield made
     made.store.close()
 
@@ -55,6 +53,7 @@ RANGES = [
     (NOW_S + 12 * HOUR_S, NOW_S + 36 * HOUR_S),
     (NOW_S - 12 * HOUR_S, NOW_S + 36 * HOUR_S),
     (NOW_S + 61, NOW_S + 12 * HOUR_S + 1),
+    (NOW_S - 13 * HOUR_S, NOW_S + 37 * HOUR_S),
     (NOW_S - 5 * DAY_S, NOW_S + 5 * DAY_S),
 ]
 
