@@ -80,8 +80,9 @@ def views() -> Iterator[str]:
 
 def _unknown_view() -> str:
     """Tell those with the most bytes of each hour apart, and the rest in one row."""
+    is_told = f"place <= {_TOLD_OF_AN_HOUR}"
     told = ", ".join(
-        f"CASE WHEN place <= {_TOLD_OF_AN_HOUR} THEN {name} ELSE {OTHER_PEERS[name]!r} END AS {name}"
+        f"CASE WHEN {is_told} THEN {name} ELSE {OTHER_PEERS[name]!r} END AS {name}"
         for name in _UNKNOWN_KEYS.split(", ")
     )
     return (
