@@ -317,3 +317,17 @@ def test_what_a_day_takes_is_told_and_whether_the_budget_holds_it(
         assert engine.upkeep.bytes_per_day["endpoint"] == 0
         assert told(caplog).count("store has not room for what it is to keep") == warnings
         engine.store.close()
+
+
+def test_what_is_too_much_for_one_compaction_is_left_for_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framewalk.engine.store.compact.CHUNK_ROWS", 1)
+    minutes = [NOW_S - hours * HOUR_S for hours in (3, 2, 1)]
+    for minute_s in minutes:
+        engine.store_logs(minute_s, commits=2)
+    for done in range(1, 4):
+        assert engine.store.compact(2**31, most_rows=1).minutes == 1
+        # The oldest first, a whole hour at a time.
+        assert [engine.minutes()[minute_s] for minute_s in minutes] == [1] * done + [2] * (3 - done)
+    assert engine.store.compact(2**31, most_rows=1).minutes == 0
