@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pytest
 from batches import as_batch
@@ -15,9 +14,9 @@ from segments import Segments
 
 from framewalk.engine import Entities, Store, load_plan, replay
 from framewalk.engine.captures.format import captures_in
-from framewalk.engine.kubernetes.addresses import ADDRESS_SCHEMA
-from framewalk.engine.kubernetes.claims import ANY_PORT
+from framewalk.engine.kubernetes.claims import ANY_PORT, Holder
 from framewalk.engine.kubernetes.inventory import OPEN_END_NS, OPEN_START_NS
+from framewalk.engine.kubernetes.table import lookups_of
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.examining import suspected
 from framewalk.engine.runs.live import SpoolFollower
@@ -40,13 +39,16 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 def table(*ips: str, cluster: str = "", port: int = ANY_PORT) -> Entities:
     """Return a table in which these addresses were always somebody's."""
-    life = (OPEN_START_NS, OPEN_END_NS)
-    rows = [
-        (cluster, ip, port, *life, "pod", "shop", f"at-{ip}", f"pod-{ip}", None, False)
-        for ip in ips
-    ]
-    frame = pl.DataFrame(rows, schema=ADDRESS_SCHEMA, orient="row")
-    return Entities(frame.sort("cluster", "ip", "port", "start_ns"))
+    return Entities(
+        lookups_of(
+            {
+                (cluster, ip, port): [
+                    (OPEN_START_NS, OPEN_END_NS, Holder("pod", "shop", f"at-{ip}", f"pod-{ip}"))
+                ]
+                for ip in ips
+            }
+        )
+    )
 
 
 def stream(name: str, ip: str, at_s: float, logs: int = 1, number: int = 1) -> pa.RecordBatch:
