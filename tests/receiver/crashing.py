@@ -122,9 +122,9 @@ class Servers:
             told = httpx.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=DEADLINE_S)
         except httpx.TransportError:
             return False
-        # When its last look found everything stored; 0 before the first.
-        found = re.search(r"^framewalk_engine_watermark_seconds (\S+)$", told.text, re.MULTILINE)
-        return found is not None and float(found[1]) > 0
+        values = dict(re.findall(r"^framewalk_engine_(\w+) (\S+)$", told.text, re.MULTILINE))
+        is_up = float(values.get("up", 0)) == 1
+        return is_up and float(values.get("unread_bytes", 1)) == 0
 
 
 class Sender:

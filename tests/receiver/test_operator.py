@@ -165,7 +165,7 @@ def test_a_damaged_log_is_named_and_costs_nothing_that_the_spool_has(
     assert f"its write-ahead log {log} is damaged; move the log aside" in error
     assert collect(server.address, stream("nonsense", messages=7)) == b""
     log.rename(log.with_name("aside"))
-    wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 120)
+    wait_until(server.has_stored_all, 120)
     assert server.stop() == 0
     with Store(server.store, plan) as store:
         query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"
@@ -192,7 +192,7 @@ def test_streams_are_acknowledged_until_the_engine_has_ended(serve: Serve, plan:
     assert server.find("engine did not finish in time") == {}
     # What the one did not read, the next does.
     server = serve("--entities", DUMP)
-    wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 120)
+    wait_until(server.has_stored_all, 120)
     assert server.stop() == 0
     with Store(server.store, plan) as store:
         query = "SELECT sum(count) FROM internal.counters WHERE kind = 'messages'"

@@ -196,7 +196,7 @@ def test_a_server_starts_on_a_full_disk_and_computes_what_it_has(disk: Path, pla
     fill(disk / "filler")
     with started(disk, "--entities", DUMP, **kept) as server:
         assert "are free" in server.wait_for("disk is full, the reserve is given up")["problem"]
-        wait_until(lambda: server.metrics().get("framewalk_engine_watermark_seconds"), 300)
+        wait_until(server.has_stored_all, 300)
         assert server.stop() == 0
     assert_whole(server.store, plan)
 
