@@ -191,7 +191,7 @@ def test_flipped_bits_are_told_and_the_rest_is_counted(serve: Serve, tmp_path: P
     server = serve("--entities", DUMP)
     told = server.wait_for("spool segment is damaged")
     assert "torn or damaged; what they held is left out, the rest is kept" in str(told)
-    wait_until(lambda: server.metrics().get("framewalk_engine_messages", 0) > 0)
+    wait_until(server.has_stored_all)
     lost = MESSAGES - server.metrics()["framewalk_engine_messages"]
     assert 0 < lost <= max(map(len, streams))
     damaged = server.metrics()['framewalk_engine_bad_input{kind="damaged_bytes"}']

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes.inventory import History, Identity
 
 # Objects that are gone and remembered: some 5 KB each, with their part of the table.
-_MOST_GONE: Final = 15_000
+_MOST_GONE: Final = 10_000
 _MOST_OBJECTS: Final = 300_000
 _FORGET_EVERY_NS: Final = 60 * 10**9
 _LOOK_EVERY_S: Final = 1
