@@ -45,6 +45,8 @@ _GROUP: Final = "group_number"
 _ROW: Final = "rowid"
 _ADDED: Final = frozenset({Keep.COUNT, Keep.SUM})
 _ENDS: Final = (-(2**63), 2**63 - 1)
+# Of the year 10136: DuckDB has later times, and nobody else.
+_LAST_MINUTE: Final = 2**32
 _MINUTE_US: Final = 60_000_000
 _HOUR_US: Final = 60 * _MINUTE_US
 _KEYS: Final = (BUCKET, ENTITY)
@@ -120,9 +122,9 @@ class Compactor:
     ) -> Compacted:
         """Roll up the rows of minutes before the one or after the other; see Store."""
         self._tables = self._tables or states_tables(self._connection, self._plan)
-        closed = f"{BUCKET} < make_timestamp({before_minute * _MINUTE_US})"
+        closed = f"{BUCKET} < {_timestamp(before_minute)}"
         if after_minute is not None:
-            closed += f" OR {BUCKET} > make_timestamp({after_minute * _MINUTE_US})"
+            closed += f" OR {BUCKET} > {_timestamp(after_minute)}"
         total = Compacted()
         for one in _slices(self._connection, self._tables, f"({closed})"):
             if total.rows_before >= most_rows:
@@ -263,6 +265,10 @@ def _at_an_end(table: StatesTable) -> pl.Expr:
         for name in table.lists
     ]
     return pl.any_horizontal(pl.lit(value=False), *(one.fill_null(value=False) for one in sums))
+
+
+def _timestamp(minute: int) -> str:
+    return f"make_timestamp({max(-_LAST_MINUTE, min(minute, _LAST_MINUTE)) * _MINUTE_US})"
 
 
 def _slices(
