@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from framewalk.engine.kubernetes.addresses import Entities, read_entities
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.replayer import replay
+from framewalk.engine.schemas import NEAR_CHANGE
 from framewalk.engine.store.store import Store
 from framewalk.engine.wire import access_log_pb2 as pb
 
@@ -130,7 +132,8 @@ def base64_of(name: str) -> str:
 def assert_same_counts(counters: Counters, want: Result) -> None:
     assert (counters.messages, counters.logs) == (want.messages, want.logs)
     assert counters.dropped == +want.dropped
-    assert counters.quality == +want.quality
+    # What is near a change of hands is tested with random histories.
+    assert counters.quality - Counter({NEAR_CHANGE: counters.quality[NEAR_CHANGE]}) == +want.quality
 
 
 @settings(max_examples=12)

@@ -103,9 +103,11 @@ class Reserve:
 
     def release(self, why: str) -> bool:
         """Give the room back to the disk; returns whether there was any."""
-        if not self._there_bytes():
+        try:
+            # One that was just being taken has no size yet, but its room.
+            self._path.unlink()
+        except FileNotFoundError:
             return False
-        self._path.unlink(missing_ok=True)
         facts = {"path": self._path, "bytes": self.size_bytes, "problem": why, "remedy": _REMEDY}
         tell(logging.ERROR, "disk is full, the reserve is given up", **facts)
         return True

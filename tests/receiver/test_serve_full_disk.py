@@ -24,7 +24,7 @@ from framewalk.engine.oal.plan import Plan
 
 pytest_plugins = ["servers"]
 
-DISK_BYTES = 32 * 2**20
+DISK_BYTES = 128 * 2**20
 # A sixteenth of the disk, which is the most that there is.
 RESERVE_BYTES = 2 * 2**20
 DUMP = BOOKINFO / "kubectl.yaml"
@@ -54,6 +54,12 @@ def fill(filler: Path, leaves_bytes: int = 0) -> None:
                 pass
         except OSError:
             return
+
+
+def reserved_bytes(disk: Path) -> int:
+    """Return what a reserve takes of a disk, once it is there as a whole."""
+    reserve = disk / "metrics.duckdb.reserve"
+    return reserve.stat().st_size if reserve.exists() else 0
 
 
 def outcome(server: Serving, messages: Messages) -> grpc.StatusCode:
@@ -121,7 +127,7 @@ def test_with_its_reserve_an_engine_goes_on_while_the_disk_is_full(disk: Path, p
     reserve = disk / "metrics.duckdb.reserve"
     with started(disk, "--entities", DUMP, **kept) as server:
         server.wait_for("engine ready")
-        wait_until(lambda: reserve.exists() and reserve.stat().st_size == RESERVE_BYTES)
+        wait_until(lambda: reserved_bytes(disk) == RESERVE_BYTES)
         assert reserve.stat().st_blocks * 512 == RESERVE_BYTES
         for one in streams[:third]:
             assert outcome(server, one) is grpc.StatusCode.OK
@@ -144,7 +150,7 @@ def test_with_its_reserve_an_engine_goes_on_while_the_disk_is_full(disk: Path, p
         assert outcome(server, streams[-1]) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "but what the engine needs" in server.wait_for("disk takes no streams")["error"]
         filler.unlink()
-        wait_until(reserve.exists)
+        wait_until(lambda: reserved_bytes(disk) > 0)
         for one in streams[2 * third :]:
             assert outcome(server, one) is grpc.StatusCode.OK
         sent_s = time.time()
@@ -164,7 +170,7 @@ def test_stored_segments_go_before_streams_are_refused(disk: Path, plan: Plan) -
         for one in streams[:half]:
             assert outcome(server, one) is grpc.StatusCode.OK
         server.wait_until_stored(sum(map(len, streams[:half])))
-        wait_until((disk / "metrics.duckdb.reserve").exists)
+        wait_until(lambda: reserved_bytes(disk) > 0)
         before = captures_in(server.spool)
         fill(disk / "filler", leaves_bytes=DISK_BYTES // 32)
         given_up = "framewalk_engine_given_up_segments"
@@ -188,7 +194,7 @@ def test_a_server_starts_on_a_full_disk_and_computes_what_it_has(disk: Path, pla
     kept = {"FRAMEWALK_STORE_RESERVE_BYTES": str(RESERVE_BYTES)}
     with started(disk, "--entities", DUMP, **kept) as server:
         server.wait_for("engine ready")
-        wait_until((disk / "metrics.duckdb.reserve").exists)
+        wait_until(lambda: reserved_bytes(disk) == RESERVE_BYTES)
         os.kill(server.engine(), signal.SIGSTOP)
         for one in recorded(BOOKINFO):
             assert outcome(server, one) is grpc.StatusCode.OK
