@@ -23,8 +23,8 @@ FAULTS = {
             pass""",
 }
 
-# A replay and a server are guarded by the same code; what takes minutes is tried with one of them.
-LONG_FAULTS = ("memory", "never ends")
+# A replay and a server are guarded by the same code; what takes long is tried with one of them.
+LONG_FAULTS = ("panics", "memory", "never ends")
 
 # Python runs it at every start.
 _AT_START = """
