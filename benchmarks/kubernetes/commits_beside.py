@@ -19,8 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from framewalk.engine import Store, load_plan
-from framewalk.engine.captures import CaptureReader
-from framewalk.engine.captures.format import DIGEST_KEY, batch_digest
+from framewalk.engine.captures import CaptureReader, CaptureWriter
 from framewalk.engine.kubernetes import ClusterAccess, LiveEntities
 from framewalk.engine.runs import SpoolFollower
 
@@ -53,11 +52,8 @@ class Commits:
         start = self._number * MESSAGES % (self._messages.num_rows - MESSAGES)
         batch = self._messages.slice(start, MESSAGES)
         path = self._spool / f"{10**18 + self._number:020d}.capture.arrows"
-        with (
-            pa.OSFile(str(path), "wb") as sink,
-            pa.ipc.new_stream(sink, batch.schema) as writer,
-        ):
-            writer.write_batch(batch, custom_metadata={DIGEST_KEY: batch_digest(batch)})
+        with CaptureWriter(path) as writer:
+            writer.write(batch)
 
 
 def main() -> None:
