@@ -79,7 +79,9 @@ def _pod(root: Field) -> tuple[Pod, list[int | None]]:
     times = _Times(root, created_ns)
     got_ns, is_exact = times.got()
     started_ns = times.plausible(status["startTime"])
-    start_ns = _least(created_ns if started_ns is None else started_ns, got_ns)
+    begun_ns = created_ns if started_ns is None else started_ns
+    # Of one that does not say when it was made, nobody knows since when.
+    start_ns = None if begun_ns is None else _least(begun_ns, got_ns)
     addresses = [status["podIP"], *(address["ip"] for address in status["podIPs"].elements())]
     hosts = [status["hostIP"], *(address["ip"] for address in status["hostIPs"].elements())]
     host_network = spec["hostNetwork"].flag()
