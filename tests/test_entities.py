@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import load_dump
 
@@ -159,7 +159,28 @@ QUESTIONS = [
 QUESTION = {"ip": pl.String, "port": pl.Int32, "is_called": pl.Boolean, "time_ns": pl.Int64}
 
 
+# Ready, and nothing else says since when.
+READY = {"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:10Z"}
+READY_ONLY: list[dict[str, Any]] = [
+    {
+        "kind": "Pod",
+        "metadata": {"name": "a", "namespace": "one", "labels": {"x": "1"}},
+        "status": {
+            "podIPs": [{"ip": "10.0.0.1"}],
+            "phase": "Running",
+            "conditions": [READY],
+        },
+    },
+    {
+        "kind": "Service",
+        "metadata": {"name": "a", "namespace": "one"},
+        "spec": {"selector": {"x": "1"}},
+    },
+]
+
+
 @given(items=dumps)
+@example(items=READY_ONLY)
 def test_lookup_is_the_naive_reading_of_the_rules(
     tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]]
 ) -> None:
