@@ -219,5 +219,5 @@ def _refuse_same_names(accesses: Sequence[ClusterAccess]) -> None:
         if names.count(one.cluster) > 1:
             same = f"are both named {one.cluster}" if one.cluster else "have no name"
             problem = f"two clusters that are watched {same}"
-            remedy = "name each after the clusterName of its nodes: --kubernetes NAME=CONTEXT"
+            remedy = "name each after the clusterName of its nodes: --context NAME=CONTEXT"
             raise EntitiesError(str(one), problem, remedy)
