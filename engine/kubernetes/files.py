@@ -18,11 +18,11 @@ from framewalk.engine.kubernetes.dumps import files_of_folder, read_dumps, sourc
 from framewalk.engine.kubernetes.inventory import REMEMBERED_S, Inventory, Seen, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from framewalk.engine.kubernetes.describing import Described
-    from framewalk.engine.kubernetes.inventory import History
+    from framewalk.engine.kubernetes.inventory import History, Identity
 
 _Stamps: TypeAlias = "frozenset[tuple[str, int, int, int]]"
 _Inventories: TypeAlias = "Mapping[str, Inventory]"
@@ -179,7 +179,10 @@ def _merged(earlier: Inventory, read: Inventory, now_ns: int) -> Inventory:
     # One that is back was not gone.
     back = [replace(one, gone=None) if one.identity in there else one for one in kept]
     seen = [sighting for one in (*back, *read.histories) for sighting in one.sightings()]
-    return Inventory.of([*seen, *_missed(kept, read, now_ns)])
+    newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
+    gone = newest._replace(at_ns=now_ns)
+    missed = (Sighting(gone, one.newest, is_gone=True) for one in _missed(kept, there))
+    return Inventory.of([*seen, *missed])
 
 
 def with_earlier(
@@ -196,21 +199,15 @@ def with_earlier(
     there = {one.identity for one in watched}
     seen += (
         Sighting(listed, one.newest, is_gone=True)
-        for one in earlier
-        if one.gone is None and one.identity not in there
+        for one in _missed(earlier, there)
         for listed in lists.get(type(one.newest), ())
     )
     return Inventory.of(seen)
 
 
-def _missed(known: Iterable[History[Any]], read: Inventory, at_ns: int) -> Iterator[Sighting[Any]]:
-    """Yield what is known and is not in what was read: it was gone by then."""
-    there = {one.identity for one in read.histories}
-    newest = max((span.last for one in read.histories for span in one.spans), default=Seen())
-    gone = newest._replace(at_ns=at_ns)
-    for one in known:
-        if one.gone is None and one.identity not in there:
-            yield Sighting(gone, one.newest, is_gone=True)
+def _missed(known: Iterable[History[Any]], there: Collection[Identity]) -> Iterator[History[Any]]:
+    """Yield what was known and is not there now."""
+    return (one for one in known if one.gone is None and one.identity not in there)
 
 
 def _is_special(file: Path) -> bool:

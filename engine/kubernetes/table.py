@@ -80,7 +80,7 @@ class Lookups(NamedTuple):
 
     `keys` has (cluster, ip, port, key), each once; `intervals` (key, start_ns, end_ns, holder),
     those of a key in the order of time; `holders` HOLDERS_SCHEMA, by their row; `networks`
-    (cluster, network). `ports` are the kinds of ports that there are beside ANY_PORT.
+    (cluster, network).
     """
 
     keys: pl.DataFrame
@@ -288,8 +288,8 @@ class _Frames:
     def _forget_holders(self) -> None:
         used = self._intervals["holder"].unique().sort()
         self._holders = self._holders[used]
-        place = self._intervals["holder"].rename("holder")
-        numbers = pl.Series("holder", used.search_sorted(place), dtype=pl.UInt32)
+        places = used.search_sorted(self._intervals["holder"])
+        numbers = pl.Series("holder", places, dtype=pl.UInt32)
         self._intervals = self._intervals.with_columns(numbers)
 
 

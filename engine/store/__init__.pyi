@@ -1,11 +1,11 @@
 from .connection import connect as connect
 from .names import StoredNames as StoredNames
+from .positions import HeldPiece as HeldPiece
+from .positions import Reached as Reached
 from .room import Borders as Borders
 from .room import Room as Room
 from .room import StoredDay as StoredDay
 from .store import IN_MEMORY as IN_MEMORY
-from .store import HeldPiece as HeldPiece
-from .store import Reached as Reached
 from .store import Store as Store
 from .store import open_for_reading as open_for_reading
 from .views import RESOLUTIONS as RESOLUTIONS

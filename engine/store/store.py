@@ -36,7 +36,7 @@ from framewalk.engine.store.connection import (
 from framewalk.engine.store.dictionary import Dictionary
 from framewalk.engine.store.migration import prepare
 from framewalk.engine.store.names import StoredNames
-from framewalk.engine.store.positions import HeldPiece, Reached, StoredCaptures
+from framewalk.engine.store.positions import Reached, StoredCaptures
 from framewalk.engine.store.room import (
     Borders,
     Room,
@@ -80,8 +80,6 @@ __all__ = [
     "IN_MEMORY",
     "STORE_VERSION",
     "Compacted",
-    "HeldPiece",
-    "Reached",
     "Store",
     "open_for_reading",
 ]
