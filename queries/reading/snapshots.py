@@ -11,6 +11,7 @@ from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.store import literal, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _FULL: Final = "No space left"
@@ -25,19 +26,34 @@ def copy_database(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
         StoreError: the file cannot be written.
         duckdb.InterruptException: it was interrupted.
     """
-    name = connection.execute("SELECT current_database()").fetchall()[0][0]
+    with explaining(target), attached(connection, target, "copy") as copy:
+        name = _database(connection)
+        _run(connection, f"COPY FROM DATABASE {quoted(name)} TO {copy}")
+
+
+@contextlib.contextmanager
+def attached(
+    connection: duckdb.DuckDBPyConnection, target: Path, word: str, options: str = "READ_WRITE"
+) -> Iterator[str]:
+    """Attach a file that is to be written; gives its name in SQL."""
     # Another name than that of any store at this place.
-    copy = quoted(f"{name} (copy)")
+    name = quoted(f"{_database(connection)} ({word})")
+    _run(connection, f"ATTACH {literal(str(target.absolute()))} AS {name} ({options})")
     try:
-        _run(connection, f"ATTACH {literal(str(target.absolute()))} AS {copy} (READ_WRITE)")
-        try:
-            _run(connection, f"COPY FROM DATABASE {quoted(name)} TO {copy}")
-        finally:
-            _run(connection, f"DETACH {copy}")
+        yield name
+    finally:
+        _run(connection, f"DETACH {name}")
+
+
+@contextlib.contextmanager
+def explaining(target: Path) -> Iterator[None]:
+    """Make of DuckDB's errors while a copy is written what to tell a person; not of interrupts."""
+    try:
+        yield
     except duckdb.InterruptException:
         raise
     except duckdb.Error as error:
-        raise explained(target, str(error).splitlines()[0]) from error
+        raise _explained(target, str(error).splitlines()[0]) from error
 
 
 def remove_copy(target: Path) -> None:
@@ -51,8 +67,11 @@ def _run(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     connection.execute(statement).fetchall()
 
 
-def explained(target: Path, text: str) -> StoreError | InputError:
-    """Return what to tell a person about an error of DuckDB while it writes a copy."""
+def _database(connection: duckdb.DuckDBPyConnection) -> str:
+    return str(connection.execute("SELECT current_database()").fetchall()[0][0])
+
+
+def _explained(target: Path, text: str) -> StoreError | InputError:
     if _FULL in text:
         return StoreError(target, "no space left for a copy", "make room, or name another place")
     if not target.parent.is_dir():
