@@ -25,8 +25,9 @@ _COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.engine.runs.probe")
 # As in an engine: batches are too small for more.
 _ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1"}
 # CPU time, so that a slow machine condemns nobody: about twenty times what is usual. Who only waits
-# has longer.
+# has longer, and waiting for a processor is none.
 _LONGEST_CPU_S: Final = 3
+_LONGEST_COMMIT_CPU_S: Final = 6
 _CPU_S_PER_MIB: Final = 2
 _WAITING_FACTOR: Final = 10
 _MOST_MEMORY_BYTES: Final = 1_500 * 2**20
@@ -59,16 +60,16 @@ class Prober(Closing):
         if self._probe is None:
             self._probe = self._started()
         self._write(self._probe, ATTEMPT.dump_json(attempt))
-        process = int(self._line(self._probe, _LONGEST_START_S, lambda: ""))
-        longest_cpu_s = _LONGEST_CPU_S + _CPU_S_PER_MIB * size_bytes / 2**20
-        longest_s = _WAITING_FACTOR * longest_cpu_s
+        process = int(self._line(self._probe))
+        least_cpu_s = _LONGEST_COMMIT_CPU_S if attempt.commits else _LONGEST_CPU_S
+        limits = _Limits(process, least_cpu_s + _CPU_S_PER_MIB * size_bytes / 2**20)
         try:
-            exit_code = self._line(self._probe, longest_s, lambda: _excess(process, longest_cpu_s))
+            exit_code = self._line(self._probe, limits)
         except _TooMuchError as error:
             self.problem = str(error)
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            self._line(self._probe, _LONGEST_START_S, lambda: "")
+            self._line(self._probe)
             return False
         if exit_code != b"0":
             self.problem = f"exit code {exit_code.decode()}"
@@ -94,7 +95,7 @@ class Prober(Closing):
             raise ProbeError(message) from error
         self._probe = probe
         self._write(probe, SETUP.dump_json(self._setup))
-        self._line(probe, _LONGEST_START_S, lambda: "")
+        self._line(probe)
         return probe
 
     @staticmethod
@@ -106,18 +107,15 @@ class Prober(Closing):
         except OSError as error:
             raise ProbeError(_NO_PROBE) from error
 
-    def _line(
-        self, probe: subprocess.Popen[bytes], longest_s: float, excess: Callable[[], str]
-    ) -> bytes:
-        """Return the next line; raise _TooMuchError if it takes too long, or `excess` says so."""
+    def _line(self, probe: subprocess.Popen[bytes], limits: _Limits | None = None) -> bytes:
+        """Return the next line; raise _TooMuchError where `limits` are passed."""
         assert probe.stdout is not None  # noqa: S101 - tells the type
-        ends_s = time.monotonic() + longest_s
+        ends_s = time.monotonic() + _LONGEST_START_S
         while not select.select([probe.stdout], [], [], _LOOK_EVERY_S)[0]:
             self._on_wait()
-            problem = excess()
-            if time.monotonic() > ends_s:
-                problem = f"no end after {longest_s:.0f} s"
-            if problem:
+            if limits is None and time.monotonic() > ends_s:
+                raise ProbeError(_NO_PROBE)
+            if limits is not None and (problem := limits.excess()):
                 raise _TooMuchError(problem)
         line = _read_line(probe.stdout.fileno())
         if not line:
@@ -137,13 +135,24 @@ def _read_line(descriptor: int) -> bytes:
     return bytes(line)
 
 
-def _excess(process: int, most_cpu_s: float) -> str:
-    """Say what a process has too much of; nothing for one that has ended."""
-    used = used_by(process)
-    if used is None:
+class _Limits:
+    """What a process may have of time and memory, counted from now."""
+
+    def __init__(self, process: int, most_cpu_s: float) -> None:
+        self._process = process
+        self._most_cpu_s = most_cpu_s
+        self._began_s = time.monotonic()
+
+    def excess(self) -> str:
+        """Say what the process has too much of; nothing for one that has ended."""
+        used = used_by(self._process)
+        if used is None:
+            return ""
+        if used.cpu_s > self._most_cpu_s:
+            return f"no end after {self._most_cpu_s:.0f} s of CPU time"
+        most_waited_s = _WAITING_FACTOR * self._most_cpu_s
+        if time.monotonic() - self._began_s - used.queued_s > most_waited_s:
+            return f"no end after {most_waited_s:.0f} s"
+        if used.memory_bytes > _MOST_MEMORY_BYTES:
+            return f"it takes more than {_MOST_MEMORY_BYTES // 2**20} MiB"
         return ""
-    if used.cpu_s > most_cpu_s:
-        return f"no end after {most_cpu_s:.0f} s of CPU time"
-    if used.memory_bytes > _MOST_MEMORY_BYTES:
-        return f"it takes more than {_MOST_MEMORY_BYTES // 2**20} MiB"
-    return ""
