@@ -2,16 +2,19 @@
 
     python benchmarks/large_cluster.py capture --services 1000 --minutes 10 --output build/large
     python benchmarks/large_cluster.py store --services 1000 --minutes 60 --output build/hour.duckdb
+    python benchmarks/large_cluster.py growth --services 100 300 --hours 1
 
 1,000 services are 5,000 pods, 20,000 endpoints, 10,000 pairs of services and 50,000 pairs of pods,
 each of which makes a request a minute: 300,000 logs. `capture` writes large.capture.arrows and
-kubectl.json.
+kubectl.json. `growth` makes stores of these sizes, asks them, replays ten minutes of each size, and
+adds what it took to a file of JSON, which is drawn.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +22,19 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 from large.cluster import make_cluster, write_dump
+from large.growing import (
+    Growth,
+    Replayed,
+    draw,
+    measure_point,
+    measure_replay,
+    read_growth,
+    table_lines,
+    write_growth,
+)
 from large.hours import write_store
 from large.minutes import Minutes
+from large.questions import QUESTIONS
 
 from framewalk.engine.captures import CAPTURE_SUFFIX, CaptureWriter
 
@@ -33,6 +47,9 @@ if TYPE_CHECKING:
 VARIANTS: Final = 10
 CAPTURE_NAME: Final = f"large{CAPTURE_SUFFIX}"
 DUMP_NAME: Final = "kubectl.json"
+RESULTS: Final = Path(__file__).parent / "results"
+PLOTS: Final = Path(__file__).parents[1] / "docs" / "images" / "large_growth.svg"
+_REPLAYED_MINUTES: Final = 10
 _BLOCK_BYTES: Final = 2**18
 # Tables with fewer rows than this take a block of their own or less.
 _TABLES: Final = """
@@ -103,6 +120,46 @@ def _make_store(options: argparse.Namespace) -> None:
     print(f"{options.output}: {options.output.stat().st_size:,} bytes")
 
 
+def _measure_growth(options: argparse.Namespace) -> None:
+    """Measure what is not there yet; each figure is written as soon as it is known."""
+    growth = read_growth(options.json)
+    known = {(one.services, one.hours) for one in growth.points}
+    for services in options.services:
+        for hours in options.hours:
+            if (services, hours) not in known:
+                print(f"{services:,} services, {hours} h", file=sys.stderr)
+                growth.points.append(measure_point(services, hours))
+                write_growth(growth, options.json)
+        if services not in {one.services for one in growth.replays}:
+            print(f"{services:,} services, a replay", file=sys.stderr)
+            growth.replays.append(_replayed(services))
+            write_growth(growth, options.json)
+    _print_growth(growth)
+    draw(growth, options.plots)
+    print(f"{options.json}, {options.plots}")
+
+
+def _replayed(services: int) -> Replayed:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written = write_capture(folder, services, _REPLAYED_MINUTES)
+        return measure_replay(services, folder / CAPTURE_NAME, folder / DUMP_NAME, written.logs)
+
+
+def _print_growth(growth: Growth) -> None:
+    columns = ("services", "hours", "MB", "commit CPU s", *QUESTIONS)
+    print(*columns, sep=" | ")
+    for line in table_lines(growth):
+        print(*line, sep=" | ")
+    for one in growth.replays:
+        per_million = one.cpu_s / one.logs * 10**6
+        peak_mib = one.peak_bytes / 2**20
+        print(
+            f"{one.services:,} services, replay: {one.logs:,} logs, {one.cpu_s:.1f} CPU s,"
+            f" {per_million:.2f} a million, {peak_mib:,.0f} MiB"
+        )
+
+
 def _print_sizes(options: argparse.Namespace) -> None:
     """Print what the tables of a store take, in blocks of the file."""
     with duckdb.connect(str(options.store), read_only=True) as connection:
@@ -127,6 +184,12 @@ def _arguments() -> argparse.Namespace:
     store.add_argument("--output", type=Path, required=True, metavar="FILE")
     store.add_argument("--minutes", type=int, default=60)
     store.set_defaults(make=_make_store, variants=4)
+    growth = commands.add_parser("growth", help="measure how costs grow, and draw it")
+    growth.add_argument("--services", type=int, nargs="+", default=[100, 300, 1_000, 3_000])
+    growth.add_argument("--hours", type=int, nargs="+", default=[1])
+    growth.add_argument("--json", type=Path, default=RESULTS / "growth.json")
+    growth.add_argument("--plots", type=Path, default=PLOTS)
+    growth.set_defaults(make=_measure_growth)
     for command in (capture, store):
         command.add_argument("--services", type=int, default=1_000)
         command.add_argument("--variants", type=int, help="how many minutes are computed")

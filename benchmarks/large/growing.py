@@ -1,0 +1,186 @@
+"""How costs grow with the size of a cluster and with what is stored: points, and their plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib as mpl
+from pydantic import TypeAdapter
+
+from large.cluster import make_cluster
+from large.hours import write_store
+from large.minutes import Minutes
+from large.questions import Asked, ask_all
+
+mpl.use("svg")
+from matplotlib import pyplot as plt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from matplotlib.axes import Axes
+
+_STYLE: Final[dict[Any, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "framewalk",
+    "font.size": 8,
+}
+_NO_DATE: Final = {"Date": None, "Creator": None}
+_FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a store of so many services and hours took to make, and to ask.
+
+    `minute_cpu_s` is what the states of one more minute took to commit, in the mean.
+    """
+
+    services: int
+    hours: int
+    size_bytes: int
+    minute_cpu_s: float
+    asked: dict[str, Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the replay of some logs of a cluster of so many services took, as a process."""
+
+    services: int
+    logs: int
+    cpu_s: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """All that was measured."""
+
+    points: list[Point] = field(default_factory=list)
+    replays: list[Replayed] = field(default_factory=list)
+
+
+_GROWTH: Final = TypeAdapter(Growth)
+
+
+def read_growth(path: Path) -> Growth:
+    """Return what a file holds; nothing where there is none."""
+    return _GROWTH.validate_json(path.read_bytes()) if path.exists() else Growth()
+
+
+def write_growth(growth: Growth, path: Path) -> None:
+    """Write a file of JSON, the smallest first."""
+    growth.points.sort(key=lambda one: (one.services, one.hours))
+    growth.replays.sort(key=lambda one: one.services)
+    path.write_text(json.dumps(asdict(growth), indent=2) + "\n", encoding="utf-8")
+
+
+def measure_point(services: int, hours: int) -> Point:
+    """Make a store of so many hours, and ask it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store.duckdb"
+        minutes = Minutes(make_cluster(services))
+        began_s = time.process_time()
+        first = _Times()
+        write_store(path, minutes, hours * 60, tell=first.tell)
+        # What it takes to compute the states that are varied is before the first commit ends.
+        done, since_s = first.after_first or (0, began_s)
+        minute_cpu_s = (time.process_time() - since_s) / max(hours * 60 - done, 1)
+        return Point(services, hours, path.stat().st_size, minute_cpu_s, ask_all(path))
+
+
+class _Times:
+    """Remembers when the first commit had ended."""
+
+    def __init__(self) -> None:
+        self.after_first: tuple[int, float] | None = None
+
+    def tell(self, done: int) -> None:
+        if self.after_first is None:
+            self.after_first = (done, time.process_time())
+
+
+def measure_replay(services: int, capture: Path, dump: Path, logs: int) -> Replayed:
+    """Replay a capture into a new store, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store.duckdb"
+        command = [_FRAMEWALK, "replay", capture, "--entities", dump, "--store", store]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, command
+    return Replayed(services, logs, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+
+def draw(growth: Growth, path: Path) -> None:
+    """Draw how all of it grows with the services of a store of an hour, and with hours."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = plt.subplots(5, 2, figsize=(8, 13), layout="constrained")
+        flat: list[Axes] = list(axes.flat)
+        replays = [(one.services, one.cpu_s / one.logs * 10**6) for one in growth.replays]
+        _line(flat[0], "services", "replay, CPU s per million logs", {"": replays})
+        hour = [one for one in growth.points if one.hours == 1]
+        commits = [(one.services, one.minute_cpu_s) for one in hour]
+        _line(flat[1], "services", "commit of a minute, CPU s", {"": commits})
+        _line(flat[2], "services", "an hour, MB", {"": [_size(one.services, one) for one in hour]})
+        by_services = {
+            f"{services} services": [one for one in growth.points if one.services == services]
+            for services in sorted({one.services for one in growth.points if one.hours > 1})
+        }
+        sizes = {name: [_size(one.hours, one) for one in own] for name, own in by_services.items()}
+        _line(flat[3], "hours", "the file, MB", sizes)
+        for axis, question in zip(flat[4:], hour[0].asked if hour else (), strict=False):
+            lines = {"an hour, against services / 100": _asked(question, hour, by_hours=False)}
+            for name, own in by_services.items():
+                lines[f"{name}, against hours"] = _asked(question, own, by_hours=True)
+            _line(axis, "services / 100, or hours", f"{question}, ms", lines)
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, format="svg", metadata=_NO_DATE)
+        plt.close(figure)
+
+
+def _size(x: float, point: Point) -> tuple[float, float]:
+    return x, point.size_bytes / 10**6
+
+
+def _asked(question: str, points: Sequence[Point], *, by_hours: bool) -> list[tuple[float, float]]:
+    return [
+        (one.hours if by_hours else one.services / 100, one.asked[question].elapsed_s * 1000)
+        for one in points
+    ]
+
+
+def _line(
+    axis: Axes, x_name: str, y_name: str, lines: dict[str, list[tuple[float, float]]]
+) -> None:
+    for name, line in lines.items():
+        if line:
+            xs, ys = zip(*line, strict=True)
+            axis.plot(xs, ys, marker="o", markersize=3, label=name or None)
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0)
+    axis.set_xlabel(x_name)
+    axis.set_title(y_name)
+    axis.grid(alpha=0.3)
+    if any(lines):
+        axis.legend(frameon=False)
+
+
+def table_lines(growth: Growth) -> Iterable[tuple[str, ...]]:
+    """Yield a line for each point: services, hours, MB, and each question's CPU and elapsed ms."""
+    for one in growth.points:
+        asked = (
+            f"{answer.cpu_s * 1000:,.0f} / {answer.elapsed_s * 1000:,.0f}"
+            for answer in one.asked.values()
+        )
+        size_mb = f"{one.size_bytes / 10**6:,.0f}"
+        yield f"{one.services:,}", str(one.hours), size_mb, f"{one.minute_cpu_s:.2f}", *asked

@@ -1,0 +1,104 @@
+"""What people ask of a store, as SQL: the questions whose time is measured at any size."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine import open_for_reading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import duckdb
+
+_ROUNDS: Final = 9
+# What the questions name, beside the times and the services of an edge.
+_RANGES: Final = {"hour": 1, "six_hours": 6, "day": 24}
+
+QUESTIONS: Final[Mapping[str, str]] = {
+    "map of the last 6 hours": """
+        SELECT source_service, dest_service, kubernetes_service_relation_server_http_call_cpm,
+          kubernetes_service_relation_server_http_success_cpm,
+          kubernetes_service_relation_server_http_latency_ns_percentile.p99
+        FROM service_relation_between({six_hours})
+    """,
+    "one metric of one edge, 6 hours of minutes": """
+        SELECT time_bucket, kubernetes_service_relation_server_http_call_cpm
+        FROM service_relation_minute
+        WHERE source_service = '{source}' AND dest_service = '{dest}'
+          AND time_bucket >= TIMESTAMP '{until}' - INTERVAL 6 HOURS
+        ORDER BY time_bucket
+    """,
+    "top 10 services of an hour": """
+        SELECT service, kubernetes_service_http_latency_ns_percentile.p99 AS p99_ns
+        FROM service_between({hour}) ORDER BY p99_ns DESC NULLS LAST LIMIT 10
+    """,
+    "all metrics of one edge, an hour": """
+        SELECT * FROM service_relation_minute
+        WHERE source_service = '{source}' AND dest_service = '{dest}'
+          AND time_bucket >= TIMESTAMP '{until}' - INTERVAL 1 HOUR
+        ORDER BY time_bucket
+    """,
+    "p99 of every edge, 24 hours": """
+        SELECT source_service, dest_service,
+          kubernetes_service_relation_server_http_latency_ns_percentile.p99
+        FROM service_relation_between({day})
+    """,
+    "metric_values of one edge and metric": """
+        SELECT time_bucket, value FROM metric_values
+        WHERE metric = 'kubernetes_service_relation_server_http_call_cpm'
+          AND resolution = 'minute' AND entity = '{source} -> {dest}'
+          AND time_bucket >= TIMESTAMP '{until}' - INTERVAL 1 HOUR
+        ORDER BY time_bucket
+    """,
+}
+_EDGE_OF: Final = """
+    SELECT min((source_service, dest_service)) AS edge FROM service_relation_minute
+    WHERE time_bucket = (SELECT max(time_bucket) FROM service_relation_minute)
+"""
+_UNTIL: Final = "SELECT max(time_bucket) + INTERVAL 1 MINUTE FROM service_minute"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one answer took, in the median of some rounds, when the file had been read before."""
+
+    cpu_s: float
+    elapsed_s: float
+    rows: int
+
+
+def ask_all(store: Path) -> dict[str, Asked]:
+    """Ask every question of a store that is at rest, with two threads."""
+    with open_for_reading(store) as connection:
+        connection.execute("SET threads = 2")
+        ((until,),) = connection.sql(_UNTIL).fetchall()
+        ((edge,),) = connection.sql(_EDGE_OF).fetchall()
+        source, dest = edge.values() if isinstance(edge, dict) else edge
+        names = {"until": until, "source": source, "dest": dest} | {
+            name: f"TIMESTAMP '{until}' - INTERVAL {hours} HOURS, TIMESTAMP '{until}'"
+            for name, hours in _RANGES.items()
+        }
+        return {name: _ask(connection, sql.format(**names)) for name, sql in QUESTIONS.items()}
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Asked:
+    rows = connection.sql(sql).arrow().read_all().num_rows
+    assert rows, f"no rows: {sql}"
+    samples = []
+    for _ in range(_ROUNDS):
+        began_s, began_cpu_s = time.perf_counter(), _cpu_s()
+        connection.sql(sql).arrow().read_all()
+        samples.append((_cpu_s() - began_cpu_s, time.perf_counter() - began_s))
+    cpu_s, elapsed_s = (statistics.median(one) for one in zip(*samples, strict=True))
+    return Asked(cpu_s, elapsed_s, rows)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
