@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,23 @@ from framewalk.engine.oal.plan import Plan
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
+TESTS = Path(__file__).parent
+CAPTURES = TESTS.parent / "fixtures" / "captures"
+
+
+def helpers() -> Iterator[str]:
+    """Yield the names of all modules and packages that tests import from this folder."""
+    for path in TESTS.rglob("*.py"):
+        if path.name == "__init__.py":
+            yield path.parent.name
+        elif not path.name.startswith("test_") and path != Path(__file__):
+            yield path.stem
+
+
+# Their asserts tell what they compared, as those of tests do. It has to come before any import.
+pytest.register_assert_rewrite(*helpers())
+
+import server_logs  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +54,22 @@ class _Failures:
         terminal.ensure_newline()
         terminal.section(f"{report.nodeid} ({report.when})", sep="-", red=True)
         terminal.write_line(report.longreprtext)
+        for title, text in report.sections:
+            terminal.section(title, sep="-")
+            terminal.write_line(text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what servers logged where a test fails."""
+    report = yield
+    if report.failed:
+        report.sections += server_logs.sections()
+    if call.when == "teardown":
+        server_logs.forget_ended()
+    return report
 
 
 @pytest.fixture(scope="session")

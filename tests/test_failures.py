@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).parent / "conftest.py"
+NEEDED = [Path(__file__).with_name(name) for name in ("conftest.py", "server_logs.py")]
 TESTS = """
 import time
 
+from server_logs import ServerLog, show_if_test_fails
+
+def test_that_passes():
+    show_if_test_fails(ServerLog("one that ended", lambda: ["never seen"], lambda: True))
+
 def test_that_fails():
+    show_if_test_fails(ServerLog("a server", lambda: ["LAST WORDS".lower()], lambda: True))
     assert 1 == 2, "the reason"
 
 def test_that_goes_on():
@@ -25,7 +31,8 @@ def test_that_goes_on():
 
 @pytest.mark.parametrize("processes", [[], ["--numprocesses", "2"]])
 def test_failures_are_printed_as_they_come(tmp_path: Path, processes: list[str]) -> None:
-    shutil.copy(CONFTEST, tmp_path)
+    for path in NEEDED:
+        shutil.copy(path, tmp_path)
     (tmp_path / "test_some.py").write_text(TESTS)
     alone = ["--rootdir", ".", "-p", "no:cacheprovider"]
     with subprocess.Popen(
@@ -40,7 +47,13 @@ def test_failures_are_printed_as_they_come(tmp_path: Path, processes: list[str])
         try:
             lines = iter(run.stdout.readline, "")
             assert any("test_that_fails (call)" in line for line in lines)
-            assert any("the reason" in line for line in lines)
+            printed = []
+            for line in lines:
+                printed.append(line)
+                if "last words" in line:
+                    break
+            assert any("the reason" in line for line in printed)
+            assert not any("never seen" in line for line in printed)
             assert run.poll() is None
         finally:
             os.killpg(run.pid, signal.SIGKILL)

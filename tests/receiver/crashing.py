@@ -47,6 +47,7 @@ from recording import (
     recorded,
     wait_until,
 )
+from server_logs import ServerLog, show_if_test_fails
 
 from framewalk.engine import Entities, Store, load_plan, read_entities, replay
 
@@ -80,6 +81,11 @@ class Servers:
             "SW_CORE_GRPC_HOST": "127.0.0.1",
         } | environment
         self.process = self._start()
+        has_ended = lambda: self.process.poll() is not None  # noqa: E731
+        show_if_test_fails(ServerLog("the servers, one after the other", self._lines, has_ended))
+
+    def _lines(self) -> list[str]:
+        return self.log.read_text().splitlines(keepends=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
         arguments = ["--port", str(self.port), "--spool", self.spool, "--store", self.store]
@@ -283,7 +289,7 @@ def _check(servers: Servers, capture: Path, streams: list[Messages]) -> None:
         replay([capture], read_entities(capture / "kubectl.yaml"), whole)
         for store in (whole, crashed):
             store.query("SELECT 1").fetchall()
-        assert _counters(crashed) == _counters(whole)
+        assert _wrong_counters(crashed, whole) == {}
         assert differences(read_views(crashed), read_views(whole)) == []
 
 
@@ -303,7 +309,14 @@ def _check_attacked(servers: Servers, streams: list[Messages]) -> None:
         # The same for those that are hostile.
         replay([servers.spool], Entities.empty(), whole)
         whole.query("SELECT 1").fetchall()
-        assert _counters(crashed) == _counters(whole)
+        assert _wrong_counters(crashed, whole) == {}
+
+
+def _wrong_counters(crashed: Store, whole: Store) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the counters that differ, as they are and as they should be."""
+    found, wanted = _counters(crashed), _counters(whole)
+    both = {key: (found.get(key, 0), wanted.get(key, 0)) for key in found | wanted}
+    return {key: (is_now, should) for key, (is_now, should) in both.items() if is_now != should}
 
 
 def _counters(store: Store) -> dict[tuple[str, str], int]:

@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from server_logs import ServerLog, show_if_test_fails
 
 from framewalk.engine.captures.format import CaptureReader
 from framewalk.engine.captures.format import captures_in as segments
@@ -59,6 +60,9 @@ class Server:
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+        name = f"framewalk {self.command} ({self.process.pid})"
+        has_ended = lambda: self.process.poll() is not None  # noqa: E731
+        show_if_test_fails(ServerLog(name, lambda: list(self.lines), has_ended))
 
     def _read(self) -> None:
         assert self.process.stderr is not None
