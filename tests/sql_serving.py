@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +11,16 @@ from typing import Any
 
 import duckdb
 import httpx
+from waiting import DEADLINE_S
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.captures.format import find_captures
 from framewalk.queries.sql_endpoint.server import SqlOptions, SqlServer
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
-DEADLINE_S = 120
 ARROW = "application/vnd.apache.arrow.stream"
 OPTIONS = SqlOptions(
-    host="127.0.0.1", port=0, token=None, ssl_context=None, max_rows=100_000, timeout_s=30
+    host="127.0.0.1", port=0, token=None, ssl_context=None, max_rows=100_000, timeout_s=DEADLINE_S
 )
 ONE_AT_A_TIME = replace(OPTIONS, concurrent_queries=1, waiting_queries=1, timeout_s=1_000)
 # Made once, as httpx would load all authorities for each request.
@@ -68,13 +66,6 @@ def error_of(response: httpx.Response, status: int) -> str:
     assert error.count("\n") == 0
     assert "; " in error
     return error
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not reached():
-        assert time.monotonic() < deadline_s
-        threading.Event().wait(0.02)
 
 
 def is_busy(server: SqlServer) -> bool:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from google.protobuf.message import Message
 from processes import ending
+from waiting import DEADLINE_S
 
 from framewalk.engine.captures.format import (
     CAPTURE_SCHEMA,
@@ -60,7 +61,6 @@ QUERIES = (
     "FROM internal.positions ORDER BY ALL",
     "SELECT name, definition FROM metrics ORDER BY ALL",
 )
-DEADLINE_S = 120
 SERVER = 1
 
 

@@ -7,16 +7,15 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.server.config.load import Config, load_config
 
@@ -25,7 +24,6 @@ DOCS = ROOT / "docs"
 FOLDER = DOCS / "kubernetes"
 PAGES = [DOCS / "kubernetes.md", DOCS / "serving.md"]
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
-DEADLINE_S = 120
 KIBIBYTE = 1024
 KUBECONFIG = """
 current-context: here
@@ -98,13 +96,6 @@ def mounts(container: dict[str, Any]) -> dict[str, str]:
 
 def read_only(container: dict[str, Any]) -> set[str]:
     return {one["name"] for one in container["volumeMounts"] if one.get("readOnly")}
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.02)
 
 
 def free_port() -> str:

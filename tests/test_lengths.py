@@ -17,6 +17,7 @@ from conftest import CAPTURES
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import DEADLINE_S
 from wire_bytes import OVERFLOWING_LENGTHS, varint, with_overflowing_lengths
 
 from framewalk.engine import CaptureWriter, Counters, Entities, partial
@@ -25,7 +26,6 @@ from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 COMMAND = str(Path(sys.executable).with_name("framewalk"))
 EVERY_FIELD = Path(__file__).parent / "spec" / "message.txtpb"
-DEADLINE_S = 300
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 from comparison import Values, differences, read_views
 from segments import Segments
-from sql_serving import ask, serving, wait_until
+from sql_serving import ask, serving
+from waiting import wait_until
 
 from framewalk.engine import Entities, Store, read_entities, replay
 from framewalk.engine.captures.format import (

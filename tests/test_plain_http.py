@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sql_serving import DEADLINE_S, NO_TLS, OPTIONS, rows, serving, wait_until
+from sql_serving import NO_TLS, OPTIONS, rows, serving
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan, make_plan

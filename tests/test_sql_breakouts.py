@@ -10,6 +10,7 @@ import httpx
 import pyarrow as pa
 import pytest
 from sql_serving import ARROW, NO_TLS, error_of, replay_into, rows, serving, url
+from waiting import DEADLINE_S
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan, make_plan
@@ -159,7 +160,7 @@ def test_nothing_else_is(
     text = query.format(secret=secret, folder=secret.parent)
     place, content = f"{url(server)}/sql", {"query": text}
     for form in ({}, {"Accept": ARROW}):
-        response = httpx.post(place, json=content, headers=form, verify=NO_TLS)
+        response = httpx.post(place, json=content, headers=form, timeout=DEADLINE_S, verify=NO_TLS)
         assert words in error_of(response, 400)
     assert not list(secret.parent.glob("stolen*"))
     assert [store.query(text).fetchall() for text in (TABLES, SETTINGS)] == before

@@ -21,7 +21,6 @@ import duckdb
 import pytest
 from processes import ending
 from sql_serving import (
-    DEADLINE_S,
     ENDLESS,
     ONE_AT_A_TIME,
     OPTIONS,
@@ -29,8 +28,8 @@ from sql_serving import (
     replay_into,
     serving,
     url,
-    wait_until,
 )
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan
@@ -103,7 +102,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=DEADLINE_S * 2,
+        timeout=DEADLINE_S,
     )
 
 

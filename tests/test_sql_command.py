@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 from processes import ending
+from waiting import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
 BOOKINFO = ROOT / "fixtures" / "captures" / "bookinfo"
 COMMAND = str(Path(sys.executable).with_name("framewalk"))
 NARROW = "service_cpm = from(K8SService.*).cpm();\n"
 WIDE = "".join(f"service_number_{i:02}_cpm = from(K8SService.*).cpm();\n" for i in range(12))
-DEADLINE_S = 180
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 VALUES: tuple[tuple[str, object], ...] = (
     ("MAP {TIMESTAMP '2020-01-01': 1}", {"2020-01-01T00:00:00": 1}),

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pytest
 from sql_serving import (
     ARROW,
-    DEADLINE_S,
     ENDLESS,
     NO_TLS,
     ONE_AT_A_TIME,
@@ -35,8 +34,8 @@ from sql_serving import (
     rows,
     serving,
     url,
-    wait_until,
 )
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine import Store
 from framewalk.engine.errors import InputError
@@ -119,7 +118,11 @@ def test_rows_beyond_the_limit_are_left_out(server: SqlServer, max_rows: int) ->
         assert answer["truncated"] is (there > max_rows)
         content = {"query": query, "max_rows": max_rows}
         response = httpx.post(
-            f"{url(server)}/sql", json=content, headers={"Accept": ARROW}, verify=NO_TLS
+            f"{url(server)}/sql",
+            json=content,
+            headers={"Accept": ARROW},
+            timeout=DEADLINE_S,
+            verify=NO_TLS,
         )
         table, end = read_arrow(response.content)
         assert table["range"].to_pylist() == list(range(max_rows))
@@ -140,7 +143,11 @@ def read_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
 def test_arrow_has_the_types_of_duckdb(server: SqlServer) -> None:
     content = {"query": "SELECT sum(1) AS a, 'x' AS b"}
     response = httpx.post(
-        f"{url(server)}/sql", json=content, headers={"Accept": ARROW}, verify=NO_TLS
+        f"{url(server)}/sql",
+        json=content,
+        headers={"Accept": ARROW},
+        timeout=DEADLINE_S,
+        verify=NO_TLS,
     )
     assert response.headers["content-type"] == ARROW
     table, _ = read_arrow(response.content)
@@ -162,10 +169,10 @@ def test_every_type(server: SqlServer) -> None:
 
 
 def test_no_request_gets_more_than_the_server_gives(store: Store, path: Path) -> None:
-    options = replace(OPTIONS, max_rows=5, timeout_s=0.3)
-    with serving(store.connection, path, options) as server:
+    with serving(store.connection, path, replace(OPTIONS, max_rows=5)) as server:
         answer = ask(server, "FROM range(9)", max_rows=100).json()
         assert (len(answer["rows"]), answer["truncated"]) == (5, True)
+    with serving(store.connection, path, replace(OPTIONS, timeout_s=0.3)) as server:
         error = error_of(ask(server, ENDLESS, timeout_s=100), 408)
     assert error.startswith("the query took longer than 0.3 seconds; ")
 
@@ -183,7 +190,12 @@ def test_an_answer_that_breaks_off_says_so(server: SqlServer, form: str) -> None
     def receive() -> None:
         headers = {"Accept": form}
         with httpx.stream(
-            "POST", f"{url(server)}/sql", json=content, headers=headers, verify=NO_TLS
+            "POST",
+            f"{url(server)}/sql",
+            json=content,
+            headers=headers,
+            timeout=DEADLINE_S,
+            verify=NO_TLS,
         ) as response:
             assert response.status_code == 200
             for chunk in response.iter_raw():
@@ -213,16 +225,18 @@ def test_an_answer_that_breaks_off_says_so(server: SqlServer, form: str) -> None
 def test_requests(
     server: SqlServer, content: bytes, headers: dict[str, str], status: int, words: str
 ) -> None:
-    response = httpx.post(f"{url(server)}/sql", content=content, headers=headers, verify=NO_TLS)
+    response = httpx.post(
+        f"{url(server)}/sql", content=content, headers=headers, timeout=DEADLINE_S, verify=NO_TLS
+    )
     assert response.status_code == status
     assert words in response.text
 
 
 def test_a_query_in_the_address(server: SqlServer) -> None:
     asked = {"query": "FROM range(9)", "max_rows": "2"}
-    answer = httpx.get(f"{url(server)}/sql", params=asked, verify=NO_TLS).json()
+    answer = httpx.get(f"{url(server)}/sql", params=asked, timeout=DEADLINE_S, verify=NO_TLS).json()
     assert (len(answer["rows"]), answer["truncated"]) == (2, True)
-    about = httpx.get(url(server), verify=NO_TLS)
+    about = httpx.get(url(server), timeout=DEADLINE_S, verify=NO_TLS)
     assert "POST a query to /sql" in about.text
 
 
@@ -247,10 +261,12 @@ def test_token(store: Store, path: Path, headers: dict[str, str], status: int) -
     with serving(store.connection, path, replace(OPTIONS, token="secret")) as server:  # noqa: S106
         for place in ("/sql?query=FROM metrics", "/snapshot"):
             assert (
-                httpx.get(f"{url(server)}{place}", headers=headers, verify=NO_TLS).status_code
+                httpx.get(
+                    f"{url(server)}{place}", headers=headers, timeout=DEADLINE_S, verify=NO_TLS
+                ).status_code
                 == status
             )
-        assert httpx.get(url(server), verify=NO_TLS).status_code == 200
+        assert httpx.get(url(server), timeout=DEADLINE_S, verify=NO_TLS).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -272,7 +288,9 @@ def test_web_pages_are_not_answered(
     server: SqlServer, headers: dict[str, str], status: int
 ) -> None:
     for place in ("/", "/sql?query=FROM metrics", "/snapshot"):
-        response = httpx.get(f"{url(server)}{place}", headers=headers, verify=NO_TLS)
+        response = httpx.get(
+            f"{url(server)}{place}", headers=headers, timeout=DEADLINE_S, verify=NO_TLS
+        )
         assert response.status_code == status
         assert "access-control-allow-origin" not in response.headers
 
@@ -284,9 +302,9 @@ def test_tls(store: Store, path: Path, certificate: tuple[Path, Path]) -> None:
     trust = ssl.create_default_context(cafile=chain)
     with serving(store.connection, path, replace(OPTIONS, ssl_context=context)) as server:
         place = f"{url(server, 'https')}/sql?query=FROM metrics"
-        assert httpx.get(place, verify=trust).status_code == 200
+        assert httpx.get(place, timeout=DEADLINE_S, verify=trust).status_code == 200
         with pytest.raises(httpx.ConnectError):
-            httpx.get(place)
+            httpx.get(place, timeout=DEADLINE_S)
 
 
 @pytest.fixture(scope="session")
@@ -302,24 +320,45 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 # Limits
 
 
+@contextmanager
+def asking(server: SqlServer, query: str) -> Iterator[None]:
+    """Ask for something endless, until the client leaves."""
+    body = query.encode()
+    head = f"POST /sql HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"{head}Content-Type: text/plain\r\n\r\n".encode() + body)
+        wait_until(lambda: is_busy(server))
+        yield
+
+
+def ask_until_there_is_a_place(server: SqlServer, query: str) -> httpx.Response:
+    while (answer := ask(server, query)).status_code == 503:
+        pass
+    return answer
+
+
 def test_more_queries_than_may_wait(store: Store, path: Path) -> None:
-    options = replace(OPTIONS, concurrent_queries=1, waiting_queries=1, timeout_s=2)
-    with serving(store.connection, path, options) as server, ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(ask, server, ENDLESS) for _ in range(4)]
-        statuses = sorted(answer.result().status_code for answer in answers)
-        # One ran until its time was over, one waited about as long, there was no place for two.
-        assert (statuses[0], statuses[2:]) == (408, [503, 503])
-        wait_until(lambda: not is_busy(server))
+    late = "other queries took all the time that this one had; "
+    full = "as many queries wait as this server lets; "
+    with (
+        serving(store.connection, path, ONE_AT_A_TIME) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        with asking(server, ENDLESS):
+            assert error_of(ask(server, "SELECT 1", timeout_s=0.1), 503).startswith(late)
+            waiting = threads.submit(ask_until_there_is_a_place, server, "SELECT 1 AS one")
+            wait_until(lambda: full in ask(server, "SELECT 1", timeout_s=0.1).text)
+            # Who finds no place does not wait, whatever time it has.
+            assert error_of(ask(server, "SELECT 1"), 503).startswith(full)
+            assert not waiting.done()
+        assert waiting.result().json()["rows"] == [{"one": 1}]
 
 
 def test_a_client_that_leaves_cancels_its_query(store: Store, path: Path) -> None:
     with serving(store.connection, path, ONE_AT_A_TIME) as server:
         for query in (ENDLESS, "FROM range(1_000_000_000_000)"):
-            body = query.encode()
-            head = f"POST /sql HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-            with socket.create_connection(("127.0.0.1", server.port)) as connection:
-                connection.sendall(f"{head}Content-Type: text/plain\r\n\r\n".encode() + body)
-                wait_until(lambda: is_busy(server))
+            with asking(server, query):
+                pass
             wait_until(lambda: not is_busy(server))
 
 
@@ -331,7 +370,7 @@ def test_a_stop_cancels_what_runs(store: Store, path: Path) -> None:
         wait_until(lambda: is_busy(server))
         started_s = time.monotonic()
         server.stop()
-        assert time.monotonic() - started_s < 3
+        assert time.monotonic() - started_s < ONE_AT_A_TIME.timeout_s / 2
         assert answer.exception() or answer.result().status_code == 503
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from api_server import PATHS, ApiServer
 from engine_options import engine_options
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine import Plan, Store
 from framewalk.engine.errors import EntitiesError
@@ -29,7 +29,6 @@ from framewalk.engine.kubernetes import (
 )
 from framewalk.server.engine.naming import Naming
 
-END_S = 120
 QUICK = Timing(first_pause_s=0.02, longest_pause_s=0.1, silent_s=60, answer_s=60, connect_s=60)
 
 
@@ -88,13 +87,6 @@ def names(live: LiveEntities, *ips: str, time_s: float | None = None) -> list[st
     return list(found["service"])
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + END_S
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.01)
-
-
 def wait_for(live: LiveEntities, **expected: str | None) -> None:
     ips = [ip.replace("_", ".").lstrip("a") for ip in expected]
     wait_until(lambda: names(live, *ips) == list(expected.values()))
@@ -102,7 +94,7 @@ def wait_for(live: LiveEntities, **expected: str | None) -> None:
 
 def test_what_is_listed_and_what_comes_changes_and_goes(api: ApiServer, tmp_path: Path) -> None:
     with watching(api, tmp_path) as live:
-        assert live.wait_listed(END_S)
+        assert live.wait_listed(DEADLINE_S)
         wait_for(live, a10_0_0_1="cart.shop", a10_96_0_1="cart.shop")
         api.put(pod("pay-1", "10.0.0.2", "pay"))
         api.put(service("pay", "10.96.0.2", "pay"))
@@ -270,7 +262,7 @@ def test_the_newer_of_a_dump_and_the_watch_wins(api: ApiServer, tmp_path: Path, 
         elif last != "Service":
             wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7=None)
         api.release(last)
-        assert live.wait_listed(END_S)
+        assert live.wait_listed(DEADLINE_S)
         wait_for(live, a10_0_0_1="cart.shop", a10_0_0_9=None, a10_0_0_7=None)
         # Late logs find what the dump had.
         assert names(live, "10.0.0.7", time_s=time.time() - 600) == ["cart.shop"]
@@ -353,7 +345,7 @@ def test_a_recording_is_a_source(api: ApiServer, tmp_path: Path) -> None:
         EntitiesRecorder(file, 10**9) as recorder,
         ClusterWatch(ClusterAccess(api.kubeconfig(tmp_path), timing=QUICK), recorder.add) as watch,
     ):
-        assert watch.wait_listed(END_S)
+        assert watch.wait_listed(DEADLINE_S)
         api.delete("Pod", "shop/cart-1")
         api.put(pod("cart-2", "10.0.0.2", "cart"))
         wait_until(lambda: recorder.events == 4)
@@ -374,7 +366,7 @@ def test_a_recording_is_bounded(api: ApiServer, tmp_path: Path) -> None:
         EntitiesRecorder(file, 5_000) as recorder,
         ClusterWatch(ClusterAccess(api.kubeconfig(tmp_path), timing=QUICK), recorder.add) as watch,
     ):
-        assert watch.wait_listed(END_S)
+        assert watch.wait_listed(DEADLINE_S)
         for number in range(200):
             api.put(pod("cart-1", f"10.0.1.{number}", "cart"))
         wait_until(lambda: recorder.events == 202)

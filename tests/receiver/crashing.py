@@ -57,7 +57,7 @@ LONGEST_PAUSE_S = 2.0
 # Long enough for an engine to come to reading now and then.
 LONG_PAUSE_S = 4.0
 # How long a killed server may take until it takes in a stream again.
-RECOVERY_S = 300
+RECOVERY_S = DEADLINE_S
 CLIENT = "honest"
 COUNT_CALLS = calls_query(CLIENT)
 HONEST_MESSAGES = 20

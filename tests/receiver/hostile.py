@@ -23,7 +23,7 @@ import httpx
 from google.protobuf.message import DecodeError
 from hostile_messages import ATTACKER, Hostile, calls_query, honest_calls, honest_stream
 from http2_client import Http2Client, body_of
-from recording import COLLECT, Messages, call_of, own_connection, wait_until
+from recording import COLLECT, DEADLINE_S, Messages, call_of, own_connection, wait_until
 from serving import Serving
 
 from framewalk.engine.wire import access_log_pb2 as pb
@@ -80,7 +80,7 @@ class Honest:
         messages = honest_stream(self.client, number, HONEST_MESSAGES, int(time.time()))
         started_s = time.monotonic()
         try:
-            call_of(channel)(iter(messages), timeout=20)
+            call_of(channel)(iter(messages), timeout=DEADLINE_S)
         except grpc.RpcError:
             self._seen.refused += 1
             return
@@ -200,7 +200,7 @@ def calls(server: Serving, client: str) -> dict[str, int]:
     """Ask a server for the calls of a client's services."""
     port = server.environment["FRAMEWALK_SQL_LISTEN_PORT"]
     answer = httpx.post(
-        f"http://127.0.0.1:{port}/sql", json={"query": calls_query(client)}, timeout=300
+        f"http://127.0.0.1:{port}/sql", json={"query": calls_query(client)}, timeout=DEADLINE_S
     )
     assert answer.status_code == 200, answer.text
     return {row["name"]: int(row["calls"]) for row in answer.json()["rows"]}

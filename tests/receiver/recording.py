@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -25,14 +24,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from server_logs import ServerLog, show_if_test_fails
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine.captures.format import CaptureReader
 from framewalk.engine.captures.format import captures_in as segments
 
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
 COLLECT = "/skywalking.v3.EBPFAccessLogService/collect"
-# Not what anything takes: what a slow machine may take.
-DEADLINE_S = 120
 TOKEN = "s3cret token"  # noqa: S105 - of a test
 
 Messages = list[bytes]
@@ -75,7 +73,9 @@ class Server:
 
     def wait_for(self, event: str) -> dict[str, str]:
         wait_until(lambda: self.find(event) or self.process.poll() is not None)
-        assert self.find(event), self.lines
+        if self.process.poll() is not None:
+            self._reader.join(DEADLINE_S)
+        assert self.find(event), event
         return self.find(event)
 
     @cached_property
@@ -117,13 +117,6 @@ def free_port() -> int:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError
-
-
-def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.01)
 
 
 def call_of(channel: grpc.Channel) -> Any:  # noqa: ANN401 - grpc has no types

@@ -56,7 +56,7 @@ class Serving(Server):
 
     def wait_until_stored(self, messages: int) -> None:
         """Wait until the engine that runs now has committed this many messages in all."""
-        wait_until(lambda: self.metrics().get("framewalk_engine_messages") == messages, 300)
+        wait_until(lambda: self.metrics().get("framewalk_engine_messages") == messages)
 
 
 Serve = Callable[..., Serving]

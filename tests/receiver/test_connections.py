@@ -92,8 +92,8 @@ def test_who_only_resets_is_cut_off_and_after_some_times_turned_away(server: Ser
         with source(server) as turned_away:
             assert is_at_end(turned_away)
     wait_until(lambda: server.metrics()["framewalk_open_streams"] == 0)
-    assert server.find("senders are refused")["peers"] == f"{OTHER} (1)"
-    assert server.find("senders are refused")["reason"] == "connections"
+    assert server.wait_for("senders are refused")["peers"] == f"{OTHER} (1)"
+    assert server.wait_for("senders are refused")["reason"] == "connections"
 
 
 @on_uvicorn
@@ -320,8 +320,8 @@ def test_halves_on_every_port_of_a_server_are_given_up_and_who_is_idle_stays(ser
     """Case 22: nothing, or half of what is due, to all ports of `framewalk serve` as shipped."""
     server = serve(FRAMEWALK_SQL="default")
     server.wait_for("engine ready")
-    ports = [int(server.find(event)["port"]) for event in ("metrics served", "sql served")]
-    halves = [(int(server.find("ready")["port"]), content) for content in HALVES.values()]
+    ports = [int(server.wait_for(event)["port"]) for event in ("metrics served", "sql served")]
+    halves = [(int(server.wait_for("ready")["port"]), content) for content in HALVES.values()]
     halves += [(port, content) for port in ports for content in (b"", HALF_REQUEST)]
     with contextlib.ExitStack() as opened:
 

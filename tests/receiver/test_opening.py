@@ -83,7 +83,7 @@ def test_a_server_takes_streams_before_its_spool_is_read(start: Start, disk: Fau
         assert not any(one.done() for one in sent)
         disk.heal()
         assert [one.result(DEADLINE_S) for one in sent] == [b"", b""]
-    assert server.find("spool opened")["read_streams"] == "1"
+    assert server.wait_for("spool opened")["read_streams"] == "1"
     assert server.stop() == 0
     assert recorded(server.spool) == sorted(map(stream, ("known", "a")))
 

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recording import wait_until
+from waiting import DEADLINE_S, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 SESSIONS = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# How long after the last answer metrics may take to be there on a slow machine; seconds are usual.
-FRESH_S = 120
 
 
 def shown() -> list[tuple[str, list[str]]]:
@@ -54,7 +52,7 @@ def server(workplace: Path, environment: dict[str, str]) -> Iterator[Path]:
         )
     yield log
     process.send_signal(signal.SIGTERM)
-    assert process.wait(300) == 0, log.read_text()
+    assert process.wait(DEADLINE_S) == 0, log.read_text()
 
 
 def events(lines: list[str]) -> list[str]:
@@ -71,7 +69,7 @@ def test_the_readme_shows_what_happens(
     server: Path, workplace: Path, environment: dict[str, str]
 ) -> None:
     (_, log_lines), (send, sent), *questions = shown()
-    wait_until(lambda: "engine ready" in server.read_text(), 60)
+    wait_until(lambda: "engine ready" in server.read_text())
     assert sorted(events(server.read_text().splitlines())) == sorted(events(log_lines))
 
     def run(command: str) -> str:
@@ -93,5 +91,5 @@ def test_the_readme_shows_what_happens(
         assert lines
         printed: list[list[str]] = []
         while missing := [line for line in lines if line.split() not in printed]:
-            assert time.monotonic() < received_s + FRESH_S, (command, missing, printed)
+            assert time.monotonic() < received_s + DEADLINE_S, (command, missing, printed)
             printed = words(run(f"{command} --format table" if " sql " in command else command))

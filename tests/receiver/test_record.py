@@ -155,8 +155,8 @@ def test_a_torn_tail_is_told_at_the_start(start: Start) -> None:
     os.truncate(path, path.stat().st_size - 20)
     server = start()
     collect(server.address, stream("b"))
-    assert "torn or damaged" in server.find("spool segment is damaged")["warning"]
-    assert server.find("spool opened")["read_streams"] == "1"
+    assert "torn or damaged" in server.wait_for("spool segment is damaged")["warning"]
+    assert server.wait_for("spool opened")["read_streams"] == "1"
     assert recorded(server.spool) == [stream("a"), stream("b")]
 
 
@@ -326,8 +326,8 @@ def test_tls_follows_its_files(start: Start, tmp_path: Path) -> None:
     assert collect_over_tls(server, new, stream("e")) == "OK"
     assert collect_over_tls(server, old, stream("f")) == "UNAVAILABLE"
     assert recorded(server.spool) == [stream("a"), stream("d"), stream("e")]
-    assert server.find("TLS files changed and cannot be used")
-    assert server.find("TLS files read again")
+    assert server.wait_for("TLS files changed and cannot be used")
+    assert server.wait_for("TLS files read again")
 
 
 @on_both_transports
@@ -413,7 +413,7 @@ def test_a_stop_does_not_wait_for_a_disk_that_hangs(start: Start, tmp_path: Path
             assert server.stop() == 0
             # It was not told that it is on disk.
             assert opened.future.exception(DEADLINE_S) is not None
-        assert server.find("disk did not take all streams in time")
+        assert server.wait_for("disk did not take all streams in time")
         assert server.find("stopped")
 
 

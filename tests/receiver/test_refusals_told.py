@@ -97,7 +97,7 @@ def test_a_wrong_token_is_told_with_its_peer(start: Start) -> None:
     assert collect(server.address, stream("a"), TOKEN) == b""
     assert server.stop() == 0
     assert times_told(server, "authentication") == 5
-    assert server.find("senders are refused")["peers"] == "127.0.0.1 (1)"
+    assert server.wait_for("senders are refused")["peers"] == "127.0.0.1 (1)"
 
 
 @on_both_transports
@@ -112,7 +112,7 @@ def test_a_limit_is_told_with_its_peer(start: Start) -> None:
             call_of(channel)(iter([b"x" * 900] * 5), timeout=DEADLINE_S)
     assert server.stop() == 0
     assert times_told(server, "stream_bytes") == 3
-    assert server.find("senders are refused")["peers"] == "127.0.0.1 (1)"
+    assert server.wait_for("senders are refused")["peers"] == "127.0.0.1 (1)"
 
 
 @on_uvicorn
@@ -158,7 +158,7 @@ def test_failed_handshakes_are_told_with_their_reason(start: Start, tmp_path: Pa
     assert times_told(server, "untrusted_certificate") == 1
     assert times_told(server, "no_certificate") == 1
     assert times_told(server, "sender_does_not_trust_this_server") == 1
-    assert server.find("senders are refused")["peers"] == "127.0.0.1 (1)"
+    assert server.wait_for("senders are refused")["peers"] == "127.0.0.1 (1)"
 
 
 def shake_hands(server: Server, trusted: Authority, own: tuple[Path, Path] | None) -> None:

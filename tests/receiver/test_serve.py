@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from comparison import Values, differences, read_views
 from crashing import crash, crash_attacked
-from recording import FRAMEWALK, Server, collect, recorded, stream, wait_until
+from recording import DEADLINE_S, FRAMEWALK, Server, collect, recorded, stream, wait_until
 from serving import BOOKINFO, Serve, Serving, is_alive, send
 
 from framewalk.engine import Store, read_entities, replay
@@ -60,7 +60,7 @@ def test_a_minute_fills_and_late_streams_are_merged_into_it(
             collect(server.address, one)
         sent += sum(map(len, part))
         server.wait_until_stored(sent)
-    assert server.metrics()["framewalk_engine_flush_seconds_count"] >= 3
+    wait_until(lambda: server.metrics()["framewalk_engine_flush_seconds_count"] >= 3)
     assert server.stop() == 0
     assert differences(stored(server, plan), replayed) == []
 
@@ -166,14 +166,14 @@ def test_stored_segments_are_deleted_after_their_retention(serve: Serve) -> None
     server.wait_until_stored(MESSAGES)
     # The last one is still being written.
     wait_until(lambda: len(captures_in(server.spool)) == 1)
-    assert server.metrics()["framewalk_engine_removed_segments"] > 5
+    wait_until(lambda: server.metrics()["framewalk_engine_removed_segments"] > 5)
 
 
 def test_stored_segments_make_room_when_the_budget_is_used_up(serve: Serve) -> None:
     server = serve(FRAMEWALK_SPOOL_SEGMENT_BYTES="65536", FRAMEWALK_SPOOL_BUDGET_BYTES="1000000")
     for one in recorded(BOOKINFO):
         collect(server.address, one)
-        wait_until(lambda: server.metrics()["framewalk_spool_bytes"] < 800_000, 60)
+        wait_until(lambda: server.metrics()["framewalk_spool_bytes"] < 800_000)
     assert sum(path.stat().st_size for path in captures_in(server.spool)) < 900_000
     assert server.metrics()['k8s_als_drop_count{reason="spool"}'] == 0
 
@@ -226,7 +226,7 @@ def test_one_writer_per_spool(serve: Serve, tmp_path: Path) -> None:
         env=os.environ | {"SW_TELEMETRY": "none", "FRAMEWALK_SQL": "-"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert refused.returncode == 1
@@ -253,7 +253,7 @@ def test_status_shows_what_was_received_and_computed(serve: Serve) -> None:
     assert told["framewalk_engine_messages"] == MESSAGES
     assert told["framewalk_engine_logs"] == 46_099
     assert told["framewalk_engine_up"] == 1
-    assert 0 <= told["framewalk_engine_lag_seconds"] < 60
+    assert 0 <= told["framewalk_engine_lag_seconds"] < DEADLINE_S
     assert told["framewalk_engine_dropped_logs"]["same_service"] == 864
     assert told["framewalk_engine_memory_bytes"] > 10_000_000
 
@@ -342,13 +342,15 @@ def test_a_dump_that_cannot_be_read_to_its_end_does_not_hold_up_the_stop(
     descriptor = os.open(new, os.O_RDWR)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        wanted_s = time.monotonic()
         new.rename(dump)
         wait_until(wanted.is_set)
         collect(server.address, stream("nonsense", messages=7))
         server.wait_until_stored(7)
-        started_s = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - started_s < 10
+        # The system ends a lease after this long, and then the file can be opened.
+        longest_s = int(Path("/proc/sys/fs/lease-break-time").read_text(encoding="ascii"))
+        assert time.monotonic() - wanted_s < longest_s
     finally:
         os.close(descriptor)
         signal.signal(signal.SIGIO, before)

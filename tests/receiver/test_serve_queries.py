@@ -129,7 +129,7 @@ def test_what_runs_beside_it_is_not_refused(serve: Serve) -> None:
     with ThreadPoolExecutor(2) as threads:
         asked = threads.submit(ask, server, ENDLESS, timeout_s=1)
         beside = "SELECT count(*) AS n FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
-        other = threads.submit(ask, server, beside, timeout_s=60)
+        other = threads.submit(ask, server, beside, timeout_s=LONG_S)
         wait_until(lambda: server.find(LINE), LONG_S)
         asked.result()
         other.result()

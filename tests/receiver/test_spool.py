@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE_S, wait_until
 
 from framewalk.engine.captures.format import CaptureReader
 from framewalk.engine.captures.growing import segments_in as segments
@@ -29,7 +30,6 @@ from framewalk.receiver.spool.spool import (
 )
 
 # Not what anything takes: what a slow machine may take.
-DEADLINE_S = 120
 
 
 def stream(name: str, messages: int = 3, size_bytes: int = 20) -> list[bytes]:
@@ -564,14 +564,6 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
         assert keep(spool, stream("a"))
     with pytest.raises(SpoolFullError, match="closed"):
         spool.append(stream("b"), [1, 2, 3])
-
-
-def wait_until(condition: object, deadline_s: float = DEADLINE_S) -> None:
-    assert callable(condition)
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.005)
 
 
 def test_a_new_segment_comes_after_all_that_were_there_at_the_start(tmp_path: Path) -> None:

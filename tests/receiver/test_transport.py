@@ -119,14 +119,16 @@ def test_h2(shared: Server) -> None:
 
 @on_uvicorn
 def test_an_answer_does_not_wait_for_the_system(shared: Server) -> None:
-    durations_s = []
     with Http2Client(shared.address) as client:
-        for _ in range(20):
+
+        def call_s() -> float:
             started_s = time.monotonic()
             assert client.call(QUERY, framed(b"x")).status == "0"
-            durations_s.append(time.monotonic() - started_s)
-    # Held back until the other side acknowledges what came before, each takes 40 ms.
-    assert min(durations_s) < 0.03
+            return time.monotonic() - started_s
+
+        # Held back until the other side acknowledges what came before, each takes 40 ms; on a
+        # slow machine, some do.
+        assert any(call_s() < 0.03 for _ in range(1_000))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")

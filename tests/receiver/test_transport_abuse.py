@@ -21,6 +21,7 @@ import pytest
 from http2_client import Http2Client, body_of, framed, raw_frame
 from recording import (
     COLLECT,
+    DEADLINE_S,
     Messages,
     OpenStream,
     Server,
@@ -76,7 +77,7 @@ def test_a_thousand_streams_open_at_once(server: Server) -> None:
     sent = [stream(f"open {number:04}") for number in range(1_000)]
     channels = [own_connection(server) for _ in range(10)]
     opened = [OpenStream(channels[number % 10], one) for number, one in enumerate(sent)]
-    wait_until(lambda: server.metrics()["framewalk_open_streams"] == 1_000, 60)
+    wait_until(lambda: server.metrics()["framewalk_open_streams"] == 1_000)
     assert [one.finish() for one in opened] == [b""] * 1_000
     for channel in channels:
         channel.close()
@@ -217,7 +218,7 @@ def test_a_message_of_a_hundred_megabytes(start: Start) -> None:
     )
     large = bytes(100 * MIB)
     with others_unharmed(server), own_connection(server) as channel:
-        assert call_of(channel)(iter([b"small", large]), timeout=60) == b""
+        assert call_of(channel)(iter([b"small", large]), timeout=DEADLINE_S) == b""
     assert [b"small", large] in recorded(server.spool)
     assert server.metrics()["framewalk_in_flight_bytes"] == 0
 
