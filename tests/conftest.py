@@ -17,6 +17,7 @@ settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
 CAPTURES = TESTS.parent / "fixtures" / "captures"
+FEW = TESTS / "few.oal"
 
 
 def helpers() -> Iterator[str]:
@@ -76,6 +77,12 @@ def pytest_runtest_makereport(
 def plan() -> Plan:
     """All shipped definitions."""
     return load_plan()
+
+
+@pytest.fixture(scope="session")
+def few_plan() -> Plan:
+    """One shipped definition of each function in each scope: a store of them is soon made."""
+    return load_plan(FEW)
 
 
 @pytest.fixture(params=["bookinfo", "boutique"], scope="session")

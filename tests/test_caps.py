@@ -30,6 +30,11 @@ RECEIVED_NS = (BOOT_S + 10**7) * 10**9
 MINUTE = BOOT_S // 60
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 def request(service: str, path: str, minute: int = 0, client: str = "web") -> bytes:
     """One request that a service's pod served."""
     message = pb.EBPFAccessLogMessage()

@@ -22,6 +22,11 @@ FEW_LOGS = 5_000
 Killed = tuple[Path, Values]
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture(scope="module")
 def killed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """A folder with a store and its write-ahead log as a killed process leaves them."""

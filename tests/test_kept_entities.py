@@ -26,6 +26,11 @@ from framewalk.server.engine.naming import Naming
 BEGIN_S = 1_700_000_000
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 def time_of(after_s: int) -> str:
     return dt.datetime.fromtimestamp(BEGIN_S + after_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -35,6 +35,11 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PADDING = delimited(UNKNOWN, bytes(MIB))
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @st.composite
 def fields(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     """Draw top-level fields in any order, `node` and `connection` several times."""

@@ -28,6 +28,11 @@ COMMAND = str(Path(sys.executable).with_name("framewalk"))
 EVERY_FIELD = Path(__file__).parent / "spec" / "message.txtpb"
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture(scope="module")
 def good() -> EBPFAccessLogMessage:
     return text_format.Parse(EVERY_FIELD.read_text(), EBPFAccessLogMessage())

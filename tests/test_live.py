@@ -36,6 +36,11 @@ from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture(scope="module")
 def entities() -> Entities:
     return read_entities(BOOKINFO / "kubectl.yaml")

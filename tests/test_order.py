@@ -89,14 +89,14 @@ def one_of_each(plan: Plan) -> Plan:
 @settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
 @given(capture=hostile_captures(), data=st.data())
 def test_batches_do_not_matter(capture: HostileCapture, data: st.DataObject, world: World) -> None:
-    whole = partial([as_batch(capture.rows)], world.entities, world.every_function)
+    whole = partial([as_batch(capture.rows)], world.entities, world.few_metrics)
     cut = cut_up(capture.rows, data.draw(cuts(len(capture.rows))))
     in_steps = merge(
-        world.every_function, *steps(map(as_table, cut), world.entities, world.every_function)
+        world.few_metrics, *steps(map(as_table, cut), world.entities, world.few_metrics)
     )
-    assert_same(world.every_function, in_steps, whole)
+    assert_same(world.few_metrics, in_steps, whole)
     batches = [as_batch(rows) for rows in cut]
-    assert_same(world.every_function, partial(batches, world.entities, world.every_function), whole)
+    assert_same(world.few_metrics, partial(batches, world.entities, world.few_metrics), whole)
 
 
 @settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
@@ -104,14 +104,14 @@ def test_batches_do_not_matter(capture: HostileCapture, data: st.DataObject, wor
 def test_interleaving_does_not_matter(
     capture: HostileCapture, data: st.DataObject, world: World
 ) -> None:
-    whole = partial([as_batch(capture.rows)], world.entities, world.every_function)
+    whole = partial([as_batch(capture.rows)], world.entities, world.few_metrics)
     turns = data.draw(st.permutations([row[0] for row in capture.rows]))
     mixed = interleaved(capture.rows, turns)
     cut = cut_up(mixed, data.draw(cuts(len(mixed), most=2)))
     in_steps = merge(
-        world.every_function, *steps(map(as_table, cut), world.entities, world.every_function)
+        world.few_metrics, *steps(map(as_table, cut), world.entities, world.few_metrics)
     )
-    assert_same(world.every_function, in_steps, whole)
+    assert_same(world.few_metrics, in_steps, whole)
 
 
 @settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
@@ -119,10 +119,10 @@ def test_interleaving_does_not_matter(
 def test_captures_merge_in_any_grouping_and_order(
     capture: HostileCapture, data: st.DataObject, world: World
 ) -> None:
-    whole = partial([as_batch(capture.rows)], world.entities, world.every_function)
+    whole = partial([as_batch(capture.rows)], world.entities, world.few_metrics)
     captures = data.draw(dealt_out(capture.rows))
-    parts = [partial([as_batch(rows)], world.entities, world.every_function) for rows in captures]
-    assert_same(world.every_function, merged_somehow(world.every_function, parts, data), whole)
+    parts = [partial([as_batch(rows)], world.entities, world.few_metrics) for rows in captures]
+    assert_same(world.few_metrics, merged_somehow(world.few_metrics, parts, data), whole)
 
 
 @settings(max_examples=6, phases=NOT_SHRUNK, suppress_health_check=SLOW_TO_MAKE)
@@ -173,7 +173,9 @@ def test_captures_replayed_in_any_order_give_the_same_views(
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 2))]
+)
 def test_a_real_capture_in_pieces_has_the_same_states(
     scenario: Path, world: World, seed: int
 ) -> None:

@@ -153,8 +153,9 @@ def planned(text: str, thresholds_ms: Mapping[str, int] = NO_THRESHOLDS) -> Plan
 # The committed captures, with all shipped metrics.
 
 
-def test_shipped_metrics_of_committed_captures(scenario: Path, plan: Plan) -> None:
-    world = recorded(scenario.name)
+@pytest.mark.parametrize("name", ["bookinfo", pytest.param("boutique", marks=pytest.mark.long)])
+def test_shipped_metrics_of_committed_captures(name: str, plan: Plan) -> None:
+    world = recorded(name)
     assert world.differences(plan) == []
     found = world.second(plan, "day")
     assert all(found.values())

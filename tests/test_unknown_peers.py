@@ -31,6 +31,11 @@ SERVER = 1
 BYTES = {"read": ("l2Metrics", "totalPackageSize"), "write": ("l4Metrics", "totalPackageSize")}
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 def message(remote_ip: str, *, role: int = 0, port: int = 443, hour: int = 0) -> Any:  # noqa: ANN401
     """A pod of shop and an address, and a write of 100 bytes."""
     made = pb.EBPFAccessLogMessage()

@@ -32,6 +32,11 @@ from framewalk.server.engine.naming import Naming
 QUICK = Timing(first_pause_s=0.02, longest_pause_s=0.1, silent_s=60, answer_s=60, connect_s=60)
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 def at(s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s))
 

@@ -92,7 +92,7 @@ class Honest:
 def attack(folder: Path, messages: int, seed: int, stream_messages: int = 500) -> Seen:
     """Send that many hostile messages to a new server, and check what became of all."""
     seen = Seen(seed)
-    server = Serving(folder, FRAMEWALK_FLUSH_INTERVAL_SECONDS="1")
+    server = Serving(folder, FRAMEWALK_FLUSH_INTERVAL_SECONDS="1", FRAMEWALK_OAL_PATHS="")
     try:
         server.wait_for("engine ready")
         honest = Honest(server, f"honest-{seed}", seen)

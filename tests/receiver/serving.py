@@ -12,11 +12,12 @@ from typing import Any
 from recording import FRAMEWALK, Server, free_port, wait_until
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
+FEW = Path(__file__).parent.parent / "few.oal"
 FLUSH_S = "0.2"
 
 
 class Serving(Server):
-    """A server with an engine that commits often; `arguments` are further options."""
+    """A server with an engine of few definitions that commits often; `arguments` are options."""
 
     command = "serve"
 
@@ -25,6 +26,7 @@ class Serving(Server):
         known = {
             "FRAMEWALK_FLUSH_INTERVAL_SECONDS": FLUSH_S,
             "FRAMEWALK_STORE_RESERVE_BYTES": str(2**20),
+            "FRAMEWALK_OAL_PATHS": str(FEW),
             "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
             "SW_TELEMETRY_PROMETHEUS_PORT": str(free_port()),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from comparison import differences, read_views
 from faulty_disk import FaultyDisk
 from recording import DEADLINE_S, collect, recorded, wait_until
@@ -13,6 +14,11 @@ from serving import BOOKINFO, Serving
 from framewalk.engine import Plan, Store, read_entities, replay
 
 DUMP = BOOKINFO / "kubectl.yaml"
+
+
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
 
 
 def test_streams_sent_while_the_spool_is_read_are_counted_once(tmp_path: Path, plan: Plan) -> None:

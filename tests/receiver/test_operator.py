@@ -10,6 +10,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from grpc_health.v1 import health_pb2
 from recording import (
     FRAMEWALK,
@@ -32,6 +33,11 @@ pytest_plugins = ["servers"]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
+
+
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
 
 
 # SIGHUP

@@ -26,6 +26,11 @@ LONG_S = 600
 Serve = Callable[..., Serving]
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     servers: list[Serving] = []

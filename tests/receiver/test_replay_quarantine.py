@@ -16,13 +16,18 @@ from comparison import Values, differences, read_views
 from deadly import FAULTS, LONG_FAULTS, MARK, environment
 from processes import ending
 from recording import Messages, recorded
-from serving import BOOKINFO
+from serving import BOOKINFO, FEW
 
 from framewalk.engine import CaptureWriter, Plan, Store, read_entities, replay
 
 DUMP = BOOKINFO / "kubectl.yaml"
 COMMAND = (sys.executable, "-m", "framewalk.cli")
 NOW_NS = 1_800_000_000 * 10**9
+
+
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,8 @@ def written(folder: Path, streams: list[Messages], mark: tuple[int, int] | None 
 
 
 def command(path: Path, store: Path) -> list[str | Path]:
-    return [*COMMAND, "replay", path, "--entities", DUMP, "--store", store, "--commit-logs", "1"]
+    options = ["--entities", DUMP, "--store", store, "--oal", FEW, "--commit-logs", "1"]
+    return [*COMMAND, "replay", path, *options]
 
 
 def listed(store: Path) -> list[dict[str, str]]:

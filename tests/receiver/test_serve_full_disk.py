@@ -30,6 +30,11 @@ RESERVE_BYTES = 8 * 2**20
 DUMP = BOOKINFO / "kubectl.yaml"
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""

@@ -29,6 +29,11 @@ LINE = "a query ends the engine, it is started again at once"
 Serve = Callable[..., Serving]
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     servers: list[Serving] = []
