@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from google.protobuf.message import Message
+from prepared import COMMAND, framewalk
 from processes import ending
 from waiting import DEADLINE_S
 
@@ -36,7 +37,6 @@ from framewalk.engine.store.store import Store
 from framewalk.engine.wire import access_log_pb2 as pb
 from framewalk.engine.wire.common_pb2 import Instant
 
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 OAL = """\
 service_cpm = from(K8SService.*).cpm();
 service_duration = from(K8SService.protocol.http.latency).longAvg();
@@ -78,6 +78,9 @@ class Outcome:
 
 
 def run(*arguments: str | Path, command: Sequence[str] = (COMMAND,)) -> Outcome:
+    if command == (COMMAND,):
+        done = framewalk(*arguments)
+        return Outcome(done.returncode, done.stdout, done.stderr)
     done = subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,

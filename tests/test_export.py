@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import pytest
+from prepared import framewalk
 
 from framewalk.engine import Store, load_plan, read_entities, replay
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 OAL = """
 calls = from(K8SService.*).cpm();
 latencies = from(K8SService.protocol.http.latencyNs).relativePercentile();
@@ -35,8 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(target: Path, form: str, store: Path) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, "export", str(target), "--format", form, "--store", str(store)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return framewalk("export", target, "--format", form, "--store", store)
 
 
 def shown(connection: duckdb.DuckDBPyConnection, source: str) -> list[str]:

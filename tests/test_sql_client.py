@@ -5,13 +5,11 @@ Every test runs the real command in a process of its own.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from prepared import COMMAND, framewalk
 from processes import ending
 from sql_serving import (
     ENDLESS,
@@ -36,7 +35,6 @@ from framewalk.engine.oal.plan import Plan
 from framewalk.queries.sql_endpoint.server import SqlServer, secure
 from framewalk.queries.sql_endpoint.server_files import ServerFile, server_file, write_server_file
 
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 TOKEN = "secret"  # noqa: S105 - of a test
 
 
@@ -96,14 +94,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *map(str, arguments)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_S,
-    )
+    return framewalk(*arguments, **environment)
 
 
 def printed(*arguments: str | Path, **environment: str) -> str:

@@ -12,17 +12,16 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
 
 import pytest
+from prepared import COMMAND, framewalk
 from processes import ending
 from waiting import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
 BOOKINFO = ROOT / "fixtures" / "captures" / "bookinfo"
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 NARROW = "service_cpm = from(K8SService.*).cpm();\n"
 WIDE = "".join(f"service_number_{i:02}_cpm = from(K8SService.*).cpm();\n" for i in range(12))
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -55,14 +54,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     oal.write_text(NARROW + WIDE, encoding="utf-8")
     path = folder / "small.duckdb"
     flags = ["-e", BOOKINFO / "kubectl.yaml", "-s", path, "--oal", oal]
-    done = run("replay", BOOKINFO, *flags)
+    done = framewalk("replay", BOOKINFO, *flags)
     assert done.returncode == 0, done.stderr
     return path
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
 
 
 def run_in_terminal(*arguments: str | Path) -> list[str]:
@@ -90,7 +84,7 @@ def _read(master: int) -> bytes:
 
 
 def query(store: Path, text: str, form: str) -> str:
-    done = run("sql", text, "-s", store, "-f", form)
+    done = framewalk("sql", text, "-s", store, "-f", form)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -159,7 +153,7 @@ def test_nested_values_in_csv(store: Path) -> None:
     ],
 )
 def test_shipped_query_without_its_metrics(store: Path, name: str, metric: str) -> None:
-    done = run("sql", name, "-s", store)
+    done = framewalk("sql", name, "-s", store)
     assert (done.returncode, done.stdout) == (1, "")
     problem = f"this store has no metric {metric}; it was made with other definitions"
     assert done.stderr.startswith(f"error: {name}: {problem}; ")
