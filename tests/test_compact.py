@@ -145,6 +145,9 @@ def in_one_minute(states: States, plan: Plan) -> States:
 # ---- values ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "scenario", ["bookinfo", pytest.param("boutique", marks=pytest.mark.long)], indirect=True
+)
 def test_values_are_those_of_before_and_of_a_replay_in_one_go(
     scenario: Path, world: World, store: Store, tmp_path: Path
 ) -> None:
@@ -364,6 +367,7 @@ def sums(store: Store, view: str) -> list[tuple[Any, ...]]:
 # ---- kill -9 ------------------------------------------------------------------
 
 KILLS = 3
+MOST_KILLS = 15
 COMPACT = """
 import sys
 from pathlib import Path
@@ -386,8 +390,12 @@ def test_killed_while_it_compacts(tmp_path: Path, entities: Entities) -> None:
         commit_all(store, [at_minutes(part, range(40)) for part in parts])
         before = minute_views(store)
         all_rows = total(store)
-    left = []
-    for changes in range(1, KILLS + 1):
+    left: list[int] = []
+    done = all_rows
+    # On a busy machine a kill may come late: it goes on until one comes between.
+    while len(left) < KILLS or not any(done < rows < all_rows for rows in left):
+        changes = len(left) + 1
+        assert changes <= MOST_KILLS, f"no kill between two transactions: {left}"
         path = Path(shutil.copyfile(whole, tmp_path / f"{changes}.duckdb"))
         kill_after_changes(path, definition, changes)
         with Store(path, plan) as store:
@@ -397,7 +405,6 @@ def test_killed_while_it_compacts(tmp_path: Path, entities: Entities) -> None:
             assert minute_views(store) == before
             assert_one_row_each(store)
             done = total(store)
-    assert any(done < rows < all_rows for rows in left), "no kill between two transactions"
 
 
 def minute_views(store: Store) -> Views:

@@ -261,6 +261,7 @@ def _send_and_kill(
         sender.allow(len(killing.streams) + SENDERS)
         sending.result()
         if attacker and attacking:
+            wait_until(lambda: attacker.acknowledged or attacking.done())
             attacker.end()
             attacking.result()
         servers.end()

@@ -15,7 +15,7 @@ from framewalk.engine.wire import access_log_pb2 as pb
 WAIT_S = 8
 # On a slow machine a pod may be put too late: it is tried again with another.
 IN_TIME_S = 3
-MOST_TRIES = 5
+MOST_TRIES = 20
 SLOW_S = 300
 
 # A name, an address, and since when the pod has it.

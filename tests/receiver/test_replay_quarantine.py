@@ -17,6 +17,7 @@ from deadly import FAULTS, LONG_FAULTS, MARK, environment
 from processes import ending
 from recording import Messages, recorded
 from serving import BOOKINFO, FEW
+from waiting import wait_until
 
 from framewalk.engine import CaptureWriter, Plan, Store, read_entities, replay
 
@@ -146,15 +147,11 @@ def test_a_worker_ends_with_the_command(streams: list[Messages], tmp_path: Path)
         subprocess.Popen(command(path, store), stderr=subprocess.DEVNULL, env=os.environ | faulty)
     ) as process:
         note = tmp_path / "metrics.duckdb.reading"
-        deadline_s = time.monotonic() + 300
-        while not note.exists() and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+        wait_until(note.exists)
         (worker,) = children(process.pid)
         process.kill()
         process.wait()
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline_s:
-            time.sleep(0.05)
-    assert not Path(f"/proc/{worker}").exists()
+        wait_until(lambda: not Path(f"/proc/{worker}").exists())
 
 
 def children(process: int) -> list[int]:
