@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from recording import FRAMEWALK, Server, free_port, wait_until
+
+from framewalk.engine.captures.format import CaptureReader, CaptureWriter, captures_in
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 FEW = Path(__file__).parent.parent / "few.oal"
@@ -46,9 +53,14 @@ class Serving(Server):
 
     def engine(self) -> int:
         """Return the engine's process id."""
-        main = self.process.pid
-        wait_until(lambda: _children(main))
-        return _children(main)[0]
+        found: list[int] = []
+
+        def there_is_one() -> bool:
+            found[:] = _children(self.process.pid)
+            return bool(found)
+
+        wait_until(there_is_one)
+        return found[0]
 
     def has_stored_all(self) -> bool:
         """Tell whether an engine runs that has nothing to read."""
@@ -62,6 +74,19 @@ class Serving(Server):
 
 
 Serve = Callable[..., Serving]
+
+
+@cache
+def part_of_bookinfo() -> Path:
+    """Return a folder with every fourth stream of the capture, until the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="framewalk-tests-"))
+    atexit.register(shutil.rmtree, folder)
+    (path,) = captures_in(BOOKINFO)
+    with CaptureReader(path) as reader, CaptureWriter(folder / path.name) as writer:
+        for batch in reader:
+            numbers = batch.messages["stream"].to_numpy()
+            writer.write(batch.messages.filter(pa.array(numbers % 4 == 0)))
+    return folder
 
 
 def _children(process: int) -> list[int]:

@@ -23,7 +23,7 @@ from recording import (
     stream,
     wait_until,
 )
-from serving import BOOKINFO, Serve, send
+from serving import BOOKINFO, Serve, part_of_bookinfo, send
 
 from framewalk.engine import Store
 from framewalk.engine.oal.plan import Plan
@@ -31,8 +31,9 @@ from framewalk.engine.oal.plan import Plan
 pytest_plugins = ["servers"]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
+PART = part_of_bookinfo()
+MESSAGES = sum(map(len, recorded(PART)))
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +87,11 @@ def test_files_and_folders_are_for_their_user_only(serve: Serve, tmp_path: Path)
     before = os.umask(0)
     try:
         server = serve("--entities", DUMP, FRAMEWALK_SQL="default")
-        send(server, BOOKINFO)
+        send(server, PART)
         server.wait_until_stored(MESSAGES)
         made = modes(tmp_path)
         replayed, copy = tmp_path / "replayed.duckdb", tmp_path / "copy.duckdb"
-        framewalk("replay", BOOKINFO, "--entities", DUMP, "--store", replayed)
+        framewalk("replay", PART, "--entities", DUMP, "--store", replayed)
         framewalk("snapshot", copy, "--store", server.store)
         assert server.stop() == 0
         made |= modes(tmp_path)
@@ -130,7 +131,7 @@ def test_a_store_in_use_stops_computing_and_not_receiving(
 ) -> None:
     with Store(tmp_path / "metrics.duckdb", plan):
         server = serve("--entities", DUMP)
-        send(server, BOOKINFO)
+        send(server, PART)
         assert "another process has it open" in server.wait_for(CLOSED)["error"]
         assert server.metrics()["k8s_als_in_count"] == MESSAGES
         assert server.metrics()["framewalk_engine_up"] == 0
@@ -152,7 +153,7 @@ def test_a_damaged_log_is_named_and_costs_nothing_that_the_spool_has(
     serve: Serve, plan: Plan
 ) -> None:
     server = serve("--entities", DUMP)
-    send(server, BOOKINFO)
+    send(server, PART)
     server.wait_until_stored(MESSAGES)
     server.stop(signal.SIGKILL)
     log = server.store.with_name("metrics.duckdb.wal")
@@ -183,7 +184,7 @@ def test_streams_are_acknowledged_until_the_engine_has_ended(serve: Serve, plan:
     os.kill(engine, signal.SIGSTOP)
     server.process.send_signal(signal.SIGTERM)
     server.wait_for("draining")
-    send(server, BOOKINFO)
+    send(server, PART)
     assert health(server.address) == SERVING
     assert server.process.poll() is None
     os.kill(engine, signal.SIGCONT)

@@ -12,13 +12,14 @@ import httpx
 import pytest
 from comparison import Values, differences, read_views
 from recording import collect, recorded, wait_until
-from serving import BOOKINFO, Serving
+from serving import BOOKINFO, Serving, part_of_bookinfo
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.oal.plan import Plan
 
-MESSAGES = 12_875
 DUMP = BOOKINFO / "kubectl.yaml"
+PART = part_of_bookinfo()
+MESSAGES = sum(map(len, recorded(PART)))
 LONG_S = 600
 # One value: DuckDB looks for an interrupt between values only.
 ENDLESS = "SELECT jaro_similarity(repeat('a', 2_000_000), repeat('b', 2_000_000)) AS x"
@@ -84,7 +85,7 @@ def test_a_query_that_nothing_ends_ends_the_engine_and_is_refused(
     server = serve(FRAMEWALK_ENGINE_MEMORY_BYTES=str(memory_bytes))
     # On a slow machine a large one needs its time to grow.
     timeout_s = 1 if query == ENDLESS else LONG_S
-    streams = recorded(BOOKINFO)
+    streams = recorded(PART)
     sent = threading.Event()
 
     def send() -> None:
@@ -125,7 +126,7 @@ def stored(server: Serving, plan: Plan) -> Values:
 
 def replayed(plan: Plan) -> Values:
     with Store(":memory:", plan) as store:
-        replay([BOOKINFO], read_entities(DUMP), store)
+        replay([PART], read_entities(DUMP), store)
         return read_views(store)
 
 
