@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from framewalk.engine.oal.files.definitions import load_plan
 from framewalk.engine.oal.plan import Plan
+from framewalk.engine.store.store import Store
 
 # No test fails because a machine is slow.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,6 +78,14 @@ def pytest_runtest_makereport(
 def plan() -> Plan:
     """All shipped definitions."""
     return load_plan()
+
+
+@pytest.fixture(scope="session")
+def empty_store(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store of all shipped definitions, to be copied: to make one takes a second."""
+    path = tmp_path_factory.mktemp("empty") / "empty.duckdb"
+    Store(path, plan).close()
+    return path
 
 
 @pytest.fixture(scope="session")

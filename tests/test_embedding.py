@@ -31,6 +31,11 @@ from framewalk.engine import (
 BOOKINFO = CAPTURES / "bookinfo"
 
 
+@pytest.fixture(scope="session")
+def plan(few_plan: Plan) -> Plan:
+    return few_plan
+
+
 @pytest.fixture(scope="module")
 def batches() -> list[pa.RecordBatch]:
     with CaptureReader(next(BOOKINFO.glob("*.arrows"))) as reader:

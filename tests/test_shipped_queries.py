@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,8 +68,10 @@ def seen_by(store: Store, end: str) -> dict[tuple[str, str], tuple[int, Shown]]:
     }
 
 
-def test_the_map_shows_the_end_that_saw_more(half_dead: Path, plan: Plan) -> None:
-    with Store(":memory:", plan) as store:
+def test_the_map_shows_the_end_that_saw_more(
+    half_dead: Path, plan: Plan, empty_store: Path, tmp_path: Path
+) -> None:
+    with Store(Path(shutil.copy(empty_store, tmp_path / "store.duckdb")), plan) as store:
         replay([half_dead], read_entities(DUMP), store)
         rows = store.query(shipped_queries()["service_map"]).fetchall()
         server, client = seen_by(store, "server"), seen_by(store, "client")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,13 +49,13 @@ def hostile_entities(tmp_path_factory: pytest.TempPathFactory) -> Entities:
     ],
 )
 def test_committed_captures_have_the_reference_values(
-    name: str, resolution: str, plan: Plan, tmp_path: Path
+    name: str, resolution: str, plan: Plan, empty_store: Path, tmp_path: Path
 ) -> None:
     scenario = CAPTURES / name
     capture = scenario / f"{scenario.name}.capture.arrows"
     dump = scenario / "kubectl.yaml"
     want = analyse(read_capture_rows(capture), load_dump(dump), DEFINITIONS, resolution=resolution)
-    with Store(tmp_path / "store.duckdb", plan) as store:
+    with Store(Path(shutil.copy(empty_store, tmp_path / "store.duckdb")), plan) as store:
         summary = replay([capture], read_entities(dump), store)
         got = read_views(store, resolution)
     assert differences(got, want.values) == []
@@ -138,17 +139,18 @@ def assert_same_counts(counters: Counters, want: Result) -> None:
 
 @settings(max_examples=12)
 @given(capture=hostile_captures(), cuts=st.lists(st.integers(1, 20), max_size=4))
-def test_hostile_captures_have_the_reference_values(
+def test_hostile_captures_have_the_reference_values(  # noqa: PLR0913, PLR0917 - fixtures
     capture: HostileCapture,
     cuts: list[int],
     plan: Plan,
+    empty_store: Path,
     hostile_entities: Entities,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("hostile")
     path = write_rows(folder / "hostile.capture.arrows", capture.rows, cuts)
     want = analyse(capture.rows, load_dump(HOSTILE_DUMP), DEFINITIONS)
-    with Store(folder / "store.duckdb", plan) as store:
+    with Store(Path(shutil.copy(empty_store, folder / "store.duckdb")), plan) as store:
         summary = replay([path], hostile_entities, store)
         got = read_views(store)
     assert differences(got, want.values) == []
