@@ -120,7 +120,16 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_apdex_thresholds(path)
 
 
-@pytest.mark.parametrize("default_ms", [500, 20])
+@pytest.mark.parametrize(
+    ("scenario", "default_ms"),
+    [
+        ("bookinfo", 500),
+        ("boutique", 20),
+        pytest.param("bookinfo", 20, marks=pytest.mark.long),
+        pytest.param("boutique", 500, marks=pytest.mark.long),
+    ],
+    indirect=["scenario"],
+)
 def test_values_have_the_thresholds_of_the_reference(
     default_ms: int, scenario: Path, tmp_path: Path
 ) -> None:

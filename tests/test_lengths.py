@@ -67,7 +67,7 @@ def test_each_costs_its_message_and_nothing_is_written_about_it(
     assert len(bad) > 500
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_the_messages_around_them_count_as_if_they_were_alone(
     plan: Plan, good: EBPFAccessLogMessage, bad: list[bytes], data: st.DataObject

@@ -86,7 +86,7 @@ def one_of_each(plan: Plan) -> Plan:
     return make_plan(tuple(chosen.values()))
 
 
-@settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
+@settings(max_examples=8, suppress_health_check=SLOW_TO_MAKE)
 @given(capture=hostile_captures(), data=st.data())
 def test_batches_do_not_matter(capture: HostileCapture, data: st.DataObject, world: World) -> None:
     whole = partial([as_batch(capture.rows)], world.entities, world.few_metrics)
@@ -99,7 +99,7 @@ def test_batches_do_not_matter(capture: HostileCapture, data: st.DataObject, wor
     assert_same(world.few_metrics, partial(batches, world.entities, world.few_metrics), whole)
 
 
-@settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
+@settings(max_examples=8, suppress_health_check=SLOW_TO_MAKE)
 @given(capture=hostile_captures(), data=st.data())
 def test_interleaving_does_not_matter(
     capture: HostileCapture, data: st.DataObject, world: World
@@ -114,7 +114,7 @@ def test_interleaving_does_not_matter(
     assert_same(world.few_metrics, in_steps, whole)
 
 
-@settings(max_examples=15, suppress_health_check=SLOW_TO_MAKE)
+@settings(max_examples=8, suppress_health_check=SLOW_TO_MAKE)
 @given(capture=hostile_captures(), data=st.data())
 def test_captures_merge_in_any_grouping_and_order(
     capture: HostileCapture, data: st.DataObject, world: World
@@ -125,7 +125,7 @@ def test_captures_merge_in_any_grouping_and_order(
     assert_same(world.few_metrics, merged_somehow(world.few_metrics, parts, data), whole)
 
 
-@settings(max_examples=6, phases=NOT_SHRUNK, suppress_health_check=SLOW_TO_MAKE)
+@settings(max_examples=4, phases=NOT_SHRUNK, suppress_health_check=SLOW_TO_MAKE)
 @given(capture=hostile_captures(), data=st.data())
 def test_commits_in_any_order_give_the_same_views(
     capture: HostileCapture,

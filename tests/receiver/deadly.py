@@ -23,7 +23,8 @@ FAULTS = {
             pass""",
 }
 
-# A replay and a server are guarded by the same code; what takes long is tried with one of them.
+# A replay and a server are guarded by the same code: each is tried with one of them, these with a
+# server, the others with a replay; `make pytest-long` tries the rest.
 LONG_FAULTS = ("panics", "memory", "never ends")
 
 # Python runs it at every start.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from comparison import Values, differences, read_views
-from deadly import FAULTS, MARK, environment
+from deadly import FAULTS, LONG_FAULTS, MARK, environment
 from recording import Messages, collect, recorded, wait_until
 from serving import BOOKINFO, Serving
 
@@ -87,7 +87,10 @@ def stored(server: Serving, plan: Plan, *captures: Path) -> Values:
         return read_views(store)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(one, marks=[pytest.mark.long] * (one not in LONG_FAULTS)) for one in FAULTS],
+)
 def test_a_deadly_message_costs_itself(
     fault: str, serve: Serve, streams: list[Messages], replayed: Values, plan: Plan
 ) -> None:
