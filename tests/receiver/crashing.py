@@ -49,7 +49,7 @@ from recording import (
 )
 from server_logs import ServerLog, show_if_test_fails
 
-from framewalk.engine import Entities, Store, load_plan, read_entities, replay
+from framewalk.engine import Entities, Plan, Store, load_plan, read_entities, replay
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 SENDERS = 4
@@ -221,7 +221,8 @@ def crash(folder: Path, capture: Path, kills: int, seed: int, **environment: str
     streams = recorded(capture)
     servers = Servers(folder, capture / "kubectl.yaml", **environment)
     done = _send_and_kill(servers, Killing(streams, kills, seed, LONGEST_PAUSE_S))
-    _check(servers, capture, streams)
+    paths = environment.get("FRAMEWALK_OAL_PATHS")
+    _check(servers, capture, streams, load_plan(paths) if paths else load_plan())
     return done
 
 
@@ -281,11 +282,10 @@ def _ended(servers: Servers, sender: Sender, attacker: Attacker | None) -> Itera
         servers.process.wait()
 
 
-def _check(servers: Servers, capture: Path, streams: list[Messages]) -> None:
+def _check(servers: Servers, capture: Path, streams: list[Messages], plan: Plan) -> None:
     log = servers.log.read_text()
     assert "Traceback" not in log, log
     assert recorded(servers.spool) == streams
-    plan = load_plan()
     with Store(":memory:", plan) as whole, Store(servers.store, plan) as crashed:
         replay([capture], read_entities(capture / "kubectl.yaml"), whole)
         for store in (whole, crashed):
