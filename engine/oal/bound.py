@@ -6,7 +6,7 @@ which says which logs it counts, by which conditions, and what it keeps of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -143,6 +143,13 @@ class State:
     """What is kept of one entity and minute: the sum of its parts, one per operation."""
 
     parts: tuple[StatePart, ...]
+    # A text that two states of a scope share only if they are the same; asked for often.
+    name: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Write out the name."""
+        name = " + ".join(sorted(str(part) for part in self.parts))
+        object.__setattr__(self, "name", name)
 
     @property
     def keep(self) -> Keep:
@@ -158,11 +165,6 @@ class State:
     def has_bucket(self) -> bool:
         """Whether it is split by a bucket, whose number is the key."""
         return isinstance(self.parts[0].key, Bucket | RelativeBucket)
-
-    @property
-    def name(self) -> str:
-        """A text that two states of a scope share only if they are the same."""
-        return " + ".join(sorted(str(part) for part in self.parts))
 
 
 class Kind(Enum):

@@ -19,6 +19,7 @@ from framewalk.engine.store.tables import (
     check_version,
     column_type,
     create_views,
+    define,
     is_new,
     make,
     state_columns,
@@ -32,7 +33,6 @@ from framewalk.engine.store.views import (
     quoted,
     seen_table,
     states_table,
-    tables_of_states,
 )
 from framewalk.engine.telling import tell
 
@@ -50,11 +50,17 @@ _BEFORE: Final = "internal.before_{}"
 def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
     """Make the tables in a new file; check the version of an existing one, and bring it up to date.
 
-    A file is of the old version or of the new one, whenever this ends.
+    Then it has what the plan defines. A file is of the old version or of the new one, whenever
+    this ends.
     """
     if is_new(connection):
-        make(connection)
+        make(connection, plan)
         return
+    _bring_up_to_date(connection, path, plan)
+    define(connection, path, plan)
+
+
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
     version = check_version(connection, path)
     if version == STORE_VERSION:
         return
@@ -85,21 +91,20 @@ def _migrate(connection: duckdb.DuckDBPyConnection, version: int, plan: Plan) ->
         run(connection, f"DROP VIEW IF EXISTS {quoted(name)}")
     for scope in SCOPES.values():
         run(connection, f"ALTER TABLE {states_table(scope)} RENAME TO before_{scope.view}")
-    for statement in tables_of_metrics():
-        run(connection, statement)
     metrics = stored_metrics(connection, plan)
     types = {
         (metric.scope.view, state.name): column_type(state)
         for metric in metrics
         for state in metric.states
     }
+    columns = state_columns(connection)
+    typed = {
+        view: [f"{column} {types[view, state]}" for state, column in of_scope.items()]
+        for view, of_scope in columns.items()
+    }
+    run(connection, ";\n".join(tables_of_metrics(typed)))
     for done, scope in enumerate(SCOPES.values()):
-        columns = state_columns(connection).get(scope.view, {})
-        for table in tables_of_states(scope):
-            for state, column in columns.items():
-                kind = types[scope.view, state]
-                run(connection, f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
-        rows = _move(connection, scope, list(columns.values()))
+        rows = _move(connection, scope, list(columns.get(scope.view, {}).values()))
         tell(
             logging.INFO,
             "store is brought up to date",

@@ -46,16 +46,11 @@ from framewalk.engine.store.room import (
     growth_of,
     room_of,
 )
-from framewalk.engine.store.rows import as_definitions, as_table, strings
+from framewalk.engine.store.rows import as_table
 from framewalk.engine.store.tables import (
     STORE_VERSION,
     check_version,
-    column_type,
-    create_views,
-    has_changed,
-    one_line,
     state_columns,
-    stored_metrics,
 )
 from framewalk.engine.store.views import (
     BUCKET,
@@ -73,7 +68,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.captures import CapturePosition
     from framewalk.engine.kubernetes import Described
-    from framewalk.engine.oal import Metric, Plan, Scope, State
+    from framewalk.engine.oal import Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
 
 __all__ = [
@@ -111,7 +106,6 @@ class Store(StoredCaptures, Closing):
         self._dictionary = Dictionary(self._connection)
         try:
             prepare(self._connection, self.path, plan)
-            self._remember(plan)
             self._columns = state_columns(self._connection)
             self._compactor = Compactor(self._connection, plan)
             self.names = StoredNames(self._connection, self.path, plan)
@@ -343,46 +337,6 @@ class Store(StoredCaptures, Closing):
             | {state.name: columns[state.name] for state in keyed}
         )
         self._insert(states_table(scope), self._dictionary.numbered(scope, frame))
-
-    def _remember(self, plan: Plan) -> None:
-        """Add what the plan defines and the store does not know; refuse changed meanings."""
-        rows = self._run("SELECT name, definition FROM internal.definitions")
-        # DuckDB's column names do not tell case apart.
-        stored = {name.casefold(): (name, definition) for name, definition in rows}
-        for metric in plan.metrics:
-            known = stored.get(metric.name.casefold())
-            if known is not None and (known[0] != metric.name or has_changed(known[1], metric)):
-                raise StoreError(
-                    self.path,
-                    f"it defines {known[0]!r} as `{one_line(known[1])}`, "
-                    f"the definitions at hand as `{one_line(str(metric.definition))}`",
-                    "give the new meaning a new name, or use a new store",
-                )
-        added = [metric for metric in plan.metrics if metric.name.casefold() not in stored]
-        if not added and self._run("SELECT 1 FROM duckdb_views() WHERE view_name = 'entities'"):
-            return
-        with self._transaction():
-            self._define(added)
-
-    def _define(self, added: Sequence[Metric]) -> None:
-        self._insert("internal.definitions", as_definitions(added))
-        known = state_columns(self._connection)
-        new_columns: list[tuple[str, str, str]] = []
-        for metric in added:
-            columns = known.setdefault(metric.scope.view, {})
-            for state in metric.states:
-                if state.name not in columns:
-                    columns[state.name] = f"state_{len(columns)}"
-                    self._add_column(metric.scope, columns[state.name], state)
-                    new_columns.append((metric.scope.view, state.name, columns[state.name]))
-        schema = ["scope", "state", "column_name"]
-        self._insert("internal.state_columns", strings(new_columns, schema))
-        create_views(self._connection, stored_metrics(self._connection, self.plan))
-
-    def _add_column(self, scope: Scope, column: str, state: State) -> None:
-        added = f"{column} {column_type(state)}"
-        for table in tables_of_states(scope):
-            self._run(f"ALTER TABLE {table} ADD COLUMN {added}")
 
 
 def open_for_reading(path: str | Path) -> duckdb.DuckDBPyConnection:

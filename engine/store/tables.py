@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import duckdb
 
@@ -10,25 +10,29 @@ from framewalk.engine.errors import StoreError, StoreVersionError
 from framewalk.engine.oal import SCOPES, bind, parse
 from framewalk.engine.states import TRAITS
 from framewalk.engine.store import described, dictionary
-from framewalk.engine.store.connection import run, transaction
+from framewalk.engine.store.connection import insert, run, transaction
+from framewalk.engine.store.rows import as_definitions, strings
 from framewalk.engine.store.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,
     between_macro,
     bounded_macro,
-    empty_view,
+    empty_macro,
+    empty_values_macro,
     entities_view,
+    metric_values_macro,
     metric_values_view,
     metric_view,
+    metrics_macro,
     tables_of_states,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from framewalk.engine.oal import Metric, Plan, State
+    from framewalk.engine.oal import Metric, Plan, Scope, State
 
 STORE_VERSION: Final = 3
 
@@ -45,11 +49,25 @@ HELD_TABLE: Final = (
 _KEYED_TYPE: Final = 'STRUCT("key" {key}, "value" BIGINT)[]'
 
 
-def make(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables in a new file."""
+class _Column(NamedTuple):
+    """A column of a scope's tables of states."""
+
+    scope: Scope
+    name: str
+    state: State
+
+    @property
+    def sql(self) -> str:
+        return f"{self.name} {column_type(self.state)}"
+
+
+def make(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Make the tables and views in a new file, with what the plan defines."""
+    columns = _new_columns(plan.metrics, {})
     with transaction(connection):
-        for statement in _tables():
-            run(connection, statement)
+        run(connection, ";\n".join(_tables(columns)))
+        _note(connection, plan.metrics, columns)
+        create_views(connection, plan.metrics)
 
 
 def is_new(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -74,7 +92,59 @@ def check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     return version
 
 
-def _tables() -> Iterator[str]:
+def define(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
+    """Add what the plan defines and the store does not know; refuse changed meanings."""
+    rows = run(connection, "SELECT name, definition FROM internal.definitions")
+    # DuckDB's column names do not tell case apart.
+    stored = {name.casefold(): (name, definition) for name, definition in rows}
+    for metric in plan.metrics:
+        known = stored.get(metric.name.casefold())
+        if known is not None and (known[0] != metric.name or _has_changed(known[1], metric)):
+            raise StoreError(
+                path,
+                f"it defines {known[0]!r} as `{_one_line(known[1])}`, "
+                f"the definitions at hand as `{_one_line(str(metric.definition))}`",
+                "give the new meaning a new name, or use a new store",
+            )
+    added = [metric for metric in plan.metrics if metric.name.casefold() not in stored]
+    if not added:
+        return
+    columns = _new_columns(added, state_columns(connection))
+    with transaction(connection):
+        for column in columns:
+            for table in tables_of_states(column.scope):
+                run(connection, f"ALTER TABLE {table} ADD COLUMN {column.sql}")
+        _note(connection, added, columns)
+        create_views(connection, stored_metrics(connection, plan))
+
+
+def _new_columns(
+    metrics: Iterable[Metric], known: Mapping[str, Mapping[str, str]]
+) -> list[_Column]:
+    """Return the columns that metrics need besides those that are known, as `state_columns` has."""
+    taken = {view: len(columns) for view, columns in known.items()}
+    added: dict[tuple[str, str], _Column] = {}
+    for metric in metrics:
+        view = metric.scope.view
+        for state in metric.states:
+            if state.name in known.get(view, {}) or (view, state.name) in added:
+                continue
+            number = taken.get(view, 0)
+            taken[view] = number + 1
+            added[view, state.name] = _Column(metric.scope, f"state_{number}", state)
+    return list(added.values())
+
+
+def _note(
+    connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric], columns: Iterable[_Column]
+) -> None:
+    insert(connection, "internal.definitions", as_definitions(metrics))
+    rows = [(column.scope.view, column.state.name, column.name) for column in columns]
+    names = strings(rows, ["scope", "state", "column_name"])
+    insert(connection, "internal.state_columns", names)
+
+
+def _tables(columns: Sequence[_Column]) -> Iterator[str]:
     yield "CREATE SCHEMA internal"
     yield "CREATE TABLE internal.store (version INTEGER NOT NULL)"
     yield f"INSERT INTO internal.store VALUES ({STORE_VERSION})"
@@ -99,18 +169,27 @@ def _tables() -> Iterator[str]:
     )
     yield HELD_TABLE
     yield from described.tables()
-    yield from tables_of_metrics()
+    of_scopes: dict[str, list[str]] = {}
+    for column in columns:
+        of_scopes.setdefault(column.scope.view, []).append(column.sql)
+    yield from tables_of_metrics(of_scopes)
 
 
-def tables_of_metrics() -> Iterator[str]:
-    """Yield the statements that make the dictionary and the tables of states."""
+def tables_of_metrics(columns: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Yield the statements that make the dictionary and the tables of states.
+
+    `columns` has those of states as SQL, by the view of their scope.
+    """
     yield from dictionary.tables()
     for scope in SCOPES.values():
+        own = [
+            f"{BUCKET} TIMESTAMP NOT NULL",
+            f"{ENTITY} BIGINT NOT NULL",
+            f"{TRAITS} BIGINT NOT NULL",
+            *columns.get(scope.view, ()),
+        ]
         for table in tables_of_states(scope):
-            yield (
-                f"CREATE TABLE {table} ({BUCKET} TIMESTAMP NOT NULL, {ENTITY} BIGINT NOT NULL, "
-                f"{TRAITS} BIGINT NOT NULL)"
-            )
+            yield f"CREATE TABLE {table} ({', '.join(own)})"
 
 
 def column_type(state: State) -> str:
@@ -134,21 +213,22 @@ def stored_metrics(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[M
 def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric]) -> None:
     """Make all views; `metrics` are those that the store knows."""
     columns = state_columns(connection)
-    scopes = [
-        (scope, resolution, [metric for metric in metrics if metric.scope is scope])
-        for scope in SCOPES.values()
-        for resolution in RESOLUTIONS
-    ]
+    own = {
+        view: [metric for metric in metrics if metric.scope.view == view]
+        for view in (scope.view for scope in SCOPES.values())
+    }
     run(connection, bounded_macro())
-    # A view is bound when it is made, with all views that it reads: empty ones are bound fast.
-    for scope, resolution, own in scopes:
-        run(connection, empty_view(scope, resolution, own))
-    run(connection, metric_values_view(metrics))
-    for scope, resolution, own in scopes:
-        run(connection, metric_view(scope, resolution, own, columns.get(scope.view, {})))
     for scope in SCOPES.values():
-        own = [metric for metric in metrics if metric.scope is scope]
-        run(connection, between_macro(scope, own, columns.get(scope.view, {})))
+        run(connection, empty_macro(scope, own[scope.view]))
+        for resolution in RESOLUTIONS:
+            run(connection, metric_view(scope, resolution))
+    run(connection, empty_values_macro())
+    run(connection, metric_values_view())
+    run(connection, metric_values_macro(metrics))
+    for scope in SCOPES.values():
+        of_scope = columns.get(scope.view, {})
+        run(connection, metrics_macro(scope, own[scope.view], of_scope))
+        run(connection, between_macro(scope, own[scope.view], of_scope))
     run(connection, entities_view())
     for statement in described.views():
         run(connection, statement)
@@ -163,7 +243,7 @@ def state_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, 
     return columns
 
 
-def has_changed(known: str, metric: Metric) -> bool:
+def _has_changed(known: str, metric: Metric) -> bool:
     """Tell whether a stored definition means something else; how it is written does not count."""
     if known == str(metric.definition):
         return False
@@ -171,6 +251,6 @@ def has_changed(known: str, metric: Metric) -> bool:
     return before is None or before.meaning != metric.meaning
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Return a definition on one line."""
     return " ".join(text.split())

@@ -70,39 +70,88 @@ def tables_of_states(scope: Scope) -> list[str]:
     return [states_table(scope), *(rolled_table(scope, one) for one in RESOLUTIONS)]
 
 
-def truncated(resolution: Resolution) -> str:
-    """Return the expression for the bucket that a minute is in."""
-    return BUCKET if resolution.minutes == 1 else f"date_trunc('{resolution.name}', {BUCKET})"
-
-
 def view_name(scope: Scope, resolution: Resolution) -> str:
     """Return the name of the view of a scope's metrics."""
     return f"{scope.view}_{resolution.name}"
 
 
-def metric_view(
-    scope: Scope,
-    resolution: Resolution,
-    metrics: Sequence[Metric],
-    columns: Mapping[str, str],
-) -> str:
-    """Return the statement that makes the view of a scope at a resolution.
+def metrics_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str, str]) -> str:
+    """Return the statement that makes the macro of a scope's metrics at a resolution.
 
-    `columns` maps the names of states to columns of the states table.
+    The views are read from it. `columns` maps the names of states to columns of the states table.
     """
     keys = ", ".join(map(quoted, scope.keys))
     bucket = f"{BUCKET},\n  "
-    values = _values(metrics, columns, str(resolution.minutes))
-    shown = [f"{entity_id(scope)} AS entity_id", keys, *passed(resolution), *values.shown]
+    values = _values(metrics, columns, _LENGTH)
+    shown = [f"{entity_id(scope)} AS entity_id", keys, *values.shown]
     return (
-        f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS\n"
+        f"{_macro(scope)}\n"
         f"SELECT {bucket}{_listed(shown)}\n"
         f"FROM (\nSELECT {bucket}{_listed([keys, *values.bounded])}\n"
         f"FROM (\nSELECT {bucket}{_listed([keys, *values.aggregated])}\n"
-        f"FROM {_rows(scope, resolution)}\n"
+        f"FROM (\n{_rows(scope)}\n)\n"
         # Joined before it is grouped: so a condition on names or time reaches the tables.
         f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
     )
+
+
+def empty_macro(scope: Scope, metrics: Sequence[Metric]) -> str:
+    """Return the statement that makes a macro with the columns of `metrics_macro`, without rows.
+
+    A view is bound when it is made, with all that it reads: this is bound fast.
+    """
+    columns = [(BUCKET, "TIMESTAMP"), ("entity_id", "VARCHAR")]
+    columns += [(name, "VARCHAR") for name in scope.keys]
+    columns += [(metric.name, metric.function.sql_type) for metric in metrics]
+    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in columns)
+    return f"{_macro(scope)} SELECT {nulls} LIMIT 0"
+
+
+def metric_view(scope: Scope, resolution: Resolution) -> str:
+    """Return the statement that makes the view of a scope at a resolution, from its macro."""
+    rows = f"{_macro_name(scope)}({literal(resolution.name)}, {resolution.minutes})"
+    made = f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS"
+    if resolution.minutes == 1:
+        return f"{made} FROM {rows}"
+    first = ", ".join([BUCKET, "entity_id", *map(quoted, scope.keys)])
+    return f"{made} SELECT {first}, {passed(resolution)}, * EXCLUDE ({first}) FROM {rows}"
+
+
+# Parameters of macros, whose names no metric has: theirs have no space.
+_RESOLUTION: Final = quoted("own resolution")
+_LENGTH: Final = quoted("own minutes")
+
+
+def _macro_name(scope: Scope) -> str:
+    return f"internal.{scope.view}_metrics"
+
+
+def _macro(scope: Scope) -> str:
+    return f"CREATE OR REPLACE MACRO {_macro_name(scope)}({_RESOLUTION}, {_LENGTH}) AS TABLE"
+
+
+def _rows(scope: Scope) -> str:
+    """Return the rows that a view merges: those of its resolution, and what is not rolled up yet.
+
+    What calls a function with a parameter comes first: its type is not known yet when the macro is
+    made, and so the rest of it is not bound either, which takes most of the time.
+    """
+    bucket = (
+        f"CASE {_RESOLUTION} WHEN '{RESOLUTIONS[0].name}' THEN {BUCKET} "
+        f"ELSE date_trunc({_RESOLUTION}, {BUCKET}) END"
+    )
+    added = f"SELECT * REPLACE ({bucket} AS {BUCKET}) FROM {states_table(scope)}"
+    rolled = (
+        f"FROM {rolled_table(scope, one)} WHERE {_RESOLUTION} = {literal(one.name)}"
+        for one in RESOLUTIONS
+    )
+    return "\nUNION ALL\n".join([added, *rolled])
+
+
+def passed(resolution: Resolution) -> str:
+    """Return the column with the minutes of a bucket up to the end of the newest minute."""
+    since = f"date_diff('minute', {BUCKET}, (SELECT max(minute) FROM internal.newest)) + 1"
+    return f"greatest(least({since}, {resolution.minutes}), 1) AS {MINUTES}"
 
 
 class _Values(NamedTuple):
@@ -159,12 +208,13 @@ def _parts(scope: Scope) -> Iterator[tuple[str, str, str]]:
     last_hour = _greatest(f"date_trunc('hour', {_UNTIL})", first_hour)
     first_day = _least(_next("day", first_hour), last_hour)
     last_day = _greatest(f"date_trunc('day', {last_hour})", first_day)
+    # A function of a parameter comes first, as in `_rows`.
+    yield states_table(scope), f"{_greatest('since', 'since')}::TIMESTAMP", _UNTIL
     yield days, first_day, last_day
     yield hours, first_hour, first_day
     yield hours, last_day, last_hour
     yield minutes, _SINCE, first_hour
     yield minutes, last_hour, _UNTIL
-    yield states_table(scope), _SINCE, _UNTIL
 
 
 def _next(unit: str, time: str) -> str:
@@ -178,35 +228,6 @@ def _least(one: str, other: str) -> str:
 
 def _greatest(one: str, other: str) -> str:
     return f"greatest({one}, {other})"
-
-
-def _rows(scope: Scope, resolution: Resolution) -> str:
-    """Return the relation of the rows that a view merges."""
-    bucket = truncated(resolution)
-    replaced = "" if bucket == BUCKET else f" REPLACE ({bucket} AS {BUCKET})"
-    return (
-        f"(\nFROM {rolled_table(scope, resolution)}\nUNION ALL\n"
-        f"SELECT *{replaced} FROM {states_table(scope)}\n)"
-    )
-
-
-def passed(resolution: Resolution) -> list[str]:
-    """Return the column with the minutes of a bucket up to the end of the newest minute."""
-    if resolution.minutes == 1:
-        return []
-    since = f"date_diff('minute', {BUCKET}, (SELECT max(minute) FROM internal.newest)) + 1"
-    return [f"greatest(least({since}, {resolution.minutes}), 1) AS {MINUTES}"]
-
-
-def empty_view(scope: Scope, resolution: Resolution, metrics: Sequence[Metric]) -> str:
-    """Return the statement that makes a view with the columns of `metric_view`, without rows."""
-    columns = [(BUCKET, "TIMESTAMP"), ("entity_id", "VARCHAR")]
-    columns += [(name, "VARCHAR") for name in scope.keys]
-    if resolution.minutes > 1:
-        columns.append((MINUTES, "BIGINT"))
-    columns += [(metric.name, metric.function.sql_type) for metric in metrics]
-    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in columns)
-    return f"CREATE OR REPLACE VIEW {view_name(scope, resolution)} AS SELECT {nulls} LIMIT 0"
 
 
 def _listed(columns: Iterable[str]) -> str:
@@ -237,7 +258,7 @@ class _Merged:
     def bounded(self) -> list[str]:
         """Return the merged states by name; sums stop at the ends of 64-bit numbers."""
         return [
-            f"{_BOUNDED.format(name)} AS {name}" if one.is_sum else name
+            f"{one.bounded.format(name)} AS {name}" if one.bounded else name
             for one, name in self._names.items()
         ]
 
@@ -262,21 +283,23 @@ def bounded_macro() -> str:
 
 
 class _Aggregate(NamedTuple):
-    """An aggregation of a column of states; a sum may need more than 64 bits."""
+    """An aggregation of a column of states, and what brings a sum back to 64 bits, if it is one."""
 
     sql: str
-    is_sum: bool
+    bounded: str = ""
 
 
 def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
     if state.keep in _EXTREMES:
-        return _Aggregate(f"{_EXTREMES[state.keep]}({column})", is_sum=False)
+        return _Aggregate(f"{_EXTREMES[state.keep]}({column})")
     # Aggregations pass over NULL in their own column.
     others = [f"{one} IS NOT NULL" for one in needed if state.keyed or one != column]
     held = f" FILTER ({' AND '.join(others)})" if others else ""
     if state.keyed:
-        return _Aggregate(f"nullif(flatten(list({column}){held}), [])", is_sum=False)
-    return _Aggregate(f"sum({column}){held}", is_sum=True)
+        return _Aggregate(f"nullif(flatten(list({column}){held}), [])")
+    # No logs are so many that their count would have to stop.
+    bounded = "{}::BIGINT" if state.keep is Keep.COUNT else _BOUNDED
+    return _Aggregate(f"sum({column}){held}", bounded)
 
 
 def _finished(metric: Metric, merged: _Merged, minutes: str) -> str:
@@ -349,14 +372,24 @@ def _names_of_bits(names: Mapping[int, str]) -> str:
     return f"list_filter([{cases}], lambda n: n IS NOT NULL)"
 
 
-def metric_values_view(metrics: Sequence[Metric]) -> str:
+def metric_values_view() -> str:
     """Return the statement that makes the long form over all scopes and resolutions."""
-    selects: list[str] = []
+    return f"CREATE OR REPLACE VIEW metric_values AS FROM {_VALUES_MACRO}(NULL)"
+
+
+def empty_values_macro() -> str:
+    """Return the statement that makes `metric_values_macro` without rows, as `empty_macro`."""
+    return f"{_MADE_VALUES} {_NO_VALUES} LIMIT 0"
+
+
+def metric_values_macro(metrics: Sequence[Metric]) -> str:
+    """Return the statement that makes the macro that the long form is read from."""
+    # As in `_rows`: a function of the parameter comes first.
+    selects = [f"{_NO_VALUES} WHERE greatest({_NOTHING}, {_NOTHING}) IS NOT NULL"]
     for scope in SCOPES.values():
         own = [metric for metric in metrics if metric.scope is scope]
         if not own:
             continue
-        lists = ", ".join(map(_labelled_values, own))
         rows = " UNION ALL ".join(
             f"SELECT {literal(one.name)} AS {_OWN_RESOLUTION}, * FROM {view_name(scope, one)}"
             if one.minutes == 1
@@ -366,33 +399,49 @@ def metric_values_view(metrics: Sequence[Metric]) -> str:
         selects.append(
             f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
             f"entity_id, {entity_name(scope)} AS entity, "
-            f"unnest(flatten([{lists}]), recursive := true) "
+            f"unnest({_labelled_values(own)}, recursive := true) "
             f"FROM ({rows})"
         )
-    every = "\nUNION ALL\n".join(selects) or _NO_VALUES
-    return f"CREATE OR REPLACE VIEW metric_values AS\nFROM (\n{every}\n) WHERE value IS NOT NULL"
+    every = "\nUNION ALL\n".join(selects)
+    return f"{_MADE_VALUES}\nFROM (\n{every}\n) WHERE value IS NOT NULL"
 
 
 # These stand beside the columns of metrics, whose names have no space: `e` could be one of them.
 _OWN_RESOLUTION: Final = quoted("own resolution")
 _OWN_ENTRY: Final = quoted("own entry")
+_NOTHING: Final = quoted("own nothing")
+_VALUES_MACRO: Final = "internal.metric_values_of"
+_MADE_VALUES: Final = f"CREATE OR REPLACE MACRO {_VALUES_MACRO}({_NOTHING}) AS TABLE"
 _NO_VALUES: Final = (
     f"SELECT NULL::TIMESTAMP AS {BUCKET}, '' AS resolution, '' AS scope, '' AS entity_id, "
-    "'' AS entity, '' AS metric, '' AS label, NULL::DOUBLE AS value WHERE false"
+    "'' AS entity, '' AS metric, '' AS label, NULL::DOUBLE AS value"
 )
 
 
-def _labelled_values(metric: Metric) -> str:
+def _labelled_values(metrics: Sequence[Metric]) -> str:
     """Return a list of {metric, label, value}; a plain value has the empty label."""
+    plain = [metric for metric in metrics if metric.function.sql_type in _PLAIN]
+    names = ", ".join(literal(metric.name) for metric in plain)
+    values = ", ".join(quoted(metric.name) for metric in plain)
+    # One expression for all: a struct for each takes three times as long to read and bind.
+    pairs = f"list_zip([{names}]::VARCHAR[], [{values}]::DOUBLE[])"
+    entry = f"{{'metric': {_OWN_ENTRY}[1], 'label': '', 'value': {_OWN_ENTRY}[2]}}"
+    lists = [f"list_transform({pairs}, lambda {_OWN_ENTRY}: {entry})"]
+    lists += [_values_of(metric) for metric in metrics if metric.function.sql_type not in _PLAIN]
+    return f"flatten([{', '.join(lists)}])"
+
+
+_PLAIN: Final = frozenset({"BIGINT", "DOUBLE"})
+
+
+def _values_of(metric: Metric) -> str:
     column = quoted(metric.name)
     if metric.function.sql_type.startswith("STRUCT"):
         entries = (_entry(metric, f"'p{p}'", f"{column}.p{p}") for p in PERCENTILES)
         return f"[{', '.join(entries)}]"
-    if metric.function.sql_type.startswith("MAP"):
-        entry = _entry(metric, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
-        labelled = f"list_transform(map_entries({column}), lambda {_OWN_ENTRY}: {entry})"
-        return f"coalesce({labelled}, [])"
-    return f"[{_entry(metric, literal(''), column)}]"
+    entry = _entry(metric, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
+    labelled = f"list_transform(map_entries({column}), lambda {_OWN_ENTRY}: {entry})"
+    return f"coalesce({labelled}, [])"
 
 
 def _entry(metric: Metric, label: str, value: str) -> str:

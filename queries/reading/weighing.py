@@ -65,6 +65,8 @@ class Weight:
 
 
 _UNKNOWN: Final = Weight(tables=1, columns=1)
+# metric_values reads a macro, which reads views, which read macros.
+_DEEPEST: Final = 4
 # Columns of the store's macros: they have those of their scope's views.
 _MOST_OF_A_MACRO: Final = 500
 
@@ -76,29 +78,31 @@ def table_weights(connection: duckdb.DuckDBPyConnection) -> dict[str, Weight]:
             "SELECT lower(table_name), max(column_index) FROM duckdb_columns() GROUP BY ALL"
         ).fetchall()
     )
-    views = dict(
+    # A view or macro is all that it names; what is so deep is as deep as the store's go.
+    texts = dict(
         connection.execute(
-            "SELECT lower(view_name), lower(sql) FROM duckdb_views() WHERE NOT internal"
+            "SELECT lower(view_name), lower(sql) FROM duckdb_views() WHERE NOT internal "
+            "UNION ALL SELECT lower(function_name) || '()', lower(macro_definition) "
+            "FROM duckdb_functions() WHERE function_type = 'table_macro' AND NOT internal"
         ).fetchall()
     )
-    words = {view: _WORD.findall(sql) for view, sql in views.items()}
-    # A view has those before it; two rounds are as deep as the store's go.
-    characters = {view: len(sql) for view, sql in views.items()}
-    for _ in range(2):
+    named = {
+        name: [one for word in _WORD.findall(text) for one in (word, f"{word}()") if one != name]
+        for name, text in texts.items()
+    }
+    characters = {name: len(text) for name, text in texts.items()}
+    for _ in range(_DEEPEST):
         characters = {
-            view: len(views[view]) + sum(characters.get(word, 0) for word in used if word != view)
-            for view, used in words.items()
+            name: len(texts[name]) + sum(characters.get(one, 0) for one in used)
+            for name, used in named.items()
         }
-    macros = connection.execute(
-        "SELECT lower(function_name), length(macro_definition) FROM duckdb_functions() "
-        "WHERE function_type = 'table_macro' AND NOT internal"
-    ).fetchall()
     return {
         name: Weight(tables=1, columns=count, view_characters=characters.get(name, 0))
         for name, count in columns.items()
     } | {
-        f"{name}()": Weight(tables=1, columns=_MOST_OF_A_MACRO, view_characters=length)
-        for name, length in macros
+        name: Weight(tables=1, columns=_MOST_OF_A_MACRO, view_characters=count)
+        for name, count in characters.items()
+        if name.endswith("()")
     }
 
 

@@ -22,11 +22,14 @@ TAKEN = RESERVED_NAMES | {"service"}
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Every word in the SQL of the views, whatever case it is in."""
+    """Every word in the SQL of the views and macros, whatever case it is in."""
     oal = tmp_path_factory.mktemp("words") / "few.oal"
     oal.write_text(definitions(CALLS), encoding="utf-8")
     with Store(":memory:", load_plan([oal])) as store:
-        rows = store.query("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
+        rows = store.query(
+            "SELECT sql FROM duckdb_views() WHERE NOT internal UNION ALL "
+            "SELECT macro_definition FROM duckdb_functions() WHERE NOT internal"
+        ).fetchall()
     found = {word.casefold() for (sql,) in rows for word in re.findall(r"[^\W\d]\w*", sql)}
     return sorted(found - TAKEN - CALLS.keys())
 
