@@ -14,8 +14,8 @@ from framewalk.engine.oal.plan import Plan
 __all__ = ["entities"]
 
 HOUR_S, DAY_S = 3_600, 86_400
-# Around the borders of hours and days; the last one is not rolled up.
-HOURS = (-13, 0, 1 / 60, 59 / 60, 1, 12 - 1 / 60, 12, 36, 37)
+# Around the borders of hours and days; of the last hour, which runs, the last one is not rolled up.
+HOURS = (-13, 0, 1 / 60, 59 / 60, 1, 12 - 1 / 60, 12, 36, 37, 37 + 1 / 60)
 MINUTES = [NOW_S + round(hours * HOUR_S) for hours in HOURS]
 DEFINITIONS = """
 logs = from(K8SService.*).count();
@@ -39,7 +39,7 @@ def engine(
     made = Engine(tmp_path_factory.mktemp("engine"), plan, entities)
     for count, minute_s in enumerate(MINUTES, 1):
         made.store_logs(minute_s, commits=count)
-    made.store.compact((NOW_S + 37 * HOUR_S) // 60)
+    made.store.compact(MINUTES[-1] // 60)
     made.store_logs(MINUTES[3])
     yield made
     made.store.close()
@@ -54,6 +54,9 @@ RANGES = [
     (NOW_S - 12 * HOUR_S, NOW_S + 36 * HOUR_S),
     (NOW_S + 61, NOW_S + 12 * HOUR_S + 1),
     (NOW_S - 13 * HOUR_S, NOW_S + 37 * HOUR_S),
+    (NOW_S + 60, MINUTES[-1]),
+    (NOW_S + 60, MINUTES[-1] + 60),
+    (MINUTES[-2] + 60, MINUTES[-1] + 120),
     (NOW_S - 5 * DAY_S, NOW_S + 5 * DAY_S),
 ]
 
@@ -75,10 +78,11 @@ def test_a_range_is_what_its_minutes_are(engine: Engine, since_s: int, until_s: 
 
 
 def test_a_range_ends_with_the_newest_minute(engine: Engine) -> None:
-    newest_s = MINUTES[-1]
-    since = f"make_timestamp({(newest_s - 29 * 60) * 10**6})"
-    sql = f"SELECT minutes, calls FROM service_between({since}, {since} + INTERVAL 2 DAY)"
-    assert engine.store.query(sql).fetchall() == [(30, len(MINUTES) // 30)]
+    since = f"make_timestamp({(MINUTES[-1] - 9 * 60) * 10**6})"
+    logs = len(MINUTES) + len(MINUTES) - 1
+    sql = f"SELECT minutes, calls FROM service_between({since}, {since} + INTERVAL 2 DAY{{}})"
+    assert engine.store.query(sql.format("")).fetchall() == [(10, logs // 10)]
+    assert engine.store.query(sql.format(", divide_by := 1")).fetchall() == [(10, logs)]
 
 
 def test_nothing_is_in_an_empty_range(engine: Engine) -> None:

@@ -176,21 +176,19 @@ def between_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str,
     """Return the statement that makes the macro of a scope's metrics over a range of time.
 
     It has a row per entity, of what was from `since` to before `until`: whole days and hours from
-    their tables, what is left at the ends from the minutes.
+    their tables, what is left at the ends from the minutes. `divide_by` stands for the minutes by
+    which a rate is divided: with 1 it is a count.
     """
     keys = ", ".join(map(quoted, scope.keys))
-    newest = "(SELECT max(minute) FROM internal.newest) + INTERVAL 1 MINUTE"
-    end = f"coalesce(least(until::TIMESTAMP, {newest}), until::TIMESTAMP)"
+    end = f"coalesce(least({_UNTIL}, {_NEWEST}), {_UNTIL})"
     minutes = f"greatest(date_diff('minute', {_SINCE}, {end}), 1)"
-    values = _values(metrics, columns, MINUTES)
-    parts = "\nUNION ALL\n".join(
-        f"FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
-        for table, first, end in _parts(scope)
-    )
+    values = _values(metrics, columns, _DIVISOR)
+    inner = [keys, f"{minutes} AS {MINUTES}", f"coalesce(divide_by, {minutes}) AS {_DIVISOR}"]
+    parts = "\nUNION ALL\n".join(_parts(scope))
     return (
-        f"CREATE OR REPLACE MACRO {scope.view}_between(since, until) AS TABLE\n"
+        f"CREATE OR REPLACE MACRO {scope.view}_between(since, until, divide_by := NULL) AS TABLE\n"
         f"SELECT {_listed([f'{entity_id(scope)} AS entity_id', keys, MINUTES, *values.shown])}\n"
-        f"FROM (\nSELECT {_listed([keys, f'{minutes} AS {MINUTES}', *values.bounded])}\n"
+        f"FROM (\nSELECT {_listed([*inner, *values.bounded])}\n"
         f"FROM (\nSELECT {_listed([keys, *values.aggregated])}\n"
         f"FROM (\n{parts}\n)\n"
         f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
@@ -199,22 +197,35 @@ def between_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str,
 
 _SINCE: Final = "since::TIMESTAMP"
 _UNTIL: Final = "until::TIMESTAMP"
+_NEWEST: Final = "(SELECT max(minute) FROM internal.newest) + INTERVAL 1 MINUTE"
+# No metric is called so, nor is a column of a metric's states.
+_DIVISOR: Final = quoted("minutes of a rate")
 
 
-def _parts(scope: Scope) -> Iterator[tuple[str, str, str]]:
-    """Yield tables and their shares of the range; together they are all of it, each minute once."""
+def _parts(scope: Scope) -> Iterator[str]:
+    """Yield shares of the range; together they are all of it, each minute once.
+
+    An hour that runs has its row, too: it is enough where the range goes on to the newest minute.
+    """
     minutes, hours, days = (rolled_table(scope, one) for one in RESOLUTIONS)
     first_hour = _least(_next("hour", _SINCE), _UNTIL)
     last_hour = _greatest(f"date_trunc('hour', {_UNTIL})", first_hour)
     first_day = _least(_next("day", first_hour), last_hour)
     last_day = _greatest(f"date_trunc('day', {last_hour})", first_day)
     # A function of a parameter comes first, as in `_rows`.
-    yield states_table(scope), f"{_greatest('since', 'since')}::TIMESTAMP", _UNTIL
-    yield days, first_day, last_day
-    yield hours, first_hour, first_day
-    yield hours, last_day, last_hour
-    yield minutes, _SINCE, first_hour
-    yield minutes, last_hour, _UNTIL
+    anywhere = f"{_greatest('since', 'since')}::TIMESTAMP"
+    yield _part(states_table(scope), anywhere, _UNTIL)
+    yield _part(days, first_day, last_day)
+    yield _part(hours, first_hour, first_day)
+    yield _part(hours, last_day, last_hour)
+    yield _part(minutes, _SINCE, first_hour)
+    is_all = f"{_UNTIL} >= {_NEWEST}"
+    yield f"{_part(hours, last_hour, _UNTIL)} AND {is_all}"
+    yield f"{_part(minutes, last_hour, _UNTIL)} AND NOT coalesce({is_all}, false)"
+
+
+def _part(table: str, first: str, end: str) -> str:
+    return f"FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
 
 
 def _next(unit: str, time: str) -> str:
