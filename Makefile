@@ -12,6 +12,8 @@ BOOKINFO := fixtures/captures/bookinfo
 DEMO := build/demo.duckdb
 TYPED := engine receiver server queries fixtures cli
 SIZE := large
+# Each file in one process, so that what its tests share is made once.
+TOGETHER := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 LOCKS := requirements
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --progress-bar off --require-hashes
@@ -89,11 +91,11 @@ test: lint types pytest ## Run lint, type checks and all tests
 
 .PHONY: pytest
 pytest: $(DEV) ## Run the tests only
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest $(TOGETHER)
 
 .PHONY: pytest-long
 pytest-long: $(DEV) ## Run the long tests only: the same as others, with more of everything
-	@$(BIN)/python -m pytest --numprocesses 2 -m long
+	@$(BIN)/python -m pytest $(TOGETHER) -m long
 
 .PHONY: lint
 lint: $(DEV) ## Check style, formatting, and what may import what
