@@ -41,7 +41,7 @@ def hostile_entities(tmp_path_factory: pytest.TempPathFactory) -> Entities:
     ("name", "resolution"),
     [
         ("bookinfo", "minute"),
-        ("bookinfo", "hour"),
+        pytest.param("bookinfo", "hour", marks=pytest.mark.long),
         ("bookinfo", "day"),
         ("boutique", "minute"),
         pytest.param("boutique", "hour", marks=pytest.mark.long),
