@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +23,7 @@ from framewalk.cli.naming import Naming, known_share
 from framewalk.cli.suspicion import guarded
 from framewalk.cli.worker import Worker, worker
 from framewalk.engine import Store, load_plan
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
@@ -38,7 +41,16 @@ from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S, NEAR_CHANGE
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import Progress
+
+
+class ArchiveMode(StrEnum):
+    """The modes in which a replay archives."""
+
+    HTTP = Mode.HTTP.value
+    ALL = Mode.ALL.value
 
 
 def replay(
@@ -163,6 +175,24 @@ def replay(
             rich_help_panel="Caps",
         ),
     ] = DEFAULT_CAPS.entities_per_minute,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive",
+            metavar="FOLDER",
+            help="Keep the logs, too, as Parquet files in a folder of FILE's own.",
+            show_default=False,
+            rich_help_panel="Archive",
+        ),
+    ] = None,
+    archive_mode: Annotated[
+        ArchiveMode,
+        typer.Option(
+            "--archive-mode",
+            help="What is kept: requests with the sums of their reads and writes, or each log.",
+            rich_help_panel="Archive",
+        ),
+    ] = ArchiveMode.HTTP,
     *,
     name_by_owner: Annotated[
         bool,
@@ -219,7 +249,7 @@ def replay(
         naming.settle(opened)
         guard = guarded(opened, ReadingNote(note), setup, naming.entities)
         started_s = time.monotonic()
-        with byte_progress() as progress:
+        with _archive(opened, archive, archive_mode) as logs, byte_progress() as progress:
             summary = replay_captures(
                 paths,
                 naming.entities,
@@ -231,6 +261,7 @@ def replay(
                     max_endpoints, max_stream_entities, max_stream_minutes, max_minute_entities
                 ),
                 guard=guard,
+                archive=logs,
             )
         rows = _summary_rows(summary, opened, time.monotonic() - started_s) + naming.shared()
     for capture in summary.captures:
@@ -242,6 +273,20 @@ def replay(
     for doubt in naming.doubts(summary):
         warn(doubt)
     print_summary(rows)
+
+
+@contextmanager
+def _archive(store: Store, folder: Path | None, mode: ArchiveMode) -> Iterator[Archive | None]:
+    """Open the archive that was asked for; at the end its small files become few."""
+    if folder is None:
+        yield None
+        return
+    with Archive(store, folder, ArchiveOptions(Mode(mode.value))) as archive:
+        for problem in archive.problems:
+            warn(f"{problem}; what it had is not in the views")
+        yield archive
+        while archive.compact(time.monotonic()):
+            pass
 
 
 class _Bars:

@@ -28,6 +28,8 @@ OPERATIONS: Final = (*KERNEL_OPERATIONS, "http")
 
 ROLES: Final = ("client", "server", "proxy")
 TLS_MODES: Final = ("Plain", "TLS")
+HTTP_VERSIONS: Final = ("HTTP1", "HTTP2")
+TRACE_PROVIDERS: Final = ("Zipkin", "SkyWalking")
 HTTP_METHODS: Final = (
     "GET",
     "POST",
@@ -117,6 +119,18 @@ OPERATION_LEAVES: Final[dict[str, tuple[Leaf, ...]]] = {
     ),
 }
 
+# What the archive has of a log beside (engine/archive).
+KEPT_LEAVES: Final[dict[str, tuple[Leaf, ...]]] = {
+    "http": _leaves(
+        version="version",
+        host="request.host",
+        trace_provider="request.trace.provider",
+        trace_id="request.trace.traceId",
+        trace_segment_id="request.trace.traceSegmentId",
+        trace_span_id="request.trace.spanId",
+    ),
+}
+
 # A duration that counts only where its count is not 0 (analysis.md, section 3, quirk).
 GUARDED_DURATIONS: Final[dict[str, dict[str, str]]] = {
     "read": {"l3_net_filter_duration_ns": "l3_net_filter_count"},
@@ -144,10 +158,12 @@ NODE_LEAVES: Final = _leaves(
 CONNECTION_LEAVES: Final = _leaves(
     local_service="local.kubernetes.serviceName",
     local_pod="local.kubernetes.podName",
+    local_pod_port="local.kubernetes.port",
     local_ip="local.ip.host",
     local_port="local.ip.port",
     remote_service="remote.kubernetes.serviceName",
     remote_pod="remote.kubernetes.podName",
+    remote_pod_port="remote.kubernetes.port",
     remote_ip="remote.ip.host",
     remote_port="remote.ip.port",
     role="role",

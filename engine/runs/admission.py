@@ -320,7 +320,8 @@ def _without(part: PeerStates, pairs: pl.DataFrame, dropped: Counters) -> PeerSt
         )
         for name, one in part.operations.items()
     }
-    return replace(part, operations=operations, counters=part.counters + dropped)
+    kept = None if part.kept is None else part.kept.without(pairs)
+    return replace(part, operations=operations, counters=part.counters + dropped, kept=kept)
 
 
 def _endpoints(frame: pl.DataFrame, view: str) -> pl.DataFrame:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from framewalk.engine.archive import Archive
     from framewalk.engine.captures import CapturePosition
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.runs.segments import Segment
@@ -92,8 +93,8 @@ class SpoolFollower(Closing):
 
     Record batches with addresses that nobody knows wait as `holding` says; the others do not wait
     for them. Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless the
-    receiver's clock is behind; what is beyond `caps` is dropped or called `others`. Times are those
-    of a clock that is never set, not those of logs.
+    receiver's clock is behind; what is beyond `caps` is dropped or called `others`. Logs that count
+    are added to an `archive`. Times are those of a clock that is never set, not those of logs.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class SpoolFollower(Closing):
         self.most_ahead_s: float = DEFAULT_MOST_AHEAD_S
         self.caps = DEFAULT_CAPS
         self.holding = Holding()
+        self.archive: Archive | None = None
         self.has_all = False
         self.careful_to_bytes: dict[Path, int] = {}
         self._note = ReadingNote(folder / NOTE_NAME)
@@ -196,7 +198,10 @@ class SpoolFollower(Closing):
         keeps_ahead = partial(self._clocks.keeps_ahead, now_s=now_s)
         self._admission.caps = self.caps
         self._admission.begin()
-        return _Read(Pending(self._store, keeps_ahead, on_progress, self._admission))
+        archive = self.archive
+        return _Read(
+            Pending(self._store, keeps_ahead, on_progress, self._admission, archive=archive)
+        )
 
     def _work(
         self,
@@ -226,6 +231,7 @@ class SpoolFollower(Closing):
                 self._store.plan,
                 most_ahead_s=self.most_ahead_s,
                 caps=self.caps,
+                keep=self.archive.keep if self.archive is not None else None,
             ):
                 segment.carried = carried
                 pending.computed.add(found)
@@ -297,7 +303,8 @@ class SpoolFollower(Closing):
 
         def commit() -> tuple[int, ...]:
             states = computed.rolled_up(lost)
-            return self._store.commit_many(reached, states, ends_only=True)
+            also = computed.list_archived
+            return self._store.commit_many(reached, states, ends_only=True, also=also)
 
         # What was written early is undone with the rest: only another engine can try again.
         captures = commit() if computed.has_written else self._segments.with_room(commit)

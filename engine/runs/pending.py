@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import polars as pl
 
+from framewalk.engine.archive import Kept
 from framewalk.engine.counters import Counters
 from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
 from framewalk.engine.stages import add_clocks, roll_up_in_parts, with_ahead
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from framewalk.engine.archive import Archive, ArchivedFile
     from framewalk.engine.oal import Plan
     from framewalk.engine.runs.admission import Admission
     from framewalk.engine.stages import PeerStates
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 _MOST_ROWS: Final = 200_000
 # Messages whose states are held: these keep the texts of the logs, such as paths.
 _MOST_BYTES: Final = 64 * 2**20
+# Logs that are held for the archive.
+_MOST_KEPT_BYTES: Final = 128 * 2**20
 
 
 class Target(Protocol):
@@ -68,7 +72,8 @@ class Pending:
     `admission` keeps it within caps when it is rolled up; without one there are none.
     `keeps_ahead` tells from the clocks of nodes (CLOCKS_SCHEMA) whether logs that are ahead count.
     `rows` and `minutes` are about what was written. `has_written` tells whether something is in the
-    store's transaction already.
+    store's transaction already. With an `archive` the results have what it keeps of their logs:
+    that is written with their states, and `list_archived` is to be called in the commit.
     """
 
     store: Target
@@ -76,6 +81,7 @@ class Pending:
     on_progress: Callable[[], None] = lambda: None
     admission: Admission | None = None
     most_rows: int = _MOST_ROWS
+    archive: Archive | None = None
     rows: int = 0
     minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
     has_written: bool = False
@@ -88,6 +94,10 @@ class Pending:
     # What is beyond the caps of what was rolled up last; before that it is in the counters.
     _beyond: Counters = field(default_factory=Counters)
     _written_rows: int = 0
+    _kept_bytes: int = 0
+    _archived: list[ArchivedFile] = field(default_factory=list)
+    # Those of what was rolled up last.
+    _latest: list[ArchivedFile] = field(default_factory=list)
 
     @property
     def counters(self) -> Counters:
@@ -102,13 +112,15 @@ class Pending:
         """Take states, and write early what is too much to hold."""
         self._take(found)
         held_bytes = self._found_bytes + self._ahead.size_bytes
-        if self._held_rows() >= self.most_rows or held_bytes >= 2 * _MOST_BYTES:
+        is_much = held_bytes >= 2 * _MOST_BYTES or self._kept_bytes >= 2 * _MOST_KEPT_BYTES
+        if self._held_rows() >= self.most_rows or is_much:
             self._write_early()
         self.on_progress()
 
     def is_due(self, commit_logs: int) -> bool:
         """Tell whether there is enough for a commit."""
         is_much = self._counters.logs >= commit_logs or self._found_bytes >= _MOST_BYTES
+        is_much |= self._kept_bytes >= _MOST_KEPT_BYTES
         return is_much or self._held_rows() >= self.most_rows // 2 or self.has_written
 
     def decide(self) -> None:
@@ -136,10 +148,24 @@ class Pending:
             yield replace(states, counters=states.counters + extra)
             extra = Counters()
 
+    def list_archived(self) -> None:
+        """List what was archived; to be called where all states are written."""
+        if self.archive is not None:
+            self.archive.list_files([*self._archived, *self._latest])
+
+    def _write_archive(self, found: list[PeerStates]) -> None:
+        if self.archive is None:
+            return
+        # Of an attempt that was undone.
+        self.archive.remove(self._latest)
+        kept = [part.kept for part in found if isinstance(part.kept, Kept)]
+        self._latest = self.archive.write(kept)
+
     def _within_caps(self) -> Iterator[States]:
         found, self._beyond = self._found, Counters()
         if self.admission is not None:
             found, self._beyond = self.admission.admitted(found)
+        self._write_archive(found)
         for states in roll_up_in_parts(found, self.store.plan):
             if self.admission is None:
                 yield states
@@ -157,6 +183,7 @@ class Pending:
             ahead.clocks = add_clocks([ahead.clocks, found.clocks])
             ahead.logs += int(found.clocks["ahead_logs"].sum())
         others, *parts = with_ahead(found)
+        self._kept_bytes += _kept_bytes([others, *parts])
         ahead.parts += parts
         ahead.rows += sum(part.rows for part in parts)
         self._found.append(replace(others, clocks=found.clocks.clear(), ahead=None))
@@ -178,4 +205,10 @@ class Pending:
         self._counters += self._beyond
         self._beyond = Counters()
         self._found, self._found_rows, self._found_bytes = [], 0, 0
+        self._archived += self._latest
+        self._latest, self._kept_bytes = [], _kept_bytes(ahead.parts)
         self._dropped = Counters()
+
+
+def _kept_bytes(parts: list[PeerStates]) -> int:
+    return sum(part.kept.size_bytes for part in parts if part.kept is not None)

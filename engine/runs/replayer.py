@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from framewalk.engine.archive import Archive
     from framewalk.engine.caps import Caps
     from framewalk.engine.captures import CaptureBatch, CapturePosition
     from framewalk.engine.kubernetes import Entities
@@ -100,13 +101,15 @@ def replay(  # noqa: PLR0913 - options, each with a default
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
     caps: Caps = DEFAULT_CAPS,
     guard: Guard | None = None,
+    archive: Archive | None = None,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
     Logs that are more than `most_ahead_s` ahead of their arrival are dropped, unless most nodes
     that a capture has heard of up to a commit are ahead: then the receiver's clock was behind.
     What is beyond `caps` is dropped or called `others`, and counted. With a `guard` what is read is
-    written down before, and what was set aside is left out and counted.
+    written down before, and what was set aside is left out and counted. The logs that count are
+    added to an `archive` of the store with their metrics.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -121,7 +124,7 @@ def replay(  # noqa: PLR0913 - options, each with a default
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
-    options = _Options(on_progress, commit_logs, most_ahead_s, guard)
+    options = _Options(on_progress, commit_logs, most_ahead_s, guard, archive)
     admission = Admission(store.names, caps)
     for path in paths:
         job = _CaptureReplay(path, entities, store, admission, options)
@@ -149,6 +152,7 @@ class _Options:
     commit_logs: int
     most_ahead_s: float
     guard: Guard | None
+    archive: Archive | None
 
 
 class _CaptureReplay:
@@ -223,6 +227,7 @@ class _CaptureReplay:
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         self._write_down(group)
+        archive = self._options.archive
         for messages in pieces([self._allowed(batch) for batch in group]):
             self._pending.begin(messages)
             for found, after in first_phase(
@@ -232,6 +237,7 @@ class _CaptureReplay:
                 self._store.plan,
                 most_ahead_s=self._options.most_ahead_s,
                 caps=self._admission.caps,
+                keep=archive.keep if archive is not None else None,
             ):
                 carried = after
                 self._clock_s = carried.clock_ns / _NS_PER_S
@@ -245,7 +251,9 @@ class _CaptureReplay:
         reached = Reached(capture, self._path, self._reached, left)
         pending.decide()
         lost = Counters(messages=self._left_out, quality=Counter(quarantined=self._left_out))
-        (committed,) = self._store.commit_many([reached], pending.rolled_up(lost))
+        (committed,) = self._store.commit_many(
+            [reached], pending.rolled_up(lost), also=pending.list_archived
+        )
         self._known_bytes = self._reached[-1].offset_bytes
         if self._options.guard is not None:
             self._options.guard.note.clear()
@@ -262,7 +270,8 @@ class _CaptureReplay:
         self._admission.begin()
         guard = self._options.guard
         on_progress = guard.note.touch if guard is not None else _do_nothing
-        return Pending(self._store, keeps_ahead, on_progress, self._admission)
+        archive = self._options.archive
+        return Pending(self._store, keeps_ahead, on_progress, self._admission, archive=archive)
 
     def _write_down(self, group: Sequence[CaptureBatch]) -> None:
         """Note what is about to be worked on, beside what is not committed yet."""

@@ -21,6 +21,7 @@ from framewalk.engine.schemas import (
     AHEAD_REASON,
     DEFAULT_MOST_AHEAD_S,
     GUARDED_DURATIONS,
+    KEPT_LEAVES,
     KERNEL_OPERATIONS,
     LOG_COLUMNS,
     OPERATION_LEAVES,
@@ -59,6 +60,9 @@ class LogFrames:
     that the logs' `connection` points into, the STREAM they are of, and what their node says:
     `cluster_name` and `node_name`.
 
+    Where logs are to be kept the frames have the number of their `message` (UInt32), those of one
+    operation in order, and what KEPT_LEAVES says beside.
+
     `ahead` are logs that are too far ahead of their arrival, None without any; `counters` has them
     as dropped, their own are empty. `clocks` has CLOCKS_SCHEMA.
     """
@@ -75,6 +79,7 @@ def flatten(
     *,
     device_names: bool = False,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
+    to_keep: bool = False,
 ) -> LogFrames:
     """Flatten messages whose node and connection are known.
 
@@ -95,9 +100,10 @@ def flatten(
     logs = 0
     for operation in OPERATIONS:
         if operation in KERNEL_OPERATIONS:
-            raw = _operation_rows(field_at(entries, (operation,)), kernel_rows, operation)
+            struct, rows = field_at(entries, (operation,)), kernel_rows
         else:
-            raw = _operation_rows(field_at(protocol_log, ("http",)), message_rows, operation)
+            struct, rows = field_at(protocol_log, ("http",)), message_rows
+        raw = _operation_rows(struct, rows, operation, to_keep=to_keep)
         logs += raw.height
         clean = _clean_values(raw, operation, quality)
         if device_names and "l2_ifindex" in clean.columns:
@@ -107,7 +113,7 @@ def flatten(
         if is_ahead is not None:
             ahead[operation] = placed.filter(is_ahead)
             placed = placed.filter(~is_ahead)
-        frames[operation] = _log_frame(placed)
+        frames[operation] = _log_frame(placed, to_keep=to_keep)
 
     unknown = len(entries) + pc.sum(protocol_log.is_valid(), min_count=0).as_py() - logs
     dropped["unknown_operation"] += unknown
@@ -118,22 +124,25 @@ def flatten(
     clocks = clocks_of(context, times)
     if not ahead:
         return LogFrames(connections, frames, counters, clocks)
-    apart = {
-        operation: _log_frame(ahead[operation]) if operation in ahead else frame.clear()
-        for operation, frame in frames.items()
-    }
+    apart = {operation: frame.clear() for operation, frame in frames.items()}
+    apart |= {operation: _log_frame(one, to_keep=to_keep) for operation, one in ahead.items()}
     without = LogFrames(connections, apart, Counters(), clocks.clear())
     return LogFrames(connections, frames, counters, clocks, without)
 
 
 def concat_logs(parts: list[LogFrames]) -> LogFrames:
-    """Put frames of several batches together; `connection` is renumbered."""
-    first_rows = _starts([part.connections for part in parts])
+    """Put frames of several batches together; `connection` and `message` are renumbered."""
+    if len(parts) == 1:
+        return parts[0]
+    first_rows = _starts([part.connections.height for part in parts])
+    first_messages = _starts([_messages(part) for part in parts])
     operations = {
         operation: pl.concat(
             [
-                part.operations[operation].with_columns(pl.col("connection") + first_row)
-                for part, first_row in zip(parts, first_rows, strict=True)
+                _renumbered(part.operations[operation], first_row, first_message)
+                for part, first_row, first_message in zip(
+                    parts, first_rows, first_messages, strict=True
+                )
             ]
         )
         for operation in OPERATIONS
@@ -148,14 +157,31 @@ def concat_logs(parts: list[LogFrames]) -> LogFrames:
     )
 
 
-def _starts(frames: list[pl.DataFrame]) -> list[int]:
-    """Return the row at which each frame begins when they are put together."""
-    return [0, *accumulate(frame.height for frame in frames)][: len(frames)]
+def _starts(counts: list[int]) -> list[int]:
+    """Return the number at which each part begins when they are put together."""
+    return [0, *accumulate(counts)][: len(counts)]
 
 
-def _operation_rows(struct: pa.ChunkedArray, rows: pl.Series, operation: str) -> pl.DataFrame:
+def _messages(logs: LogFrames) -> int:
+    """Return a number that those of all messages of these logs are below."""
+    frames = [*logs.operations.values(), *(logs.ahead.operations.values() if logs.ahead else ())]
+    numbers = (frame["message"].max() for frame in frames if "message" in frame.columns)
+    return max((number + 1 for number in numbers if isinstance(number, int)), default=0)
+
+
+def _renumbered(frame: pl.DataFrame, first_row: int, first_message: int) -> pl.DataFrame:
+    frame = frame.with_columns(pl.col("connection") + first_row)
+    if first_message and "message" in frame.columns:
+        return frame.with_columns(pl.col("message") + first_message)
+    return frame
+
+
+def _operation_rows(
+    struct: pa.ChunkedArray, rows: pl.Series, operation: str, *, to_keep: bool
+) -> pl.DataFrame:
     """Return the leaves of one operation where it is set, with the `message` they are in."""
-    frame = leaf_frame(struct, TIME_LEAVES + OPERATION_LEAVES[operation])
+    kept = KEPT_LEAVES.get(operation, ()) if to_keep else ()
+    frame = leaf_frame(struct, TIME_LEAVES + OPERATION_LEAVES[operation] + kept)
     frame = frame.with_columns(rows.alias("message")).filter(pl.Series(struct.is_valid()))
     counts = [
         name
@@ -287,9 +313,11 @@ def _place(frame: pl.DataFrame, messages: pl.DataFrame, dropped: Counter[str]) -
     return frame
 
 
-def _log_frame(frame: pl.DataFrame) -> pl.DataFrame:
+def _log_frame(frame: pl.DataFrame, *, to_keep: bool) -> pl.DataFrame:
     derived = {"latency_ms": pl.col("duration_ns") // _NS_PER_MS} if "path" in frame.columns else {}
-    own = set(LOG_COLUMNS) | {"message", "reason", "boot_seconds", "boot_nanos", "start_offset_ns"}
+    own = set(LOG_COLUMNS) | {"reason", "boot_seconds", "boot_nanos", "start_offset_ns"}
+    if not to_keep:
+        own.add("message")
     return frame.select(*LOG_COLUMNS, pl.exclude(own), **derived)
 
 

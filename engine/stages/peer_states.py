@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import polars as pl
 
@@ -53,13 +53,24 @@ class OperationStates:
     keyed: Mapping[str, pl.DataFrame]
 
 
+class KeptLogs(Protocol):
+    """The logs themselves, as whoever wants them keeps them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take in memory."""
+
+    def without(self, pairs: pl.DataFrame) -> Self:
+        """Leave out the logs of pairs of `peer` and `minute`."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStates:
     """The states of some logs per (peers, minute), all operations; what phase 2 starts from.
 
     `peers` has the columns of PEER_SCHEMA; `peer` of the states is a row of it. `ahead` are those
     of logs that are too far ahead of their arrival, which `counters` has as dropped; `clocks` has
-    CLOCKS_SCHEMA, `unknown` UNKNOWN_PEERS_SCHEMA.
+    CLOCKS_SCHEMA, `unknown` UNKNOWN_PEERS_SCHEMA. `kept` are the logs, if they were asked for.
     """
 
     peers: pl.DataFrame
@@ -68,6 +79,7 @@ class PeerStates:
     clocks: pl.DataFrame
     ahead: PeerStates | None = None
     unknown: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA))
+    kept: KeptLogs | None = None
 
     @property
     def rows(self) -> int:

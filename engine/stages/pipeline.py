@@ -6,7 +6,7 @@ An embedding service, a replay, a live server and a cluster differ only in who c
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -23,8 +23,8 @@ from framewalk.engine.stages.crowding import within_caps
 from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.stages.flattening import DEVICE_NAME, concat_logs, flatten
-from framewalk.engine.stages.peer_states import PeerStates, log_states
-from framewalk.engine.stages.resolving import resolve
+from framewalk.engine.stages.peer_states import KeptLogs, PeerStates, log_states
+from framewalk.engine.stages.resolving import ResolvedLogs, resolve
 from framewalk.engine.stages.streams import Carried, follow_streams
 from framewalk.engine.states import States, merge
 
@@ -48,6 +48,13 @@ BATCH_BYTES: Final = 20 * 2**20
 _ROLL_UP_AT: Final = 16
 
 Item = TypeVar("Item")
+
+
+class Keep(Protocol):
+    """Keeps resolved logs; `connections` are those of LogFrames, which `connection` points into."""
+
+    def __call__(self, logs: ResolvedLogs, connections: pl.DataFrame) -> KeptLogs:
+        """Return what is kept of them."""
 
 
 def partial(
@@ -112,13 +119,14 @@ def first_phase(  # noqa: PLR0913 - options, each with a default
     *,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
     caps: Caps = DEFAULT_CAPS,
+    keep: Keep | None = None,
 ) -> Iterator[tuple[PeerStates, Carried]]:
     """Do all that must look at each log; roll_up adds up the results of many such calls.
 
     Yields states, and what to carry on after them. Memory does not depend on how much there is of
     the messages. States may be empty: a sign of life. Logs whose event is more than `most_ahead_s`
     ahead of their arrival are apart, and dropped unless the results go through `with_ahead`. Logs
-    of what a stream names beyond the caps are dropped.
+    of what a stream names beyond the caps are dropped. With `keep` the results have the logs, too.
     """
     device_names = DEVICE_NAME in log_columns(plan)
     for decoded in decode(messages):
@@ -126,13 +134,23 @@ def first_phase(  # noqa: PLR0913 - options, each with a default
         parts = []
         for context in follow_streams(decoded.captured, decoded.nested, carried):
             carried = context.carried
-            parts.append(flatten(context, device_names=device_names, most_ahead_s=most_ahead_s))
+            parts.append(
+                flatten(
+                    context,
+                    device_names=device_names,
+                    most_ahead_s=most_ahead_s,
+                    to_keep=keep is not None,
+                )
+            )
         if not parts:
             yield _without_states(counted), carried
             continue
         logs, named = within_caps(concat_logs(parts), carried.named, carried.clock_ns, caps)
         carried = replace(carried, named=named)
-        yield _with_states(logs, counted, entities, plan), carried
+        states = _states(logs, entities, plan, keep)
+        ahead = None if logs.ahead is None else _states(logs.ahead, entities, plan, keep)
+        counters = states.counters + counted
+        yield replace(states, counters=counters, clocks=logs.clocks, ahead=ahead), carried
 
 
 def _without_states(counted: Counters) -> PeerStates:
@@ -140,10 +158,10 @@ def _without_states(counted: Counters) -> PeerStates:
     return PeerStates(pl.DataFrame(schema=PEER_SCHEMA), {}, counted, none)
 
 
-def _with_states(logs: LogFrames, counted: Counters, entities: Entities, plan: Plan) -> PeerStates:
-    found = log_states(resolve(logs, entities), plan)
-    ahead = log_states(resolve(logs.ahead, entities), plan) if logs.ahead is not None else None
-    return replace(found, counters=found.counters + counted, clocks=logs.clocks, ahead=ahead)
+def _states(logs: LogFrames, entities: Entities, plan: Plan, keep: Keep | None) -> PeerStates:
+    resolved = resolve(logs, entities)
+    found = log_states(resolved, plan)
+    return found if keep is None else replace(found, kept=keep(resolved, logs.connections))
 
 
 def regroup(

@@ -53,7 +53,8 @@ class ResolvedLogs:
 
     `operations` are log frames with `peer` (UInt32, a row of `peers`) in place of
     `connection`; `peers` has the columns of PEER_SCHEMA, each row once. `unknown` has
-    UNKNOWN_PEERS_SCHEMA, each key once, those of logs that do not count for it included.
+    UNKNOWN_PEERS_SCHEMA, each key once, those of logs that do not count for it included. Where logs
+    are to be kept `operations` have `connection` and `message` beside.
     """
 
     peers: pl.DataFrame
@@ -69,7 +70,7 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     pairs = {name: _pairs(frame, boundaries_ns) for name, frame in logs.operations.items()}
     visited, numbers = _visited(pairs, logs.connections.height * (boundaries_ns.len() + 1))
     frames = {
-        operation: frame.drop("connection").with_columns(numbers[operation])
+        operation: _visiting(frame, numbers[operation])
         for operation, frame in logs.operations.items()
     }
     visits = _visits(visited, logs, boundaries_ns)
@@ -87,6 +88,12 @@ def resolve(logs: LogFrames, entities: Entities) -> ResolvedLogs:
     quality = Counter({NEAR_CHANGE: near} if near else {})
     counters = logs.counters + Counters(dropped=dropped, quality=quality, addresses=addresses)
     return ResolvedLogs(peers, operations, counters, _unknown_peers(named, frames))
+
+
+def _visiting(frame: pl.DataFrame, visits: pl.Series) -> pl.DataFrame:
+    """Have the number of each log's visit in place of, or beside, that of its connection."""
+    is_kept = "message" in frame.columns
+    return (frame if is_kept else frame.drop("connection")).with_columns(visits)
 
 
 def with_nameless(batches: Sequence[pa.RecordBatch], entities: Entities) -> list[bool]:
@@ -239,9 +246,10 @@ def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
 
     `reason` is why logs are dropped.
     """
-    visits = visits.with_columns(port=_called_port()).drop("local_port", "remote_port")
+    ports = [f"{side}_{port}" for side in _SIDES for port in ("port", "pod_port")]
+    visits = visits.with_columns(port=_called_port()).drop(ports)
     columns = [name for name in visits.columns if name != "visit"]
-    distinct = visits.group_by(columns).agg(visits="visit").with_columns(remote_ip=_remote_ip())
+    distinct = visits.group_by(columns).agg(visits="visit").with_columns(remote_ip=remote_ip())
     looked_up = pl.concat([distinct, *_looked_up(distinct, entities)], how="horizontal")
     return (
         looked_up.with_columns(*_side("local"), *_side("remote"))
@@ -313,7 +321,8 @@ def _looked_up(distinct: pl.DataFrame, entities: Entities) -> list[pl.DataFrame]
     ]
 
 
-def _remote_ip() -> pl.Expr:
+def remote_ip() -> pl.Expr:
+    """Return the remote side's IP address: for a tunnel, what is behind it."""
     outbound = pl.col("has_ztunnel") & (pl.col("ztunnel_by") == 0) & (pl.col("ztunnel_ip") != "")
     return pl.when(outbound).then("ztunnel_ip").otherwise("remote_ip")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes import Described
     from framewalk.engine.oal import Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
+    from framewalk.engine.store.connection import Parameters
 
 __all__ = [
     "IN_MEMORY",
@@ -164,6 +165,16 @@ class Store(StoredCaptures, Closing):
         (committed,) = self.commit_many([Reached(capture, path, reached)], [states])
         return committed
 
+    def run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        """Run a statement in the transaction under way, or in one of its own; raises StoreError."""
+        return self._run(sql, parameters)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is written inside with `run`, or nothing of it if an error comes out."""
+        with self._transaction():
+            yield
+
     def append(self, states: States) -> None:
         """Write states that count when the next commit does, or not at all.
 
@@ -178,19 +189,26 @@ class Store(StoredCaptures, Closing):
             self._undo()
 
     def commit_many(
-        self, captures: Sequence[Reached], states: Iterable[States], *, ends_only: bool = False
+        self,
+        captures: Sequence[Reached],
+        states: Iterable[States],
+        *,
+        ends_only: bool = False,
+        also: Callable[[], None] = lambda: None,
     ) -> tuple[int, ...]:
         """Write states that come from several captures, at least one, all or nothing.
 
         With `ends_only` a capture's first position is written once, and of those that follow
         the last one: enough to go on from and to recognise a whole copy of the capture by, but
-        not one that was cut off. The counters go to the last capture. Returns the ids.
+        not one that was cut off. The counters go to the last capture. `also` is called once the
+        states are written, to write what belongs to them with `run`. Returns the ids.
         """
         with self._explaining(), self._uncommitted() as written:
             ids = tuple(self._write_positions(one, ends_only=ends_only) for one in captures)
             for part in states:
                 self._write(part, written)
             self._write_counters(ids[-1], written.counters)
+            also()
             run(self._connection, "COMMIT")
         self._written = None
         return ids

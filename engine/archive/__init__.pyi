@@ -1,0 +1,10 @@
+from .archive import Archive as Archive
+from .archive import ArchiveOptions as ArchiveOptions
+from .files import ArchivedFile as ArchivedFile
+from .kept import Keeper as Keeper
+from .kept import Kept as Kept
+from .kept import Mode as Mode
+from .rows import TEXTS as TEXTS
+from .rows import Shown as Shown
+from .schema import KINDS as KINDS
+from .schema import view_name as view_name

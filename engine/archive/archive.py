@@ -1,0 +1,188 @@
+"""The archive of a store: logs are written before they are listed, and listed with their states.
+
+archive = Archive(store, folder, ArchiveOptions(Mode.HTTP))
+files = archive.write(kept)          # on the disk, and nobody sees them
+store.commit_many(..., also=lambda: archive.list_files(files))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from framewalk.engine.archive.files import ArchivedFile, ArchiveFolder
+from framewalk.engine.archive.kept import Keeper, Kept, Mode
+from framewalk.engine.archive.manifest import Manifest
+from framewalk.engine.archive.merging import chosen, merged
+from framewalk.engine.archive.rows import Numbering, Shown, tables_of
+from framewalk.engine.archive.schema import KINDS
+from framewalk.engine.closing import Closing
+from framewalk.engine.errors import StoreRoomError
+from framewalk.engine.telling import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from framewalk.engine.store import Store
+
+_NS_PER_HOUR: Final = 3600 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """What is kept, and of each request what.
+
+    A write makes at most `most_hours` files of a kind. With `gives_up` logs that find no room on
+    the disk are told of and not archived; else the write is an error.
+    """
+
+    mode: Mode
+    shown: Shown = field(default_factory=Shown)
+    most_hours: int = 1_000
+    gives_up: bool = False
+
+
+class Archive(Closing):
+    """The archive of a store that is open for writing.
+
+    `problems` are the listed files that are missing or damaged: views leave those out. Raises
+    StoreError where the folder cannot be used, and where another process uses it.
+    """
+
+    def __init__(self, store: Store, folder: Path, options: ArchiveOptions) -> None:
+        self.keep = Keeper(options.mode)
+        self.given_up_rows = 0
+        self._store = store
+        self._options = options
+        self._gone: list[tuple[float, ArchivedFile]] = []
+        self._trouble = Trouble("logs cannot be archived", "logs are archived again")
+        with store.transaction():
+            self._manifest = Manifest(store)
+            self._folder = ArchiveFolder(folder, self._manifest.identity)
+            try:
+                self.problems = self._manifest.begin(self._folder)
+            except BaseException:
+                self._folder.close()
+                raise
+        self._folder.remove_others(self._manifest.files())
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are: absolute, and without links."""
+        return self._folder.path
+
+    def close(self) -> None:
+        """Remove what nothing lists any more, and let another process write the folder."""
+        self._folder.remove(file for _, file in self._gone)
+        self._gone = []
+        self._folder.close()
+
+    def write(self, parts: Sequence[Kept]) -> list[ArchivedFile]:
+        """Write logs into files that are not listed yet; all of them or, if it gives up, none.
+
+        Raises StoreError.
+        """
+        manifest, written = self._manifest, list[ArchivedFile]()
+        patterns = self._store.plan.endpoint_patterns
+        numbering = Numbering(manifest.next_request, self._options.shown, patterns)
+        manifest.next_request += sum(part.requests for part in parts)
+        try:
+            for kind in KINDS:
+                for hour, table in tables_of(kind, parts, numbering, self._options.most_hours):
+                    written.append(self._write(kind, hour, [table]))
+        except OSError as error:
+            self._folder.remove(written)
+            problem = (error.strerror or str(error)).lower()
+            if not self._options.gives_up:
+                remedy = "make room, or check its permissions, and run this again"
+                raise StoreRoomError(self.folder, problem, remedy) from error
+            self.given_up_rows += sum(part.rows for part in parts)
+            self._trouble.goes_on(f"{self.folder}: {problem}")
+            return []
+        self._trouble.is_over()
+        return written
+
+    def list_files(self, files: Sequence[ArchivedFile]) -> None:
+        """List written files; to be called in the transaction of what they are about."""
+        if files:
+            self._manifest.change(self._folder, files)
+
+    def remove(self, files: Iterable[ArchivedFile]) -> None:
+        """Remove written files that were not listed."""
+        self._folder.remove(files)
+
+    def size_bytes(self) -> int:
+        """Return what the listed files take."""
+        return sum(file.size_bytes for file in self._manifest.files())
+
+    def compact(
+        self,
+        elapsed_s: float,
+        open_from_ns: int | None = None,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Make one file of several small ones, if there are enough; returns of how many.
+
+        Hours from `open_from_ns` on still get logs; without it none does. Readers see the files
+        before or the one after, and keep what they began with: see `tidy`.
+        """
+        open_hour = None if open_from_ns is None else open_from_ns // _NS_PER_HOUR
+
+        def is_closed(hour: int | None) -> bool:
+            return open_hour is None or (hour is not None and hour < open_hour)
+
+        readable = [file for file in self._manifest.files() if self._folder.has(file)]
+        files = chosen(readable, is_closed)
+        if not files:
+            return 0
+        first = files[0]
+        paths = [self.folder / file.name for file in files]
+        new = self._write(first.kind, first.hour, merged(first.kind, paths, on_progress))
+        self._replace(files, [new], elapsed_s)
+        return len(files)
+
+    def expire(self, before_ns: int, elapsed_s: float) -> int:
+        """List no more what has no log from a time on (ns since 1970); returns how many files."""
+        gone = [file for file in self._manifest.files() if file.last_ns < before_ns]
+        self._replace(gone, [], elapsed_s)
+        return len(gone)
+
+    def keep_budget(self, budget_bytes: int, elapsed_s: float) -> int:
+        """List the oldest files no more until the rest is within a budget; returns how many."""
+        files = sorted(self._manifest.files(), key=lambda file: file.last_ns)
+        over_bytes = sum(file.size_bytes for file in files) - budget_bytes
+        gone = []
+        for file in files:
+            if over_bytes <= 0:
+                break
+            gone.append(file)
+            over_bytes -= file.size_bytes
+        self._replace(gone, [], elapsed_s)
+        return len(gone)
+
+    def tidy(self, elapsed_s: float, longest_query_s: float) -> None:
+        """Remove files that no query can still be reading: they are listed no more for so long."""
+        border_s = elapsed_s - longest_query_s
+        self._folder.remove(file for since_s, file in self._gone if since_s <= border_s)
+        self._gone = [(since_s, file) for since_s, file in self._gone if since_s > border_s]
+
+    def _write(self, kind: str, hour: int | None, tables: Iterable[pa.Table]) -> ArchivedFile:
+        number = self._manifest.next_file
+        self._manifest.next_file += 1
+        return self._folder.write(number, kind, hour, tables)
+
+    def _replace(
+        self, files: Sequence[ArchivedFile], new: Sequence[ArchivedFile], elapsed_s: float
+    ) -> None:
+        if not files:
+            return
+        try:
+            with self._store.transaction():
+                self._manifest.change(self._folder, new, files)
+        except BaseException:
+            self._folder.remove(new)
+            raise
+        self._gone += [(elapsed_s, file) for file in files]

@@ -1,0 +1,156 @@
+"""Resolved logs -> what the archive has of them, in columns; nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from framewalk.engine.archive.schema import (
+    HTTP,
+    OPERATIONS_OF,
+    REQUEST,
+    TRANSFER,
+    summed,
+)
+from framewalk.engine.stages import remote_ip
+from framewalk.engine.states import MINUTE, sum_expression, sum_fits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from framewalk.engine.stages import ResolvedLogs
+
+_NS_PER_MINUTE: Final = 60 * 10**9
+_MESSAGE: Final = "message"
+
+
+class Mode(StrEnum):
+    """What is kept: nothing, requests with the sums of their reads and writes, or each log."""
+
+    OFF = "off"
+    HTTP = "http"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Logs of a batch: a frame for each kind that is kept.
+
+    `peer` and `connection` of the frames are rows of `peers` (PEER_SCHEMA) and of `connections`
+    (CONNECTION_COLUMNS). `request` is the number of a request within the batch: of its own row in
+    `http`, of the request's in the others, null where a log was in no request's message; there are
+    `requests` of them. It is there only where each log is kept.
+    """
+
+    peers: pl.DataFrame
+    connections: pl.DataFrame
+    frames: Mapping[str, pl.DataFrame]
+    requests: int
+
+    @property
+    def size_bytes(self) -> int:
+        """What the frames take in memory."""
+        return sum(int(frame.estimated_size()) for frame in self.frames.values())
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(frame.height for frame in self.frames.values())
+
+    def without(self, pairs: pl.DataFrame) -> Kept:
+        """Leave out the logs of pairs of `peer` and `minute`."""
+        minute = (pl.col("time_ns") // _NS_PER_MINUTE).alias(MINUTE)
+        frames = {
+            kind: frame.with_columns(minute).join(
+                pairs, on=["peer", MINUTE], how="anti", maintain_order="left"
+            )
+            for kind, frame in self.frames.items()
+        }
+        return replace(self, frames={kind: one.drop(MINUTE) for kind, one in frames.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Keeps what a mode asks for."""
+
+    mode: Mode
+
+    def __call__(self, logs: ResolvedLogs, connections: pl.DataFrame) -> Kept:
+        """Keep some logs; `connections` are those of LogFrames."""
+        requests = logs.operations["http"]
+        sums = [
+            _sums(requests[_MESSAGE], logs.operations[one], one) for one in OPERATIONS_OF[TRANSFER]
+        ]
+        frames = {HTTP: pl.concat([requests, *sums], how="horizontal")}
+        if self.mode is Mode.ALL:
+            frames[HTTP] = frames[HTTP].with_columns(_numbers(requests))
+            for kind, operations in OPERATIONS_OF.items():
+                frames[kind] = pl.concat(
+                    [_of_requests(logs.operations[one], requests, one) for one in operations],
+                    how="diagonal",
+                )
+        kept = {
+            kind: frame.drop(_MESSAGE, "latency_ms", strict=False) for kind, frame in frames.items()
+        }
+        return Kept(logs.peers, _sides(connections), kept, requests.height)
+
+
+def _sums(messages: pl.Series, frame: pl.DataFrame, operation: str) -> pl.DataFrame:
+    """Add up the logs of each of these messages; both have their messages in order."""
+    columns = summed(operation)
+    own = frame[_MESSAGE]
+    begins = pl.Series(own.search_sorted(messages, side="left"), dtype=pl.UInt32)
+    ends = pl.Series(own.search_sorted(messages, side="right"), dtype=pl.UInt32)
+    counts = (ends - begins).cast(pl.Int64)
+    named = {name: f"{operation}_{name}" for name in columns}
+    count = counts.alias(f"{operation}_count")
+    if not all(sum_fits(frame[name], frame.height) for name in columns):
+        summed_up = frame.group_by(_MESSAGE).agg(
+            sum_expression(pl.col(name), exact=False).alias(to) for name, to in named.items()
+        )
+        each = pl.DataFrame(messages).join(
+            summed_up, on=_MESSAGE, how="left", maintain_order="left"
+        )
+        return each.select(count, pl.col(list(named.values())).fill_null(0))
+    # The sum up to a log, of which that before the first one is taken: no group is looked for.
+    running = pl.concat(
+        [
+            pl.DataFrame({name: [0] for name in columns}, dict.fromkeys(columns, pl.Int64)),
+            frame.select(pl.col(columns).cum_sum()),
+        ]
+    )
+    return pl.DataFrame(
+        [
+            count,
+            *(
+                (running[name].gather(ends) - running[name].gather(begins)).alias(to)
+                for name, to in named.items()
+            ),
+        ]
+    )
+
+
+def _of_requests(frame: pl.DataFrame, requests: pl.DataFrame, operation: str) -> pl.DataFrame:
+    """Say which request each log was in the message of."""
+    of_message = pl.DataFrame([requests[_MESSAGE], _numbers(requests)])
+    return frame.join(of_message, on=_MESSAGE, how="left", maintain_order="left").with_columns(
+        operation=pl.lit(operation)
+    )
+
+
+def _numbers(requests: pl.DataFrame) -> pl.Series:
+    return pl.int_range(requests.height, dtype=pl.Int64, eager=True).alias(REQUEST)
+
+
+def _sides(connections: pl.DataFrame) -> pl.DataFrame:
+    """Return CONNECTION_COLUMNS: a side's address is the Pod's name, where that was sent."""
+    ips = {"local": pl.col("local_ip"), "remote": remote_ip()}
+    sides: dict[str, pl.Expr] = {}
+    for side, ip in ips.items():
+        is_pod = pl.col(f"{side}_is_kubernetes")
+        sides[f"{side}_address"] = pl.when(is_pod).then(f"{side}_pod").otherwise(ip)
+        sides[f"{side}_port"] = pl.when(is_pod).then(f"{side}_pod_port").otherwise(f"{side}_port")
+    return connections.select(node="node_name", cluster="cluster_name", **sides)

@@ -1,0 +1,92 @@
+"""Many small files of an hour -> one, with the rows of each edge together again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framewalk.engine.archive.schema import EDGE, TABLES, TIME, arrow_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from framewalk.engine.archive.files import ArchivedFile
+
+# A file of more is left as it is, and merged files have at most about so much.
+TARGET_BYTES: Final = 32 * 2**20
+# Of an hour that still gets logs so many files are merged at once, of others all.
+_OPEN_FILES: Final = 24
+_CLOSED_FILES: Final = 2
+# Rows that are sorted at once, and held: some 100 MB.
+_SORTED_ROWS: Final = 131_072
+
+
+def chosen(
+    files: Iterable[ArchivedFile], is_closed: Callable[[int | None], bool]
+) -> list[ArchivedFile]:
+    """Return the files to merge next, all of one kind and hour; none where there are too few.
+
+    Of an open hour only files that are not much larger than the smaller ones together, so that a
+    row is not written again with each merge.
+    """
+    groups: dict[tuple[str, int | None], list[ArchivedFile]] = {}
+    for file in files:
+        if file.size_bytes < TARGET_BYTES // 2:
+            groups.setdefault((file.kind, file.hour), []).append(file)
+    best: list[ArchivedFile] = []
+    for (_, hour), group in groups.items():
+        alike = _within(group, grows_slowly=not is_closed(hour))
+        fewest = _CLOSED_FILES if is_closed(hour) else _OPEN_FILES
+        if len(alike) >= fewest and len(alike) > len(best):
+            best = alike
+    return sorted(best, key=lambda file: (file.first_ns, file.number))
+
+
+def _within(group: Sequence[ArchivedFile], *, grows_slowly: bool) -> list[ArchivedFile]:
+    taken: list[ArchivedFile] = []
+    total_bytes = 0
+    for file in sorted(group, key=lambda one: one.size_bytes):
+        is_much_larger = grows_slowly and taken and file.size_bytes > max(total_bytes, 2**16)
+        if is_much_larger or total_bytes + file.size_bytes > TARGET_BYTES:
+            break
+        taken.append(file)
+        total_bytes += file.size_bytes
+    return taken
+
+
+def merged(
+    kind: str, paths: Iterable[Path], on_progress: Callable[[], None], rows: int = _SORTED_ROWS
+) -> Iterator[pa.Table]:
+    """Yield the rows of files, in tables of about so many, each sorted by edge and time."""
+    texts = [column.name for column in TABLES[kind] if pa.types.is_string(column.type)]
+    waiting: list[pa.Table] = []
+    count = 0
+    for path in paths:
+        with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(rows):
+                waiting.append(pa.Table.from_batches([batch]))
+                count += batch.num_rows
+                if count >= rows:
+                    yield _sorted(kind, waiting)
+                    on_progress()
+                    waiting, count = [], 0
+    if waiting:
+        yield _sorted(kind, waiting)
+
+
+def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    names = [field.name for field in arrow_schema(kind)]
+    texts = {name: table[name].cast(pa.string()) for name in EDGE}
+    edges = pl.DataFrame({name: pl.Series(text) for name, text in texts.items()})
+    distinct = edges.unique().sort(EDGE).with_row_index("rank")
+    rank = edges.join(distinct, on=EDGE, how="left", nulls_equal=True, maintain_order="left")
+    times = pl.Series(table[TIME].cast(pa.int64()))
+    order = pl.DataFrame({"rank": rank["rank"], "time": times}).select(
+        pl.arg_sort_by("rank", "time", maintain_order=True)
+    )
+    return table.select(names).take(order.to_series().to_arrow())
