@@ -29,6 +29,7 @@ from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
 from framewalk.server.engine import (
+    ArchiveSettings,
     DiskBudget,
     EngineChild,
     EngineOptions,
@@ -148,8 +149,21 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         segment_bytes=spool.segment_bytes,
         store_budget_bytes=config.storage.budget_bytes,
         reserve_bytes=spool.reserve_bytes,
+        archive=_archive(config),
     )
     return EngineChild(options)
+
+
+def _archive(config: Config) -> ArchiveSettings | None:
+    if config.archive is None or config.archive.mode == "off":
+        return None
+    return ArchiveSettings(
+        mode=config.archive.mode,
+        folder=config.archive.directory,
+        ttl_days=config.core.record_ttl_days,
+        budget_bytes=config.archive.budget_bytes,
+        texts=config.archive.kept_texts,
+    )
 
 
 def _caps(engine: EngineConfig) -> Caps:
@@ -194,6 +208,11 @@ def _budgets(config: Config, spool: SpoolOptions, *, computes: bool) -> Iterator
     path, budget_bytes = config.storage.path, config.storage.budget_bytes
     used_bytes = _sizes_bytes([path, path.with_name(f"{path.name}.wal")])
     yield DiskBudget("FRAMEWALK_STORE_BUDGET_BYTES", path, budget_bytes, used_bytes)
+    archive = _archive(config)
+    if archive is not None:
+        used_bytes = _sizes_bytes(archive.folder.rglob("*.parquet"))
+        name = "FRAMEWALK_ARCHIVE_BUDGET_BYTES"
+        yield DiskBudget(name, archive.folder, archive.budget_bytes, used_bytes)
     kept = reserve_path(path)
     used_bytes = _sizes_bytes([kept])
     yield DiskBudget("FRAMEWALK_STORE_RESERVE_BYTES", kept, spool.reserve_bytes, used_bytes)

@@ -18,7 +18,7 @@ import duckdb
 from framewalk.engine.errors import InputError
 from framewalk.engine.store import literal
 from framewalk.queries.reading.query import QUERY_PLACE
-from framewalk.queries.reading.trees import read_tree
+from framewalk.queries.reading.trees import all_objects, read_tree
 from framewalk.queries.reading.weighing import (
     MOST_TREE_CHARACTERS,
     check_text,
@@ -28,6 +28,8 @@ from framewalk.queries.reading.weighing import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from framewalk.queries.reading.trees import Tree
 
 READS_ONLY: Final = "this would change the store, and framewalk sql only reads"
 # The settings that the server itself changes for each query.
@@ -58,6 +60,10 @@ _TELLING: Final = frozenset(
 _ACTING_SCALARS: Final = frozenset({"nextval", "setval", "sleep_ms", "write_log"})
 _FUNCTION_NAME: Final = re.compile(r'"function_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _NOT_WRITTEN_OUT: Final = re.compile(r'\{\s*"error"\s*:\s*true')
+# Where a table stands by such a name, DuckDB looks for a file.
+_FILE_NAME: Final = re.compile(r"[/\\:]|\.[A-Za-z0-9]+$")
+_NAMES_OF_TABLE: Final = ("catalog_name", "schema_name", "table_name")
+_BY_NAME: Final = "query_table"
 _EXPLAIN: Final = re.compile(
     r"explain(\s+analyze)?(\s*\([\w\s,]*\))?\s+(?P<query>.*)", re.IGNORECASE | re.DOTALL
 )
@@ -75,21 +81,25 @@ _CHANGING: Final = frozenset(
 )
 
 
-def secure(connection: duckdb.DuckDBPyConnection) -> None:
+def secure(connection: duckdb.DuckDBPyConnection, archive: Path | None = None) -> None:
     """Take files, extensions, settings and Python's variables from a whole database instance.
+
+    The files in the folder of an archive can be read through views.
 
     It goes for every connection of the instance, and cannot be undone while it is open. Writing
     to the database, checkpoints and frames that are registered work as before.
     """
     path = database_path(connection)
     # The copies that snapshots are made of.
-    folders = "" if path is None else literal(f"{snapshot_folder(path)}/")
+    copies = [] if path is None else [snapshot_folder(path)]
+    folders = [*copies, *([] if archive is None else [archive])]
+    allowed = ", ".join(literal(f"{folder}/") for folder in folders)
     for setting in (
         "python_enable_replacements = false",
         "autoload_known_extensions = false",
         "autoinstall_known_extensions = false",
         "allow_community_extensions = false",
-        f"allowed_directories = [{folders}]",
+        f"allowed_directories = [{allowed}]",
         f"allowed_configs = [{literal(MEMORY_SETTING)}]",
         "enable_external_access = false",
         "lock_configuration = true",
@@ -138,8 +148,32 @@ class Sandbox:
             raise _not_reading(statement.type)
         tree = _tree(connection, _reading_part(connection, statement))
         self._check_functions(tree)
-        check_tree(read_tree(tree), self._known)
+        root = read_tree(tree)
+        self._check_tables(root)
+        check_tree(root, self._known)
         return statement
+
+    def _check_tables(self, tree: Tree) -> None:
+        """Refuse files where tables stand: views alone may read those of an archive."""
+        for node in all_objects(tree):
+            kind = node.get("type")
+            if kind == "BASE_TABLE":
+                parts = (node.get(part, "") for part in _NAMES_OF_TABLE)
+                for name in parts:
+                    if name.casefold() not in self._known and _FILE_NAME.search(name):
+                        raise _no_file(name)
+            elif kind == "TABLE_FUNCTION" and _is_by_name(node):
+                self._check_texts(node)
+
+    @staticmethod
+    def _check_texts(node: Tree) -> None:
+        """Let a table be named by a text, and not by one that is put together."""
+        for inner in all_objects(node.get("function", {}).get("children", ())):
+            name = inner.get("function_name", "list_value")
+            value = inner.get("value")
+            text = value.get("value") if isinstance(value, dict) else None
+            if name != "list_value" or (isinstance(text, str) and _FILE_NAME.search(text)):
+                raise _no_file(text if isinstance(text, str) else name)
 
     def _check_functions(self, tree: str) -> None:
         for name in _functions(tree):
@@ -147,6 +181,15 @@ class Sandbox:
                 problem = f"the function {name} is not for queries"
                 remedy = "ask the views, or use a copy: framewalk snapshot"
                 raise _refusal(problem, remedy)
+
+
+def _is_by_name(node: Tree) -> bool:
+    return bool(node.get("function", {}).get("function_name", "").casefold() == _BY_NAME)
+
+
+def _no_file(name: str) -> InputError:
+    problem = f"{name} is a file, or may be one, and files are not for queries"
+    return _refusal(problem, "ask the views")
 
 
 _NUMBER_WANTED: Final = {

@@ -68,3 +68,15 @@ def objects(tree: Tree) -> Iterator[dict[str, Tree]]:
         yield node
         if "cte_map" not in node or node is tree:
             stack.extend(reversed(node.values()))
+
+
+def all_objects(tree: Tree) -> Iterator[dict[str, Tree]]:
+    """Yield every object of a tree, those inside queries too."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if type(node) is list:
+            stack.extend(node)
+        if type(node) is dict:
+            yield node
+            stack.extend(node.values())

@@ -26,6 +26,7 @@ from framewalk.server.config.value_types import (
     Flag,
     FolderToBe,
     Host,
+    KeptTexts,
     MessageBytes,
     MessageBytesOrZero,
     Networks,
@@ -97,12 +98,16 @@ class GrpcBlock(Listening):
 
 
 class Core(GrpcBlock):
-    """The server itself. Metrics are kept for `metrics_ttl_days`, where nothing else is said."""
+    """The server itself. Metrics are kept for `metrics_ttl_days`, where nothing else is said.
+
+    Logs that are kept are so for `record_ttl_days`.
+    """
 
     port: Port = Field(alias="gRPCPort")
     max_message_bytes: MessageBytes = Field(alias="maxMessageSize")
     tls_trusted_ca_path: OptionalPath = Field(alias="gRPCSslTrustedCAPath")
     grpc_transport: TransportKind = Field(alias="grpcTransport")
+    record_ttl_days: Days = Field(alias="recordDataTTL")
     metrics_ttl_days: Days = Field(alias="metricsDataTTL")
     minute_ttl_days: DaysOrZero = Field(alias="minuteDataTTL")
     hour_ttl_days: DaysOrZero = Field(alias="hourDataTTL")
@@ -161,6 +166,15 @@ class Storage(Block):
     reserve_bytes: BytesOrZero = Field(alias="reserveBytes")
 
 
+class Archive(Block):
+    """What is kept of the logs themselves, and for requests, which texts."""
+
+    mode: Literal["off", "http", "all"] = Field(alias="mode")
+    directory: FolderToBe = Field(alias="directory")
+    budget_bytes: Bytes = Field(alias="budgetBytes")
+    kept_texts: KeptTexts = Field(alias="keep")
+
+
 class Engine(Block):
     """What computes metrics. No `oal_paths` are the shipped ones; 0 s never reads dumps again.
 
@@ -217,6 +231,7 @@ class Config(BaseModel):
     ebpf: Ebpf | None
     spool: Spool
     storage: Storage
+    archive: Archive | None
     engine: Engine | None
     sql: Sql | None
     telemetry: Telemetry | None
@@ -257,6 +272,7 @@ MODULES: Final[Mapping[str, Module]] = {
     EBPF: Module("ebpf", {"default": Ebpf}),
     SPOOL: Module("spool", {"default": Spool}, required=True),
     "storage": Module("storage", {"duckdb": Storage}, required=True),
+    "archive": Module("archive", {"parquet": Archive}),
     "engine": Module("engine", {"default": Engine}),
     "sql": Module("sql", {"default": Sql}),
     "telemetry": Module("telemetry", {"prometheus": Telemetry, "none": Block}),

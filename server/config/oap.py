@@ -28,7 +28,6 @@ OAP_KEYS: Final[dict[str, dict[str, frozenset[str] | None]]] = {
                 "downsampling",
                 "enableDataKeeperExecutor",
                 "dataKeeperExecutePeriod",
-                "recordDataTTL",
                 "l1FlushPeriod",
                 "storageSessionTimeout",
                 "persistentPeriod",

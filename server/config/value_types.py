@@ -21,6 +21,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _TOKEN: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
+_KEPT_TEXTS: Final = ("hosts", "paths", "queries", "traces")
 _YEAR_S: Final = 366 * 86_400
 _GIBIBYTE: Final = 2**30
 _PEBIBYTE: Final = 2**50
@@ -119,6 +120,13 @@ def _check_sources(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return paths
 
 
+def _check_kept(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in _KEPT_TEXTS:
+            _refuse(f"names '{name}', which is not one of {', '.join(_KEPT_TEXTS)}")
+    return names
+
+
 def _check_folder_to_be(path: Path) -> Path:
     return _check_to_be(path, stat.S_ISDIR, "is not a folder")
 
@@ -172,6 +180,12 @@ DaysOrZero = Annotated[int, Field(ge=0, le=36_600)]
 Flag = Annotated[bool, "true or false"]
 Text = Annotated[str, "text, or nothing"]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split), "texts, separated by commas"]
+KeptTexts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split),
+    AfterValidator(_check_kept),
+    f"some of {', '.join(_KEPT_TEXTS)}, separated by commas",
+]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty), "the path of a file"]
 ExistingFile = Annotated[
     Path | None,

@@ -22,11 +22,6 @@ _OF_COMMANDS: Final = (
     "FRAMEWALK_TOKEN",
     "FRAMEWALK_TRACEBACK",
 )
-# What an OAP has, and stands for something that framewalk does not have yet.
-_WITHOUT_EFFECT: Final = {
-    "SW_CORE_RECORD_DATA_TTL": "framewalk keeps no records yet, so it has no effect; "
-    "SW_CORE_METRICS_DATA_TTL is of metrics",
-}
 # What Kubernetes sets in every pod for a Service, such as one that is called framewalk.
 _OF_A_SERVICE: Final = re.compile(
     r".*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
@@ -68,7 +63,5 @@ def _candidates(environment: Mapping[str, str], known: list[str]) -> Iterator[st
 
 
 def _hint(name: str, known: list[str]) -> str:
-    if name.upper() in _WITHOUT_EFFECT:
-        return _WITHOUT_EFFECT[name.upper()]
     near = get_close_matches(name.upper(), known, n=1, cutoff=_NEAR)
     return f"did you mean {near[0]}?" if near else "framewalk has no such setting"

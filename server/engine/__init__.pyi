@@ -4,6 +4,7 @@ from .disks import DiskBudget as DiskBudget
 from .disks import reserve_bytes as reserve_bytes
 from .disks import reserve_path as reserve_path
 from .disks import shortages as shortages
+from .link import ArchiveSettings as ArchiveSettings
 from .link import EngineOptions as EngineOptions
 from .link import SqlEndpoint as SqlEndpoint
 from .memory import default_limit_bytes as default_limit_bytes

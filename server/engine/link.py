@@ -38,6 +38,17 @@ class SqlEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """What is kept of logs, `mode` of engine/archive; of requests the `texts` that are named."""
+
+    mode: str
+    folder: Path
+    ttl_days: int
+    budget_bytes: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What an engine process works on.
 
@@ -47,7 +58,7 @@ class EngineOptions:
     lets it take while a query runs. `refused_s` are the digests of statements and the peers that
     it refuses, and for how long. `entities_paths` may be `NAME=PATH`; streams wait `name_wait_s`
     for names at most. `kubernetes` watches clusters as well, those of a `kubeconfig` and its
-    contexts, which may be `NAME=CONTEXT`.
+    contexts, which may be `NAME=CONTEXT`. `archive` is None where logs are not kept.
     """
 
     spool_folder: Path
@@ -79,6 +90,7 @@ class EngineOptions:
     kubeconfig: Path | None = None
     kubernetes_contexts: tuple[str, ...] = ()
     refused_s: dict[str, float] = field(default_factory=dict)
+    archive: ArchiveSettings | None = None
 
     def as_line(self) -> bytes:
         """Return the options as a line of JSON; it holds the token."""

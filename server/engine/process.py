@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode, Shown
 from framewalk.engine.errors import FramewalkError, StoreLockedError, StoreRoomError
 from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.runs import SpoolFollower
@@ -56,6 +57,8 @@ _LOCK_RETRY_S: Final = 0.1
 _READ_BYTES: Final = 1 << 16
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
+# Hours of which one commit makes files: logs of more are few, or somebody makes them up.
+_MOST_HOURS: Final = 8
 _NS_PER_S: Final = 10**9
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
@@ -168,8 +171,11 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         store.limit_memory()
         cancel_queries: Callable[[str], None] = _no_queries
         naming = stack.enter_context(Naming(options, store, time.time()))
+        archive = _archive(options, store)
+        if archive is not None:
+            stack.enter_context(archive)
         if options.sql is not None:
-            server = stack.enter_context(_sql_served(options, options.sql, store, report))
+            server = stack.enter_context(_sql_served(options, options.sql, store, report, archive))
             report.set(sql_port=server.port)
             cancel_queries = partial(_cancel_queries, server)
         spool, complete_through = options.spool_folder, options.complete_through
@@ -180,6 +186,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         )
         follower.most_ahead_s = options.max_ahead_s
         follower.caps = options.caps
+        follower.archive = archive
         # A dump that is read once tells nothing new.
         learns = options.kubernetes or (options.entities_paths and options.entities_reload_s)
         follower.holding.wait_s = options.name_wait_s if learns else 0
@@ -316,15 +323,32 @@ def _open_store(options: EngineOptions, plan: Plan, reserve: Reserve) -> Store:
         time.sleep(_LOCK_RETRY_S)
 
 
+def _archive(options: EngineOptions, store: Store) -> Archive | None:
+    settings = options.archive
+    if settings is None:
+        return None
+    shown = Shown.of(settings.texts)
+    # A disk that is full costs logs before it costs metrics.
+    kept = ArchiveOptions(Mode(settings.mode), shown, _MOST_HOURS, gives_up=True)
+    archive = Archive(store, settings.folder, kept)
+    for problem in archive.problems:
+        tell(logging.ERROR, "archived logs cannot be read, they are left out", problem=problem)
+    return archive
+
+
 @contextmanager
 def _sql_served(
-    options: EngineOptions, sql: SqlEndpoint, store: Store, report: _Report
+    options: EngineOptions,
+    sql: SqlEndpoint,
+    store: Store,
+    report: _Report,
+    archive: Archive | None,
 ) -> Iterator[SqlServer]:
     # Here, so that an engine without it does not load a web server.
     from framewalk.queries.reading import secure  # noqa: PLC0415
     from framewalk.queries.sql_endpoint import SqlOptions, SqlServer  # noqa: PLC0415
 
-    secure(store.connection)
+    secure(store.connection, archive.folder if archive is not None else None)
     context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
     sql_options = SqlOptions(
         host=sql.host,

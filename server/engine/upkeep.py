@@ -38,6 +38,12 @@ _BUDGET_SHARE: Final = 0.8
 _SEGMENTS_FREE: Final = 2
 _DISK_SHARE: Final = 0.05
 _STAYS: Final = "stored segment cannot be deleted, it is tried again"
+# Small files of the archive are merged so often, and an hour is over for it so long after its end.
+_MERGE_EVERY_S: Final = 60
+_LATE_NS: Final = 300 * 10**9
+# A query that has begun may go on for its time and some more.
+_QUERY_S: Final = 60
+_NS_PER_S: Final = 10**9
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 
@@ -68,6 +74,7 @@ class Upkeep:
         self._follower = follower
         self._reserve = Reserve(options.store_path, options.reserve_bytes)
         self.bytes_per_day: dict[str, int] = {}
+        self._merged_s = elapsed_s
         self._compacted_s = self._expired_s = self._measured_s = elapsed_s
         self._has_too_much = False
         self._clock = ExpiryClock(now_s, elapsed_s)
@@ -80,6 +87,9 @@ class Upkeep:
         if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
             self._attempt(lambda: self._compact(now_s, elapsed_s))
+        if elapsed_s - self._merged_s >= _MERGE_EVERY_S:
+            self._merged_s = elapsed_s
+            self._attempt(lambda: self._merge(now_s, elapsed_s))
         if elapsed_s - self._measured_s >= _MEASURE_EVERY_S:
             self._measured_s = elapsed_s
             self._attempt(self._measure)
@@ -183,6 +193,30 @@ class Upkeep:
             rows_after=done.rows_after,
         )
 
+    def _merge(self, now_s: float, elapsed_s: float) -> None:
+        """Make larger files of the archive's small ones, a few at a time, and keep its budget."""
+        archive, settings = self._follower.archive, self._options.archive
+        if archive is None or settings is None:
+            return
+        sql = self._options.sql
+        archive.tidy(elapsed_s, _QUERY_S + (sql.timeout_s if sql is not None else 0))
+        deleted = archive.keep_budget(settings.budget_bytes, elapsed_s)
+        if deleted:
+            why, budget_bytes = "its budget is used up", settings.budget_bytes
+            tell(
+                logging.WARNING,
+                "oldest archived logs deleted",
+                why=why,
+                files=deleted,
+                budget_bytes=budget_bytes,
+            )
+        open_from_ns = int(now_s * _NS_PER_S) - _LATE_NS
+        files = archive.compact(elapsed_s, open_from_ns, self.budget.on_progress)
+        if files:
+            # There may be more to do, and commits come first.
+            self._merged_s = elapsed_s - _MERGE_EVERY_S
+            tell(logging.DEBUG, "archived files merged", files=files)
+
     def _measure(self) -> None:
         """Tell, once, where what comes is more than the budget holds for as long as it is kept."""
         self.bytes_per_day = self._store.growth()
@@ -206,6 +240,12 @@ class Upkeep:
             self._waiting.goes_on(problem)
             return
         self._waiting.is_over()
+        archive, settings = self._follower.archive, self._options.archive
+        if archive is not None and settings is not None:
+            before_ns = int((now_s - settings.ttl_days * _DAY_S) * _NS_PER_S)
+            files = archive.expire(before_ns, elapsed_s)
+            if files:
+                tell(logging.INFO, "archived logs expired", files=files, days=settings.ttl_days)
         options = self._options
         borders = Borders(
             *(

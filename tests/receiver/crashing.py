@@ -50,6 +50,7 @@ from recording import (
 from server_logs import ServerLog, show_if_test_fails
 
 from framewalk.engine import Entities, Plan, Store, load_plan, read_entities, replay
+from framewalk.engine.archive import KINDS, Archive, ArchiveOptions, Mode, view_name
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 SENDERS = 4
@@ -79,6 +80,8 @@ class Servers:
             "FRAMEWALK_SQL": "-",
             "SW_TELEMETRY_PROMETHEUS_PORT": str(self._metrics_port),
             "SW_CORE_GRPC_HOST": "127.0.0.1",
+            "FRAMEWALK_ARCHIVE_DIRECTORY": str(folder / "archive"),
+            "FRAMEWALK_ARCHIVE_MODE": Mode.ALL,
         } | environment
         self.process = self._start()
         has_ended = lambda: self.process.poll() is not None  # noqa: E731
@@ -286,12 +289,20 @@ def _check(servers: Servers, capture: Path, streams: list[Messages], plan: Plan)
     log = servers.log.read_text()
     assert "Traceback" not in log, log
     assert recorded(servers.spool) == streams
-    with Store(":memory:", plan) as whole, Store(servers.store, plan) as crashed:
-        replay([capture], read_entities(capture / "kubectl.yaml"), whole)
+    with (
+        Store(":memory:", plan) as whole,
+        Store(servers.store, plan) as crashed,
+        Archive(whole, servers.store.with_name("again"), ArchiveOptions(Mode.ALL)) as archive,
+    ):
+        entities = read_entities(capture / "kubectl.yaml")
+        replay([capture], entities, whole, archive=archive)
         for store in (whole, crashed):
             store.query("SELECT 1").fetchall()
         assert _wrong_counters(crashed, whole) == {}
         assert differences(read_views(crashed), read_views(whole)) == []
+        for kind in KINDS:
+            logs = f"SELECT * EXCLUDE (request) FROM {view_name(kind)} ORDER BY ALL"
+            assert crashed.query(logs).pl().equals(whole.query(logs).pl()), kind
 
 
 def _check_attacked(servers: Servers, streams: list[Messages]) -> None:
@@ -340,7 +351,7 @@ def main() -> None:
         else:
             done = crash(Path(folder), options.capture, options.kills, options.seed)
     print(*(f"{count:,} {what}" for what, count in done.items()), sep=", ")
-    print("every stream is counted once: the store equals a replay")
+    print("every stream is counted once: the store and its archive equal those of a replay")
 
 
 if __name__ == "__main__":

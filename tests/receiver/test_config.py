@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from framewalk.cli.main import app
 from framewalk.server.config.files import DEFAULT_FILE, Problem
 from framewalk.server.config.load import Config, ConfigError, effective_settings, load_config
-from framewalk.server.config.variables import unknown_variables
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 FRAMEWALK = Path(sys.executable).with_name("framewalk")
@@ -273,7 +272,6 @@ def test_an_oap_s_file_is_taken_with_a_warning_for_each_thing_left_out() -> None
         "restPort",
         "gRPCThreadPoolSize",
         "downsampling",
-        "recordDataTTL",
         "l1FlushPeriod",
         "searchableTracesTags",
         "enableHierarchy",
@@ -423,6 +421,8 @@ def test_every_key_is_documented_and_has_its_own_variable() -> None:
 
 
 OTHER: dict[str, str] = {
+    "off": "http",
+    "hosts,paths,traces": "paths",
     "false": "true",
     "batch": "never",
     "text": "json",
@@ -564,7 +564,9 @@ if __name__ == "__main__":  # Writes the table of the page anew.
     PAGE.write_text(f"{table()}\n".join(parts), encoding="utf-8")
 
 
-def test_how_long_an_oap_keeps_records_is_named_as_without_effect() -> None:
-    (unknown,) = unknown_variables(None, {"SW_CORE_RECORD_DATA_TTL": "3"})
-    assert unknown.name == "SW_CORE_RECORD_DATA_TTL"
-    assert "it has no effect" in unknown.hint
+def test_what_is_kept_of_logs_is_checked() -> None:
+    wrong = {"FRAMEWALK_ARCHIVE_MODE": "sampled", "FRAMEWALK_ARCHIVE_KEEP": "hosts,bodies"}
+    with pytest.raises(ConfigError) as told:
+        load_config(None, wrong)
+    assert "want off or http or all" in str(told.value)
+    assert "names 'bodies', which is not one of hosts, paths, queries, traces" in str(told.value)
