@@ -14,6 +14,7 @@ import httpx
 from waiting import DEADLINE_S
 
 from framewalk.engine import Store, read_entities, replay
+from framewalk.engine.archive import Archive
 from framewalk.engine.captures.format import find_captures
 from framewalk.queries.sql_endpoint.server import SqlOptions, SqlServer
 
@@ -28,9 +29,10 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ENDLESS = "SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
 
 
-def replay_into(store: Store, name: str) -> None:
+def replay_into(store: Store, name: str, archive: Archive | None = None) -> None:
     folder = CAPTURES / name
-    replay(find_captures([folder]), read_entities(folder / "kubectl.yaml"), store)
+    entities = read_entities(folder / "kubectl.yaml")
+    replay(find_captures([folder]), entities, store, archive=archive)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from sql_serving import ARROW, NO_TLS, error_of, replay_into, rows, serving, url
 from waiting import DEADLINE_S
 
 from framewalk.engine import Store
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.queries.sql_endpoint.server import SqlServer, secure
 
@@ -34,9 +35,10 @@ def some(plan: Plan) -> Plan:
 @pytest.fixture(scope="module")
 def store(path: Path, some: Plan) -> Iterator[Store]:
     """A store that is open for writing, as an engine has it."""
-    with Store(path, some) as store:
-        replay_into(store, "bookinfo")
-        secure(store.connection)
+    options = ArchiveOptions(Mode.HTTP)
+    with Store(path, some) as store, Archive(store, path.with_name("logs"), options) as archive:
+        replay_into(store, "bookinfo", archive)
+        secure(store.connection, archive.folder)
         yield store
 
 
@@ -44,6 +46,16 @@ def store(path: Path, some: Plan) -> Iterator[Store]:
 def server(store: Store, path: Path) -> Iterator[SqlServer]:
     with serving(store.connection, path) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def logs(store: Store, path: Path, secret: Path) -> Path:
+    """A file of the archive; beside it is one that is none of it."""
+    assert store.query("SELECT count(*) FROM http_logs").fetchall() == [(11_448,)]
+    (file,) = path.with_name("logs").glob("http/*/*.parquet")
+    (file.parent / "foreign.parquet").write_bytes(file.read_bytes())
+    (file.parent / "link.parquet").symlink_to(secret)
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +87,10 @@ def secret(path: Path) -> Path:
         "SELECT unnest(range(3)), list_sum([1, 2]), current_setting('threads')",
         "SELECT 'CREATE TABLE checkpoint()', 'read_csv(' AS \"read_text(\"",
         "SELECT 1" + " + 1" * 800,
+        "FROM http_logs LIMIT 1",
+        "FROM query_table('http_logs') LIMIT 1",
+        "FROM query_table(['http_logs', 'http_logs']) LIMIT 1",
+        "SELECT count(*) AS n FROM transfer_logs JOIN http_logs USING (request)",
     ],
 )
 def test_queries_are_answered(server: SqlServer, query: str) -> None:
@@ -150,19 +166,40 @@ def test_queries_are_answered(server: SqlServer, query: str) -> None:
         ("FROM python_variable", "python_variable"),
         ("SELECT nope FROM metrics", "nope"),
         ("SELECT $1", ""),
+        ("FROM '{logs}'", "is a file"),
+        ('FROM "{logs}"', "is a file"),
+        ("SELECT (SELECT count(*) FROM '{logs}')", "is a file"),
+        ("WITH a AS (FROM '{logs}') FROM a", "is a file"),
+        ("SELECT 1 WHERE EXISTS (FROM '{archive}/foreign.parquet')", "is a file"),
+        ("FROM query_table('{logs}')", "is a file"),
+        ("FROM query_table(['http_logs', '{archive}/foreign.parquet'])", "is a file"),
+        ("FROM query_table('{archive}' || '/foreign' || '.parquet')", "not for queries"),
+        (
+            "FROM query_table(concat('{archive}', chr(47), 'foreign.', 'parquet'))",
+            "not for queries",
+        ),
+        ("FROM read_parquet('{logs}')", "read_parquet"),
+        ("FROM parquet_scan('{logs}')", "parquet_scan"),
+        ("FROM parquet_metadata('{logs}')", "parquet_metadata"),
+        ("FROM read_blob('{archive}/link.parquet')", "read_blob"),
+        ("FROM glob('{archive}/*')", "glob"),
+        ("COPY metrics TO '{archive}/stolen.parquet'", "COPY"),
+        ("ATTACH '{archive}/stolen.duckdb'", "ATTACH"),
+        ("FROM http_logs, '{archive}/foreign.parquet'", "is a file"),
     ],
 )
-def test_nothing_else_is(
-    server: SqlServer, store: Store, secret: Path, query: str, words: str
+def test_nothing_else_is(  # noqa: PLR0913, PLR0917 - what it is filled in with
+    server: SqlServer, store: Store, secret: Path, logs: Path, query: str, words: str
 ) -> None:
     python_variable = pa.table({"secret": [1]})
     before = [store.query(text).fetchall() for text in (TABLES, SETTINGS)]
-    text = query.format(secret=secret, folder=secret.parent)
+    names = {"secret": secret, "folder": secret.parent, "logs": logs, "archive": logs.parent}
+    text = query.format(**names)
     place, content = f"{url(server)}/sql", {"query": text}
     for form in ({}, {"Accept": ARROW}):
         response = httpx.post(place, json=content, headers=form, timeout=DEADLINE_S, verify=NO_TLS)
         assert words in error_of(response, 400)
-    assert not list(secret.parent.glob("stolen*"))
+    assert not [*secret.parent.glob("stolen*"), *logs.parent.glob("stolen*")]
     assert [store.query(text).fetchall() for text in (TABLES, SETTINGS)] == before
     del python_variable
 
@@ -172,6 +209,8 @@ def test_nothing_else_is(
     [
         "FROM read_csv('{secret}')",
         "FROM '{secret}'",
+        "FROM '{folder}/logs/../secret.csv'",
+        "FROM read_blob('{archive}/link.parquet')",
         "FROM glob('{folder}/*')",
         "FROM glob('{folder}/metrics.duckdb.snapshot/../*')",
         "COPY metrics TO '{folder}/stolen.csv'",
@@ -184,11 +223,14 @@ def test_nothing_else_is(
         "FROM python_variable",
     ],
 )
-def test_the_instance_itself_is_closed(store: Store, secret: Path, statement: str) -> None:
+def test_the_instance_itself_is_closed(
+    store: Store, secret: Path, logs: Path, statement: str
+) -> None:
     """Whatever came through the check of a query."""
     python_variable = pa.table({"secret": [1]})
+    text = statement.format(secret=secret, folder=secret.parent, archive=logs.parent)
     with store.connection.cursor() as cursor, pytest.raises(duckdb.Error):
-        cursor.execute(statement.format(secret=secret, folder=secret.parent)).fetchall()
+        cursor.execute(text).fetchall()
     assert not list(secret.parent.glob("stolen*"))
     del python_variable
 

@@ -64,6 +64,7 @@ _NOT_WRITTEN_OUT: Final = re.compile(r'\{\s*"error"\s*:\s*true')
 _FILE_NAME: Final = re.compile(r"[/\\:]|\.[A-Za-z0-9]+$")
 _NAMES_OF_TABLE: Final = ("catalog_name", "schema_name", "table_name")
 _BY_NAME: Final = "query_table"
+_LIST: Final = "list_value"
 _EXPLAIN: Final = re.compile(
     r"explain(\s+analyze)?(\s*\([\w\s,]*\))?\s+(?P<query>.*)", re.IGNORECASE | re.DOTALL
 )
@@ -168,12 +169,14 @@ class Sandbox:
     @staticmethod
     def _check_texts(node: Tree) -> None:
         """Let a table be named by a text, and not by one that is put together."""
-        for inner in all_objects(node.get("function", {}).get("children", ())):
-            name = inner.get("function_name", "list_value")
-            value = inner.get("value")
-            text = value.get("value") if isinstance(value, dict) else None
-            if name != "list_value" or (isinstance(text, str) and _FILE_NAME.search(text)):
-                raise _no_file(text if isinstance(text, str) else name)
+        for inner in all_objects(node["function"].get("arguments", ())):
+            text = inner.get("text", "")
+            # Other objects of the tree are no expressions.
+            is_name = (
+                inner.get("class", "CONSTANT") == "CONSTANT" or inner.get("function_name") == _LIST
+            )
+            if not is_name or _FILE_NAME.search(text):
+                raise _no_file(text or "what is put together here")
 
     def _check_functions(self, tree: str) -> None:
         for name in _functions(tree):
