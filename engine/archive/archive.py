@@ -7,24 +7,25 @@ store.commit_many(..., also=lambda: archive.list_files(files))
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
 
 from framewalk.engine.archive.files import ArchivedFile, ArchiveFolder
 from framewalk.engine.archive.kept import Keeper, Kept, Mode
 from framewalk.engine.archive.manifest import Manifest
-from framewalk.engine.archive.merging import chosen, merged
+from framewalk.engine.archive.merging import chosen, is_readable, merged
 from framewalk.engine.archive.rows import Numbering, Shown, tables_of
 from framewalk.engine.archive.schema import KINDS
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreRoomError
-from framewalk.engine.telling import Trouble
+from framewalk.engine.telling import Trouble, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
     from framewalk.engine.store import Store
 
@@ -95,12 +96,8 @@ class Archive(Closing):
                     written.append(self._write(kind, hour, [table]))
         except OSError as error:
             self._folder.remove(written)
-            problem = (error.strerror or str(error)).lower()
-            if not self._options.gives_up:
-                remedy = "make room, or check its permissions, and run this again"
-                raise StoreRoomError(self.folder, problem, remedy) from error
+            self._refuse(error)
             self.given_up_rows += sum(part.rows for part in parts)
-            self._trouble.goes_on(f"{self.folder}: {problem}")
             return []
         self._trouble.is_over()
         return written
@@ -134,15 +131,18 @@ class Archive(Closing):
         def is_closed(hour: int | None) -> bool:
             return open_hour is None or (hour is not None and hour < open_hour)
 
-        readable = [file for file in self._manifest.files() if self._folder.has(file)]
-        files = chosen(readable, is_closed)
-        if not files:
-            return 0
-        first = files[0]
-        paths = [self.folder / file.name for file in files]
-        new = self._write(first.kind, first.hour, merged(first.kind, paths, on_progress))
-        self._replace(files, [new], elapsed_s)
-        return len(files)
+        while files := chosen(self._manifest.readable(self._folder), is_closed):
+            kind, paths = files[0].kind, [self.folder / file.name for file in files]
+            try:
+                new = self._write(kind, files[0].hour, merged(kind, paths, on_progress))
+            except (OSError, pa.ArrowException) as error:
+                if self._leave_out_damaged(files):
+                    continue
+                self._refuse(error)
+                return 0
+            self._replace(files, [new], elapsed_s)
+            return len(files)
+        return 0
 
     def expire(self, before_ns: int, elapsed_s: float) -> int:
         """List no more what has no log from a time on (ns since 1970); returns how many files."""
@@ -168,6 +168,27 @@ class Archive(Closing):
         border_s = elapsed_s - longest_query_s
         self._folder.remove(file for since_s, file in self._gone if since_s <= border_s)
         self._gone = [(since_s, file) for since_s, file in self._gone if since_s > border_s]
+
+    def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
+        """Have views without those of some files that cannot be read; tells whether there were."""
+        damaged = [file for file in files if not is_readable(file.kind, self.folder / file.name)]
+        if damaged:
+            with self._store.transaction():
+                self._manifest.leave_out(self._folder, damaged)
+            names = ", ".join(file.name for file in damaged)
+            event = "archived logs cannot be read, they are left out"
+            tell(logging.ERROR, event, folder=self.folder, files=names)
+        return bool(damaged)
+
+    def _refuse(self, error: Exception) -> None:
+        """Raise StoreError for what could not be written, unless that is given up."""
+        problem = str(error).splitlines()[0].lower()
+        if isinstance(error, OSError):
+            problem = (error.strerror or problem).lower()
+        if not self._options.gives_up:
+            remedy = "make room, or check its permissions, and run this again"
+            raise StoreRoomError(self.folder, problem, remedy) from error
+        self._trouble.goes_on(f"{self.folder}: {problem}")
 
     def _write(self, kind: str, hour: int | None, tables: Iterable[pa.Table]) -> ArchivedFile:
         number = self._manifest.next_file

@@ -59,6 +59,16 @@ class Manifest:
             self._run("INSERT INTO internal.archive VALUES (?, '', ?, ?)", found[0])
         self.identity, self.next_file, self.next_request = found[0]
 
+    def readable(self, folder: ArchiveFolder) -> list[ArchivedFile]:
+        """Return the listed files that are there and not known to be damaged."""
+        files = self.files()
+        return [one for one in files if one.number not in self._damaged and folder.has(one)]
+
+    def leave_out(self, folder: ArchiveFolder, damaged: Sequence[ArchivedFile]) -> None:
+        """Have views without files that turned out to be damaged; they stay listed."""
+        self._damaged.update(file.number for file in damaged)
+        self.show(folder, {file.kind for file in damaged})
+
     def files(self, kinds: Collection[str] = KINDS) -> list[ArchivedFile]:
         """Return the listed files, by their times."""
         rows = self._run(

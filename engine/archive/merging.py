@@ -78,6 +78,16 @@ def merged(
         yield _sorted(kind, waiting)
 
 
+def is_readable(kind: str, path: Path) -> bool:
+    """Tell whether all rows of a file can be read."""
+    try:
+        for _ in merged(kind, [path], lambda: None):
+            pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
 def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     names = [field.name for field in arrow_schema(kind)]

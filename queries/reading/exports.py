@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.archive import KINDS, view_name
 from framewalk.engine.store import literal, quoted
 from framewalk.queries.reading.snapshots import attached, explaining
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 # The oldest form of a file that DuckDB writes: every DuckDB since 1.0.0 reads it.
 _STORAGE_VERSION: Final = "v1.0.0"
-# The same values once more, a row for each: many times the rest.
-_LEFT_OUT: Final = "metric_values"
+# The same values once more, a row for each: many times the rest. Logs are Parquet already.
+_LEFT_OUT: Final = ("metric_values", *map(view_name, KINDS))
 
 
 def export_parquet(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
@@ -55,8 +56,9 @@ def export_duckdb_1(connection: duckdb.DuckDBPyConnection, target: Path) -> int:
 def _export(connection: duckdb.DuckDBPyConnection, statement: Callable[[str], str]) -> int:
     views = connection.execute(
         "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
-        "AND database_name = current_database() AND view_name <> ? ORDER BY ALL",
-        [_LEFT_OUT],
+        "AND database_name = current_database() AND view_name NOT IN (SELECT unnest(?::VARCHAR[])) "
+        "ORDER BY ALL",
+        [list(_LEFT_OUT)],
     ).fetchall()
     for (view,) in views:
         connection.execute(statement(view)).fetchall()
