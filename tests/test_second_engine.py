@@ -112,7 +112,7 @@ def make_world(batches: list[pa.RecordBatch], entities: Entities) -> World:
     parts, carried = [], Carried()
     for decoded in decode(pa.Table.from_batches(batches)):
         for context in follow_streams(decoded.captured, decoded.nested, carried):
-            parts.append(flatten(context, device_names=True))
+            parts.append(flatten(context, device_names=True, serving=True))
             carried = context.carried
     logs = duckdb.connect()
     if parts:

@@ -124,7 +124,7 @@ def _select_logs(metric: Metric, operation: str, minutes: int, thresholds: _Thre
     conditions = [
         *_conditions_of_scope(scope),
         *(condition for condition in filters if condition != _ALWAYS),
-        *_conditions_of_casts(metric, operation),
+        *_conditions_of_nulls(metric, operation),
     ]
     selected = [name if sql == name else f"{sql} AS {name}" for name, sql in columns.items()]
     return _select(selected, f"{logs_table(operation)} JOIN peers USING (peer)", conditions)
@@ -145,13 +145,18 @@ def _conditions_of_scope(scope: Scope) -> list[str]:
     return conditions + [f"{column} IS NOT NULL" for column in scope.needs]
 
 
-def _conditions_of_casts(metric: Metric, operation: str) -> list[str]:
-    """Return what keeps logs out whose text is not the number that the function needs."""
+def _conditions_of_nulls(metric: Metric, operation: str) -> list[str]:
+    """Return what keeps logs out that have no value, or a text which is not the number needed."""
     return [
         f"{_value(metric.scope, operation, operand)} IS NOT NULL"
         for operand in _function_operands(metric)
-        if operand.cast in _OF_STRING
+        if operand.cast in _OF_STRING or _is_nullable(metric.scope, operation, operand)
     ]
+
+
+def _is_nullable(scope: Scope, operation: str, operand: Operand) -> bool:
+    column = scope.attributes[str(operand.attribute)].columns.get(operation)
+    return isinstance(column, Column) and column.nullable
 
 
 def _function_operands(metric: Metric) -> list[Operand]:

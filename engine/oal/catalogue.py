@@ -50,12 +50,16 @@ ENUMERATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by its name, and which frame it is in; `members` are all its values if few."""
+    """A column by its name, and which frame it is in; `members` are all its values if few.
+
+    A log in which a `nullable` one is null does not contribute to what is made of its values.
+    """
 
     name: str
     level: Level
     type: ValueType
     members: tuple[str, ...] = ()
+    nullable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,9 @@ _MEMBERS: Final = {
 }
 
 
+_NULLABLE: Final = ("serving_duration_ns",)
+
+
 def _peer(
     name: str, value_type: ValueType = ValueType.STRING, members: tuple[str, ...] = ()
 ) -> Column:
@@ -112,7 +119,8 @@ def _peer(
 
 
 def _log(name: str, value_type: ValueType = ValueType.STRING, operation: str = "http") -> Column:
-    return Column(name, Level.LOG, value_type, _MEMBERS.get((operation, name), ()))
+    members = _MEMBERS.get((operation, name), ())
+    return Column(name, Level.LOG, value_type, members, name in _NULLABLE)
 
 
 def _everywhere(
@@ -173,6 +181,7 @@ _CONNECTION_LOG_ATTRIBUTES: Final = {
 _HTTP_ATTRIBUTES: Final = {
     "latency": ("latency_ms", _L, "ms"),
     "latencyNs": ("duration_ns", _L, "ns"),
+    "serving.duration": ("serving_duration_ns", _L, "ns"),
     "url": ("path", _S, ""),
     "method": ("method_name", _S, ""),
     "statusCode": ("status_code", _L, ""),

@@ -111,12 +111,12 @@ def state_parts(
     ]
     if None in values or (source is not None and value is None):
         return (None,) * function.state_count
-    is_number = {
+    is_there = {
         Predicate(each, Operator.NOT_EQUAL, None)
         for each in (number, *values)
-        if isinstance(each, Value) and each.cast in OF_STRING
+        if isinstance(each, Value) and (each.cast in OF_STRING or each.column.nullable)
     }
-    selection = Selection(operation, selection.conditions | is_number)
+    selection = Selection(operation, selection.conditions | is_there)
 
     def make(
         keep: Keep,

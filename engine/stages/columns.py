@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal import EndpointPatterns
 
+SERVING_START: Final = "serving_start_ns"
+SERVING: Final = "serving_duration_ns"
+
+_INT64_MAX: Final = 2**63 - 1
 _UNKNOWN_NAME: Final = "UNKNOWN"
 _FIRST_FAILURE_STATUS: Final = 500
 
@@ -172,4 +176,54 @@ def with_sides(peers: pl.DataFrame) -> pl.DataFrame:
             list(ROLES), list(DETECT_POINTS), return_dtype=pl.String
         ),
         component_ids=pl.col("components"),
+    )
+
+
+def with_serving(
+    http: pl.DataFrame, reads: pl.DataFrame, writes: pl.DataFrame, is_server: pl.Series
+) -> pl.DataFrame:
+    """Add SERVING_START (an event time) and SERVING to HTTP logs; null where there is no telling.
+
+    That is when a request was really being served: the log of a server may begin long before it,
+    with the read in which it waited for it (docs/semantics.md, Of real serving).
+    All frames have `message`, `time_ns` and `duration_ns`; there is at most one HTTP log in a
+    message. `is_server` tells of each HTTP log which side it was seen by. A server serves from the
+    end of the last read that began before its first write to the end of its last write; a client is
+    served from its first write to the end of its last read.
+    """
+    written = (
+        writes.lazy()
+        .group_by("message")
+        .agg(first_write_ns=pl.col("time_ns").min(), last_write_ns=_end_ns().max())
+    )
+    began_before = pl.col("time_ns") < pl.col("first_write_ns")
+    times = (
+        reads.lazy()
+        .select("message", "time_ns", "duration_ns")
+        .join(written, on="message", how="inner")
+        .group_by("message", "first_write_ns", "last_write_ns")
+        .agg(asked_ns=_end_ns().filter(began_before).max(), last_read_ns=_end_ns().max())
+    )
+    start_ns = pl.when("is_server").then("asked_ns").otherwise("first_write_ns")
+    end_ns = pl.when("is_server").then("last_write_ns").otherwise("last_read_ns")
+    found = (
+        http.lazy()
+        .select("message", is_server=pl.lit(is_server))
+        .join(times, on="message", how="left", maintain_order="left")
+        .select(start_ns=start_ns, end_ns=end_ns)
+        .select(
+            pl.when(pl.col("start_ns") <= pl.col("end_ns")).then("start_ns").alias(SERVING_START),
+            pl.when(pl.col("start_ns") <= pl.col("end_ns"))
+            .then(pl.col("end_ns") - pl.col("start_ns"))
+            .alias(SERVING),
+        )
+        .collect()
+    )
+    return pl.concat([http, found], how="horizontal")
+
+
+def _end_ns() -> pl.Expr:
+    """Return the end of a log; what is beyond the range of times ends with it."""
+    return pl.col("time_ns") + pl.min_horizontal(
+        pl.col("duration_ns"), _INT64_MAX - pl.col("time_ns")
     )

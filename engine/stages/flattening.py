@@ -30,6 +30,7 @@ from framewalk.engine.schemas import (
     TIME_LEAVES,
 )
 from framewalk.engine.stages.clocks import add_clocks, ahead_of, clocks_of
+from framewalk.engine.stages.columns import with_serving
 from framewalk.engine.stages.decoding import field_at, leaf_frame
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ _NS_PER_MS: Final = 1_000_000
 _INT64_MAX: Final = 2**63 - 1
 # Sums of two numbers below this need no wider type.
 _SAFE: Final = 2**62
+
+_SERVER: Final = ROLES.index("server")
 
 _MEASURES: Final = {
     operation: [leaf.column for leaf in leaves if leaf.column.endswith(("_ns", "_bytes", "_count"))]
@@ -78,13 +81,15 @@ def flatten(
     context: StreamContext,
     *,
     device_names: bool = False,
+    serving: bool = False,
     most_ahead_s: float = DEFAULT_MOST_AHEAD_S,
     to_keep: bool = False,
 ) -> LogFrames:
     """Flatten messages whose node and connection are known.
 
-    With `device_names` the frames of read and write have `l2_device_name` (String) beside. Logs
-    whose event is more than `most_ahead_s` ahead of their message's arrival are apart.
+    With `device_names` the frames of read and write have `l2_device_name` (String) beside, with
+    `serving` that of HTTP SERVING_START and SERVING. Logs whose event is more than `most_ahead_s`
+    ahead of their message's arrival are apart.
     """
     kernel_logs = context.nested["kernelLogs"]
     entries = pc.list_flatten(kernel_logs)
@@ -94,6 +99,7 @@ def flatten(
 
     messages, connections = _message_frame(context)
     frames: dict[str, pl.DataFrame] = {}
+    whole: dict[str, pl.DataFrame] = {}
     ahead: dict[str, pl.DataFrame] = {}
     dropped: Counter[str] = Counter()
     quality: Counter[str] = Counter()
@@ -109,6 +115,10 @@ def flatten(
         if device_names and "l2_ifindex" in clean.columns:
             clean = _with_device_names(clean, context)
         placed = _place(clean, messages, dropped)
+        whole[operation] = placed
+        if serving and operation == "http":
+            is_server = (connections["role"] == _SERVER).gather(placed["connection"])
+            placed = with_serving(placed, whole["read"], whole["write"], is_server)
         is_ahead = ahead_of(placed, context.received_ns, int(most_ahead_s * _NS_PER_S))
         if is_ahead is not None:
             ahead[operation] = placed.filter(is_ahead)

@@ -19,6 +19,7 @@ from framewalk.engine.errors import InputError
 from framewalk.engine.oal import log_columns
 from framewalk.engine.schemas import CLOCKS_SCHEMA, DEFAULT_MOST_AHEAD_S, PEER_SCHEMA
 from framewalk.engine.stages.clocks import check_most_ahead
+from framewalk.engine.stages.columns import SERVING
 from framewalk.engine.stages.crowding import within_caps
 from framewalk.engine.stages.decoding import decode
 from framewalk.engine.stages.entity_states import roll_up
@@ -128,7 +129,8 @@ def first_phase(  # noqa: PLR0913 - options, each with a default
     ahead of their arrival are apart, and dropped unless the results go through `with_ahead`. Logs
     of what a stream names beyond the caps are dropped. With `keep` the results have the logs, too.
     """
-    device_names = DEVICE_NAME in log_columns(plan)
+    columns = log_columns(plan)
+    device_names, serving = DEVICE_NAME in columns, SERVING in columns
     for decoded in decode(messages):
         counted = Counters(decoded.messages, quality=decoded.refused)
         parts = []
@@ -138,6 +140,7 @@ def first_phase(  # noqa: PLR0913 - options, each with a default
                 flatten(
                     context,
                     device_names=device_names,
+                    serving=serving,
                     most_ahead_s=most_ahead_s,
                     to_keep=keep is not None,
                 )

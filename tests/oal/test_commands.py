@@ -61,7 +61,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_check_of_the_shipped_definitions(framewalk: Run) -> None:
-    assert framewalk("oal", "check") == (0, "7 files, 434 definitions, no errors\n", "")
+    assert framewalk("oal", "check") == (0, "8 files, 447 definitions, no errors\n", "")
 
 
 def test_check_lists_all_errors_of_all_files(framewalk: Run, tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_the_shipped_definitions_are_in_canonical_form(framewalk: Run) -> None:
 def test_explain_counts_what_all_definitions_need(framewalk: Run) -> None:
     code, out, _ = framewalk("oal", "explain")
     assert code == 0
-    assert out.startswith("434 definitions need 56 states of the logs\n")
-    assert re.search(r"K8SServiceRelation +129 definitions +\d+ states\n", out)
+    assert out.startswith("447 definitions need 59 states of the logs\n")
+    assert re.search(r"K8SServiceRelation +132 definitions +\d+ states\n", out)
     counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[3:9]}
     assert counts.keys() == {"connect", "accept", "close", "read", "write", "http"}
-    assert sum(counts.values()) == 56
+    assert sum(counts.values()) == 59
 
 
 def test_explain_a_metric(framewalk: Run) -> None:
@@ -212,7 +212,8 @@ def test_metrics_of_all_scopes_can_be_explained(plan: Plan) -> None:
 def test_explain_shows_the_expressions_of_phase_1(plan: Plan) -> None:
     for operation, states in plan.log_states.items():
         names = [leaf.column for leaf in OPERATION_LEAVES[operation]]
-        frame = pl.DataFrame(schema=dict.fromkeys([*names, "duration_ns", "latency_ms"], pl.Int64))
+        names += ["duration_ns", "latency_ms", "serving_duration_ns"]
+        frame = pl.DataFrame(schema=dict.fromkeys(names, pl.Int64))
         frame = with_derived(
             frame.with_columns(pl.lit("").alias("path")), operation, ["success", "method_name"]
         )

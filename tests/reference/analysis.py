@@ -20,7 +20,8 @@ from reference.capture import Row
 from reference.definitions import Definition
 from reference.dump import Directory
 from reference.functions import contribution, holds, value_of
-from reference.places import UNKNOWN, Place, Stream, endpoint_name, place_of
+from reference.places import UNKNOWN, Place, Stream, boot_ns, endpoint_name, place_of
+from reference.serving import serving_ns
 
 LAYER = "K8S_SERVICE"
 MINUTE_NS = 60 * 10**9
@@ -155,7 +156,9 @@ def _entities(
                 result.dropped[place] += 1
                 result.dropped_logs.append(DroppedLog(row.stream, row.seq, position, place))
                 continue
-            for entity in _entities_of(log, place, stream):
+            by_server = place.detect_point == "SERVER"
+            served_ns = serving_ns(message, boot_ns(stream.node), by_server=by_server)
+            for entity in _entities_of(log, place, stream, served_ns):
                 yield place.event_ns, entity
 
 
@@ -185,7 +188,9 @@ def _count_bad_values(log: Found, quality: Counter[str]) -> None:
         kernel_attributes(log.kind, log.operation, {}, quality)
 
 
-def _entities_of(log: Found, place: Place, stream: Stream) -> Iterator[Entity]:
+def _entities_of(
+    log: Found, place: Place, stream: Stream, served_ns: int | None
+) -> Iterator[Entity]:
     quality: Counter[str] = Counter()
     common = {"layer": LAYER, "detectPoint": place.detect_point}
     if log.kind != "http":
@@ -193,7 +198,7 @@ def _entities_of(log: Found, place: Place, stream: Stream) -> Iterator[Entity]:
         seen = kernel_attributes(log.kind, log.operation, devices, quality)
         yield from _connection_entities({**common, **seen}, place, stream)
         return
-    http = http_attributes(log.operation, quality)
+    http = {**http_attributes(log.operation, quality), "http.serving.duration": served_ns}
     yield from _connection_entities({**common, **for_connection(http)}, place, stream)
     if place.detect_point != "CLIENT":
         name = endpoint_name(method_name(log.operation), log.operation.request.path)

@@ -65,7 +65,7 @@ def place_of(
     if reason is not None:
         return reason
     node, connection = stream.node, stream.connection
-    event_ns = _boot_ns(node) + start_offset(operation)
+    event_ns = boot_ns(node) + start_offset(operation)
     if not 0 <= event_ns <= LAST_NS or event_ns > received_at_ns + MOST_AHEAD_NS:
         return "time_out_of_range"
     hosts = connection.local.ip.host, _remote_host(connection)
@@ -104,7 +104,8 @@ def _is_set(address: pb.ConnectionAddress) -> bool:
     return address.WhichOneof("address") is not None
 
 
-def _boot_ns(node: pb.EBPFAccessLogNodeInfo) -> int:
+def boot_ns(node: pb.EBPFAccessLogNodeInfo) -> int:
+    """Return when the node booted, in nanoseconds."""
     return node.bootTime.seconds * 10**9 + node.bootTime.nanos
 
 
