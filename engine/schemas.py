@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 UNKNOWN: Final = "Unknown"
+UNKNOWN_DERIVATION: Final = "unknown"
 
 SERVICE_LENGTH: Final = 70
 INSTANCE_LENGTH: Final = 70
