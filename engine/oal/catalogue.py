@@ -17,7 +17,6 @@ from framewalk.engine.schemas import (
     OPERATIONS,
     READ_SYSCALLS,
     TLS_MODES,
-    UNKNOWN,
     WRITE_SYSCALLS,
 )
 
@@ -258,6 +257,9 @@ _SOURCE_INSTANCE: Final = _peer("source_instance")
 _DEST_SERVICE: Final = _peer("dest_service")
 _DEST_INSTANCE: Final = _peer("dest_instance")
 _ENDPOINT: Final = _log("endpoint")
+# Of a log alone nobody knows for which request the call was made (engine/calls).
+_SOURCE_ENDPOINT: Final = _peer("source_endpoint")
+_DERIVATION: Final = _peer("derivation")
 
 _SCOPES: Final = (
     Scope(
@@ -340,17 +342,17 @@ _SCOPES: Final = (
         "endpoint_relation",
         {
             "source_service": _SOURCE_SERVICE,
-            "source_endpoint": UNKNOWN,
+            "source_endpoint": _SOURCE_ENDPOINT,
             "dest_service": _DEST_SERVICE,
             "dest_endpoint": _ENDPOINT,
-            "derivation": "unknown",
+            "derivation": _DERIVATION,
         },
         _HTTP_ONLY,
         _endpoint_attributes(
             *_names(
                 _HTTP_ONLY,
                 sourceServiceName=_SOURCE_SERVICE,
-                sourceEndpointName=UNKNOWN,
+                sourceEndpointName=_SOURCE_ENDPOINT,
                 destServiceName=_DEST_SERVICE,
                 destEndpointName=_ENDPOINT,
             )

@@ -4,9 +4,13 @@ from .columns import endpoint_expression as endpoint_expression
 from .decoding import decode as decode
 from .entity_states import roll_up as roll_up
 from .entity_states import roll_up_in_parts as roll_up_in_parts
+from .flattening import LogFrames as LogFrames
+from .flattening import concat_logs as concat_logs
+from .flattening import flatten as flatten
 from .peer_states import LOGS as LOGS
 from .peer_states import KeptLogs as KeptLogs
 from .peer_states import PeerStates as PeerStates
+from .peer_states import log_states as log_states
 from .peer_states import with_ahead as with_ahead
 from .pipeline import Keep as Keep
 from .pipeline import first_phase as first_phase
@@ -16,6 +20,7 @@ from .pipeline import regroup as regroup
 from .resolving import ResolvedLogs as ResolvedLogs
 from .resolving import received_ns as received_ns
 from .resolving import remote_ip as remote_ip
+from .resolving import resolve as resolve
 from .resolving import with_nameless as with_nameless
 from .streams import Carried as Carried
 from .streams import follow_streams as follow_streams

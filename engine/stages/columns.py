@@ -12,6 +12,8 @@ from framewalk.engine.schemas import (
     HTTP_METHODS,
     READ_SYSCALLS,
     ROLES,
+    UNKNOWN,
+    UNKNOWN_DERIVATION,
     WRITE_SYSCALLS,
 )
 
@@ -160,7 +162,7 @@ def with_sides(peers: pl.DataFrame) -> pl.DataFrame:
     """Add what definitions call the columns of PEER_SCHEMA: source, dest and detect point.
 
     Role server: the remote side is the source. Otherwise the local side is (analysis.md,
-    section 2).
+    section 2). A source's endpoint is unknown where the peers do not have it.
     """
     serving = pl.col("role") == "server"
     sides = {
@@ -170,8 +172,10 @@ def with_sides(peers: pl.DataFrame) -> pl.DataFrame:
         for end in ("source", "dest")
         for kind in ("service", "instance")
     }
+    unknown = {"source_endpoint": pl.lit(UNKNOWN), "derivation": pl.lit(UNKNOWN_DERIVATION)}
     return peers.with_columns(
         **sides,
+        **{name: value for name, value in unknown.items() if name not in peers.columns},
         detect_point=pl.col("role").replace_strict(
             list(ROLES), list(DETECT_POINTS), return_dtype=pl.String
         ),

@@ -95,10 +95,10 @@ GOLDEN = {
           SELECT
             make_timestamp(time_ns // 60_000_000_000 * 60_000_000) AS minute,
             source_service,
-            'Unknown' AS source_endpoint,
+            source_endpoint,
             dest_service,
             endpoint AS dest_endpoint,
-            'unknown' AS derivation,
+            derivation,
             status_code >= 500 AS numerator,
             path IS NOT NULL AS denominator
           FROM logs_http JOIN peers USING (peer)

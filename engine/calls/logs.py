@@ -1,0 +1,110 @@
+"""HTTP logs as calls are made of them: one row a log, with both sides of its connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import pyarrow as pa
+
+from framewalk.engine.schemas import UNKNOWN
+from framewalk.engine.stages import (
+    Carried,
+    concat_logs,
+    decode,
+    flatten,
+    follow_streams,
+    remote_ip,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from framewalk.engine.kubernetes import Entities
+    from framewalk.engine.stages import LogFrames
+
+_TRACE: Final = ("trace_provider", "trace_id", "trace_segment_id", "trace_span_id")
+
+# Times are event times by the clock of `node`; both of `serving` are null where nothing tells them.
+# `local_pod` and `remote_pod` say who is there: the name of a Pod as sent, else as its address
+# resolves, else the address. `method` is the number of the protocol; a trace is null where there is
+# none.
+HTTP_LOGS_SCHEMA: Final = pl.Schema(
+    {
+        "time_ns": pl.Int64,
+        "duration_ns": pl.Int64,
+        "serving_start_ns": pl.Int64,
+        "serving_duration_ns": pl.Int64,
+        "node": pl.String,
+        "cluster": pl.String,
+        "role": pl.String,
+        "local_service": pl.String,
+        "local_pod": pl.String,
+        "local_port": pl.Int32,
+        "remote_service": pl.String,
+        "remote_pod": pl.String,
+        "remote_port": pl.Int32,
+        "tls_mode": pl.String,
+        "components": pl.Int64,
+        "method": pl.Int32,
+        "path": pl.String,
+        "status_code": pl.Int32,
+        "request_header_size_bytes": pl.Int64,
+        "request_body_size_bytes": pl.Int64,
+        "response_header_size_bytes": pl.Int64,
+        "response_body_size_bytes": pl.Int64,
+        "trace_provider": pl.Int32,
+        "trace_id": pl.String,
+        "trace_segment_id": pl.String,
+        "trace_span_id": pl.String,
+    }
+)
+
+
+def read_http_logs(batches: Iterable[pa.RecordBatch], entities: Entities) -> pl.DataFrame:
+    """Return the HTTP logs in captured messages that count, as HTTP_LOGS_SCHEMA.
+
+    `batches` have the columns of CAPTURE_SCHEMA and follow each other as in their capture.
+    """
+    parts = [HTTP_LOGS_SCHEMA.to_frame()]
+    carried = Carried()
+    for batch in batches:
+        for decoded in decode(pa.Table.from_batches([batch])):
+            found = []
+            for context in follow_streams(decoded.captured, decoded.nested, carried):
+                carried = context.carried
+                found.append(flatten(context, serving=True, to_keep=True))
+            if found:
+                parts.append(_http_logs(concat_logs(found), entities))
+    return pl.concat(parts)
+
+
+def _http_logs(logs: LogFrames, entities: Entities) -> pl.DataFrame:
+    resolved = resolve(logs, entities)
+    http = resolved.operations["http"]
+    peers = resolved.peers[http["peer"]]
+    sides = _sides(logs.connections)[http["connection"]]
+    rows = pl.concat([http, peers, sides], how="horizontal")
+    has_trace = pl.col("trace_id") != ""
+    return rows.with_columns(
+        local_pod=_pod("local"),
+        remote_pod=_pod("remote"),
+        **{name: pl.when(has_trace).then(name) for name in _TRACE},
+    ).select(pl.col(name).cast(dtype) for name, dtype in HTTP_LOGS_SCHEMA.items())
+
+
+def _sides(connections: pl.DataFrame) -> pl.DataFrame:
+    ips = {"local": pl.col("local_ip"), "remote": remote_ip()}
+    sides: dict[str, pl.Expr] = {}
+    for side, ip in ips.items():
+        is_pod = pl.col(f"{side}_is_kubernetes")
+        sides[f"{side}_address"] = pl.when(is_pod).then(f"{side}_pod").otherwise(ip)
+        sides[f"{side}_port"] = pl.when(is_pod).then(f"{side}_pod_port").otherwise(f"{side}_port")
+    return connections.select(node="node_name", cluster="cluster_name", **sides)
+
+
+def _pod(side: str) -> pl.Expr:
+    instance = pl.col(f"{side}_instance")
+    is_named = instance.is_not_null() & (instance != UNKNOWN)
+    return pl.when(is_named).then(instance).otherwise(f"{side}_address")

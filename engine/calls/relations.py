@@ -1,0 +1,169 @@
+"""Calls -> states of relations between endpoints, per minute (analysis.md, sections 3 and 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from framewalk.engine.calls.logs import HTTP_LOGS_SCHEMA
+from framewalk.engine.calls.pairing import (
+    CLIENT_LOG,
+    OBSERVED_BY,
+    SERVER_LOG,
+    pair,
+    window_expressions,
+)
+from framewalk.engine.calls.sources import DERIVATION, SOURCE_LOG, with_sources
+from framewalk.engine.counters import Counters
+from framewalk.engine.schemas import PEER_SCHEMA, UNKNOWN, UNKNOWN_PEERS_SCHEMA
+from framewalk.engine.stages import ResolvedLogs, endpoint_expression, log_states, roll_up
+from framewalk.engine.states import MINUTE, empty_states, merge_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from framewalk.engine.oal import EndpointPatterns, Plan
+    from framewalk.engine.states import ScopeStates
+
+VIEW: Final = "endpoint_relation"
+NS_PER_MINUTE: Final = 60 * 10**9
+# How far the logs may be from a minute that take part in its calls: the longest request that is
+# followed, and the largest offset between two clocks.
+WINDOW_NS: Final = 65 * 10**9
+_SEEN_BY: Final = ("both", "client", "server")
+_KEYS: Final = ("source_service", "source_endpoint", "dest_service", "dest_endpoint", DERIVATION)
+_NS_PER_MS: Final = 1_000_000
+# What a metric may ask of a call, as the log has it whose figures count.
+_FIGURES: Final = (
+    "duration_ns",
+    "serving_duration_ns",
+    "tls_mode",
+    "components",
+    *(name for name in HTTP_LOGS_SCHEMA if name.endswith("_bytes")),
+    "method",
+    "path",
+    "status_code",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """The relations between endpoints: `states` of all metrics of their scope.
+
+    `observed` has the names of a relation, `minute` and how many of its calls were seen by `both`
+    sides, by the `client` or the `server` alone (Int64).
+    """
+
+    states: ScopeStates
+    observed: pl.DataFrame
+
+
+def calls_of(logs: pl.DataFrame, patterns: EndpointPatterns | None = None) -> pl.DataFrame:
+    """Return the calls that HTTP logs (HTTP_LOGS_SCHEMA) are of, each once.
+
+    `time_ns` is when it counts: when the server began to serve, by its node's clock, else when the
+    client began to write. `source_service`, `dest_service`, both endpoints, `derivation` and
+    `observed_by` say who called whom for what; the figures are those of the server's log, else of
+    the client's.
+    """
+    calls = with_sources(pair(logs), logs)
+    of_client = logs.select(source="local_service", dest="remote_service")[calls[CLIENT_LOG]]
+    of_server = logs.select(source="remote_service", dest="local_service")[calls[SERVER_LOG]]
+    counted = pl.select(pl.coalesce(calls[SERVER_LOG], calls[CLIENT_LOG])).to_series()
+    when = logs.select("serving_start_ns", "time_ns")
+    served_ns = when["serving_start_ns"].gather(calls[SERVER_LOG])
+    own_ns = when["time_ns"].gather(counted)
+    asked = logs.select("method", "path", service="local_service")[calls[SOURCE_LOG]]
+    rows = logs.select(_FIGURES)[counted].with_columns(
+        time_ns=pl.coalesce(served_ns, calls["start_ns"], own_ns),
+        source_service=_known(of_client["source"], of_server["source"]),
+        source_endpoint=_endpoint(asked, asked["service"], patterns).fill_null(UNKNOWN),
+        dest_service=_known(of_server["dest"], of_client["dest"]),
+        derivation=calls[DERIVATION],
+        observed_by=calls[OBSERVED_BY],
+        latency_ms=pl.col("duration_ns") // _NS_PER_MS,
+    )
+    endpoint = _endpoint(rows, rows["dest_service"], patterns)
+    return rows.with_columns(endpoint.alias("dest_endpoint"))
+
+
+def relations_of(logs: pl.DataFrame, plan: Plan, minutes: Iterable[int] | None = None) -> Relations:
+    """Return the relations of some minutes (since 1970), or of all that the logs have calls in.
+
+    `logs` are all HTTP logs within WINDOW_NS of these minutes. What comes of a minute depends on
+    nothing else.
+    """
+    windows = logs.select(window_expressions())
+    if minutes is None:
+        starts = pl.concat([windows["start_ns"], logs["time_ns"]]) // NS_PER_MINUTE
+        near = [starts - 1, starts, starts + 1]
+        minutes = pl.concat(near).unique().sort().to_list()
+    scope = next(scope for scope in plan.scopes if scope.scope.view == VIEW)
+    parts = [empty_states(scope)]
+    observed = []
+    for minute in minutes:
+        first_ns, end_ns = minute * NS_PER_MINUTE, (minute + 1) * NS_PER_MINUTE
+        is_near = (windows["start_ns"] < end_ns + WINDOW_NS) & (
+            windows["end_ns"] >= first_ns - WINDOW_NS
+        )
+        calls = calls_of(logs.filter(is_near), plan.endpoint_patterns)
+        calls = calls.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
+        if calls.height:
+            parts.append(_states(calls, plan))
+            observed.append(_observed(calls))
+    return Relations(merge_scope(scope, parts), pl.concat(observed or [_observed(_no_calls())]))
+
+
+def _known(first: pl.Series, second: pl.Series) -> pl.Series:
+    """Return who is at one end: as the one log knows it, else the other."""
+    is_known = first.is_not_null() & (first != UNKNOWN)
+    other = pl.coalesce(second, first)
+    return pl.select(pl.when(is_known).then(first).otherwise(other)).to_series()
+
+
+def _endpoint(
+    rows: pl.DataFrame, services: pl.Series, patterns: EndpointPatterns | None
+) -> pl.Series:
+    return rows.select(
+        pl.when(pl.col("path").is_not_null()).then(endpoint_expression(patterns, services))
+    ).to_series()
+
+
+def _states(calls: pl.DataFrame, plan: Plan) -> ScopeStates:
+    """Compute the states of calls as those of logs are, by the called side."""
+    scope = next(scope for scope in plan.scopes if scope.scope.view == VIEW)
+    wanted = {str(share.log_state) for share in scope.shares}
+    states = tuple(state for state in plan.log_states["http"] if str(state) in wanted)
+    own = replace(plan, scopes=(scope,), log_states=MappingProxyType({"http": states}))
+    rows = calls.with_columns(
+        local_service=pl.col("dest_service"),
+        local_instance=pl.lit(None, pl.String),
+        local_known=pl.col("dest_service") != UNKNOWN,
+        remote_service=pl.col("source_service"),
+        remote_instance=pl.lit(None, pl.String),
+        role=pl.lit("server"),
+    )
+    keys = [*PEER_SCHEMA, "source_endpoint", DERIVATION]
+    peers = rows.select(keys).unique(maintain_order=True)
+    numbers = rows.join(
+        peers.with_row_index("peer"), on=keys, how="left", nulls_equal=True, maintain_order="left"
+    )["peer"]
+    http = rows.drop(*keys, *_KEYS, OBSERVED_BY, strict=False).with_columns(numbers)
+    nobody = pl.DataFrame(schema=UNKNOWN_PEERS_SCHEMA)
+    logs = ResolvedLogs(peers, {"http": http}, Counters(), nobody)
+    return roll_up([log_states(logs, own)], own).scopes[VIEW]
+
+
+def _observed(calls: pl.DataFrame) -> pl.DataFrame:
+    return (
+        calls.group_by(*_KEYS, (pl.col("time_ns") // NS_PER_MINUTE).alias(MINUTE))
+        .agg((pl.col(OBSERVED_BY) == seen).sum().cast(pl.Int64).alias(seen) for seen in _SEEN_BY)
+        .sort(*_KEYS, MINUTE)
+    )
+
+
+def _no_calls() -> pl.DataFrame:
+    return calls_of(HTTP_LOGS_SCHEMA.to_frame())
