@@ -33,9 +33,9 @@ def _as_utc(start: datetime | None) -> datetime | None:
     return start
 
 
-def _check_free(capture: Path, dump: Path) -> None:
+def _check_free(*paths: Path) -> None:
     """Refuse to overwrite: a dump of another cluster would be taken for that of its capture."""
-    for path in (dump, capture):
+    for path in paths:
         if path.exists():
             remedy = "name another folder (--output), or overwrite it with --force"
             raise InputError(path, "this file is there already", remedy)
@@ -79,7 +79,39 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    clock_offset: Annotated[
+        float,
+        typer.Option(
+            min=0, max=60, metavar="SECONDS", help="How far apart the clocks of nodes are."
+        ),
+    ] = 0.0,
+    traced: Annotated[
+        float,
+        typer.Option(
+            min=0, max=100, metavar="PERCENT", help="Requests that enter with trace headers."
+        ),
+    ] = 35.0,
+    one_request: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="Calls that have a connection of their own; the others share theirs.",
+        ),
+    ] = 2.5,
+    lost: Annotated[
+        float, typer.Option(min=0, max=100, metavar="PERCENT", help="HTTP logs that are missing.")
+    ] = 0.0,
     *,
+    truth: Annotated[
+        bool,
+        typer.Option(
+            "--truth",
+            help="Write DIR/SCENARIO.calls.parquet, too: each call, its two logs, and the call that "
+            "it was made for.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Make a realistic capture of a small cluster, with the Kubernetes dump that goes with it.
@@ -93,15 +125,24 @@ def generate(
         requests_per_second=rate,
         replicas=pods,
         start=start or GenerateOptions.start,
+        clock_offset_s=clock_offset,
+        traced_permille=round(traced * 10),
+        one_request_permille=round(one_request * 10),
+        lost_permille=round(lost * 10),
     )
     capture, dump = output / f"{scenario.value}{CAPTURE_SUFFIX}", output / "kubectl.yaml"
+    calls = output / f"{scenario.value}.calls.parquet"
     if not force:
-        _check_free(capture, dump)
+        _check_free(dump, capture, *([calls] if truth else []))
     output.mkdir(parents=True, exist_ok=True)
     with second_progress() as progress:
         task = progress.add_task(capture.name, total=duration)
         summary = generate_capture(
-            options, capture, dump, lambda done_s: progress.update(task, completed=done_s)
+            options,
+            capture,
+            dump,
+            lambda done_s: progress.update(task, completed=done_s),
+            calls if truth else None,
         )
     stdout.print(
         f"{capture}: {summary.messages:,} messages with {summary.logs:,} logs in "

@@ -6,3 +6,4 @@ from .relations import WINDOW_NS as WINDOW_NS
 from .relations import Relations as Relations
 from .relations import calls_of as calls_of
 from .relations import relations_of as relations_of
+from .sources import with_sources as with_sources
