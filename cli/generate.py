@@ -108,8 +108,8 @@ def generate(
         bool,
         typer.Option(
             "--truth",
-            help="Write DIR/SCENARIO.calls.parquet, too: each call, its two logs, and the call that "
-            "it was made for.",
+            help="Write DIR/SCENARIO.calls.parquet, too: each call, its two logs, and the call "
+            "that it was made for.",
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,

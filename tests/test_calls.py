@@ -116,6 +116,7 @@ def log(role: str, start: int, end: int, **more: Any) -> Row:  # noqa: ANN401 - 
     }
     made = dict.fromkeys(HTTP_LOGS_SCHEMA, 0) | sides
     made |= dict.fromkeys(name for name in made if name.startswith("trace_"))
+    made |= {"local_is_pod": True, "remote_is_pod": True}
     made |= {"role": role, "node": f"node-{sides['local_pod'][0]}", "cluster": "", "path": "/"}
     made |= {"tls_mode": "Plain", "components": 1, "status_code": 200}
     start_ns = START_NS + start * MS
@@ -251,11 +252,12 @@ def test_any_order_of_logs_gives_the_same_relations(
 def test_sources_are_those_that_section_6_says(rows: list[Row]) -> None:
     logs = frame(*rows)
     found = with_sources(pair(logs), logs)
-    for call in found.iter_rows(named=True):
-        assert (call["derivation"], call["source_log"]) == source_of(call, rows)
+    calls = list(found.iter_rows(named=True))
+    for call in calls:
+        assert (call["derivation"], call["source_log"]) == source_of(call, calls, rows)
 
 
-def source_of(call: Row, rows: list[Row]) -> tuple[str, int | None]:
+def source_of(call: Row, calls: list[Row], rows: list[Row]) -> tuple[str, int | None]:
     """Return what the written rule says, request by request."""
     own = None if call["client_log"] is None else rows[call["client_log"]]
     other = None if call["server_log"] is None else rows[call["server_log"]]
@@ -290,7 +292,15 @@ def source_of(call: Row, rows: list[Row]) -> tuple[str, int | None]:
         return ("exact", traced[0]) if len(traced) == 1 else ("unknown", None)
     if traced:
         return "exact", traced[0]
-    if len(lasting) != 1 or rows[lasting[0]]["serving_start_ns"] is None:
+    unseen = [
+        one
+        for one in calls
+        if one["server_log"] is None
+        and rows[one["client_log"]]["remote_pod"] == pod
+        and one["there_start_ns"] <= call["start_ns"]
+        and call["end_ns"] <= one["there_end_ns"]
+    ]
+    if unseen or len(lasting) != 1 or rows[lasting[0]]["serving_start_ns"] is None:
         return "unknown", None
     row = rows[lasting[0]]
     is_other = row["trace_id"] and told["trace_id"] and row["trace_provider"] == trace[0]

@@ -28,8 +28,8 @@ _TRACE: Final = ("trace_provider", "trace_id", "trace_segment_id", "trace_span_i
 
 # Times are event times by the clock of `node`; both of `serving` are null where nothing tells them.
 # `local_pod` and `remote_pod` say who is there: the name of a Pod as sent, else as its address
-# resolves, else the address. `method` is the number of the protocol; a trace is null where there is
-# none.
+# resolves, else the address; `..._is_pod` whether it is a name. `method` is the number of the
+# protocol; a trace is null where there is none.
 HTTP_LOGS_SCHEMA: Final = pl.Schema(
     {
         "time_ns": pl.Int64,
@@ -41,9 +41,11 @@ HTTP_LOGS_SCHEMA: Final = pl.Schema(
         "role": pl.String,
         "local_service": pl.String,
         "local_pod": pl.String,
+        "local_is_pod": pl.Boolean,
         "local_port": pl.Int32,
         "remote_service": pl.String,
         "remote_pod": pl.String,
+        "remote_is_pod": pl.Boolean,
         "remote_port": pl.Int32,
         "tls_mode": pl.String,
         "components": pl.Int64,
@@ -88,8 +90,8 @@ def _http_logs(logs: LogFrames, entities: Entities) -> pl.DataFrame:
     rows = pl.concat([http, peers, sides], how="horizontal")
     has_trace = pl.col("trace_id") != ""
     return rows.with_columns(
-        local_pod=_pod("local"),
-        remote_pod=_pod("remote"),
+        **{f"{side}_is_pod": _is_pod(side) for side in ("local", "remote")},
+        **{f"{side}_pod": _pod(side) for side in ("local", "remote")},
         **{name: pl.when(has_trace).then(name) for name in _TRACE},
     ).select(pl.col(name).cast(dtype) for name, dtype in HTTP_LOGS_SCHEMA.items())
 
@@ -104,7 +106,9 @@ def _sides(connections: pl.DataFrame) -> pl.DataFrame:
     return connections.select(node="node_name", cluster="cluster_name", **sides)
 
 
+def _is_pod(side: str) -> pl.Expr:
+    return pl.col(f"{side}_instance").ne_missing(UNKNOWN) & pl.col(f"{side}_instance").is_not_null()
+
+
 def _pod(side: str) -> pl.Expr:
-    instance = pl.col(f"{side}_instance")
-    is_named = instance.is_not_null() & (instance != UNKNOWN)
-    return pl.when(is_named).then(instance).otherwise(f"{side}_address")
+    return pl.when(_is_pod(side)).then(f"{side}_instance").otherwise(f"{side}_address")

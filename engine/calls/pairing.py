@@ -2,6 +2,8 @@
 
 Both logs know the caller's Pod, the port that it called from and the Pod that was called. The port
 that was called is not the same in both: in one way through the kernel it stays that of the Service.
+One of them may have an address where the other has a Pod: that of a Service, or of a Pod that is
+gone.
 """
 
 from __future__ import annotations
@@ -20,8 +22,13 @@ CLIENT_LOG: Final = "client_log"
 SERVER_LOG: Final = "server_log"
 OBSERVED_BY: Final = "observed_by"
 
-_CONNECTION: Final = ("cluster", "client_pod", "client_port", "server_pod")
-_ALIKE: Final = (*_CONNECTION, "method", "path", "status_code")
+_REQUEST: Final = ("cluster", "client_port", "method", "path", "status_code")
+_ALIKE: Final = (*_REQUEST, "client_pod", "server_pod")
+# In what the two logs are equal where a client's log does not know the called Pod, and where a
+# server's does not know the caller's.
+_WITHOUT_SERVER: Final = (*_REQUEST, "client_pod")
+_WITHOUT_CLIENT: Final = (*_REQUEST, "server_pod")
+_TIMES: Final = ("start_ns", "end_ns", "there_start_ns", "there_end_ns")
 _SERVER: Final = "server"
 _INT64_MAX: Final = 2**63 - 1
 # How far the end of a call may be from what its other log says of it.
@@ -33,23 +40,28 @@ def pair(logs: pl.DataFrame) -> pl.DataFrame:
 
     `logs` has the columns of HTTP_LOGS_SCHEMA. A call has CLIENT_LOG and SERVER_LOG (UInt32, rows
     of `logs`; one may be null), OBSERVED_BY (both, client, server), and when the client waited for
-    it by the client's clock: `start_ns` and `end_ns` (null without its log). Logs in any order give
-    the same calls. A proxy is a client.
+    it: `start_ns` and `end_ns` by the client's clock, `there_start_ns` and `there_end_ns` by that of
+    the called Pod's node (null without the client's log). Logs in any order give the same calls. A
+    proxy is a client.
     """
-    sides = _sides(logs)
+    sides = in_one_order(logs.with_row_index("log")).with_columns(window_expressions())
     is_server = pl.col("role") == _SERVER
-    clients = sides.filter(~is_server).select(
-        *_side("local", "remote"), *_rest(CLIENT_LOG), "start_ns", "end_ns"
-    )
-    servers = sides.filter(is_server).select(
-        *_side("remote", "local"), *_rest(SERVER_LOG), "start_ns", "end_ns"
-    )
+    clients = sides.filter(~is_server).select(_seen_by(CLIENT_LOG, "local", "remote"))
+    servers = sides.filter(is_server).select(_seen_by(SERVER_LOG, "remote", "local"))
     offsets = clock_offsets(clients, servers, list(_ALIKE))
-    met = _within_one_run(_by_the_servers_clock(clients, servers, offsets), servers)
+    met = _met(clients, servers, offsets, _ALIKE)
+    for alike, log in ((_WITHOUT_SERVER, CLIENT_LOG), (_WITHOUT_CLIENT, SERVER_LOG)):
+        left = clients.join(met, on=CLIENT_LOG, how="anti", maintain_order="left")
+        other = servers.join(met, on=SERVER_LOG, how="anti", maintain_order="left")
+        if log == CLIENT_LOG:
+            left = left.filter(~pl.col("knows_other"))
+        else:
+            other = other.filter(~pl.col("knows_other"))
+        met = pl.concat([met, _met(left, other, offsets, alike)])
     calls = (
-        clients.select(CLIENT_LOG, "start_ns", "end_ns")
+        _with_times_there(clients, sides, offsets)
         .join(met, on=CLIENT_LOG, how="left", maintain_order="left")
-        .select(CLIENT_LOG, SERVER_LOG, "start_ns", "end_ns")
+        .select(CLIENT_LOG, SERVER_LOG, *_TIMES)
     )
     alone = servers.join(met, on=SERVER_LOG, how="anti", maintain_order="left")
     return pl.concat([calls, alone.select(SERVER_LOG)], how="diagonal").with_columns(
@@ -75,59 +87,74 @@ def in_one_order(logs: pl.DataFrame) -> pl.DataFrame:
     return logs.sort("time_ns", *(name for name in HTTP_LOGS_SCHEMA if name != "time_ns"))
 
 
-def _sides(logs: pl.DataFrame) -> pl.DataFrame:
-    rows = logs.with_row_index("log").with_columns(window_expressions())
-    return in_one_order(rows)
-
-
-def _side(client: str, server: str) -> Sequence[pl.Expr]:
-    return (
-        pl.col("cluster"),
+def _seen_by(log: str, client: str, server: str) -> list[pl.Expr]:
+    """Return what is asked of the logs of one side, under names that both sides have."""
+    other = server if log == CLIENT_LOG else client
+    return [
+        pl.col("log").alias(log),
+        pl.col("node", "cluster", "method", "path", "status_code", "start_ns", "end_ns"),
         pl.col(f"{client}_pod").alias("client_pod"),
         pl.col(f"{client}_port").alias("client_port"),
         pl.col(f"{server}_pod").alias("server_pod"),
-    )
+        pl.col(f"{other}_is_pod").alias("knows_other"),
+    ]
 
 
-def _rest(log: str) -> Sequence[pl.Expr]:
-    return (
-        pl.col("log").alias(log),
-        pl.col("node"),
-        *(pl.col(name) for name in _ALIKE[len(_CONNECTION) :]),
-    )
-
-
-def _by_the_servers_clock(
-    clients: pl.DataFrame, servers: pl.DataFrame, offsets: pl.DataFrame
+def _with_times_there(
+    clients: pl.DataFrame, sides: pl.DataFrame, offsets: pl.DataFrame
 ) -> pl.DataFrame:
-    """Shift the times of clients to the clock of the node on which the called Pod is."""
-    nodes = servers.group_by("cluster", "server_pod").agg(server_node=pl.col("node").min())
-    offset_ns = pl.col(OFFSET).fill_null(0)
-    return (
-        clients.join(nodes, on=["cluster", "server_pod"], how="inner", maintain_order="left")
-        .rename({"node": "client_node"})
-        .join(offsets, on=NODES, how="left", maintain_order="left")
-        .with_columns(start_ns=pl.col("start_ns") + offset_ns, end_ns=pl.col("end_ns") + offset_ns)
+    """Return CLIENT_LOG and _TIMES of the logs of clients."""
+    nodes = sides.group_by("cluster", server_pod="local_pod").agg(server_node=pl.col("node").min())
+    with_nodes = clients.join(
+        nodes, on=["cluster", "server_pod"], how="left", maintain_order="left"
+    )
+    return _with_offset(with_nodes, offsets).select(
+        CLIENT_LOG,
+        "start_ns",
+        "end_ns",
+        there_start_ns=pl.col("start_ns") + pl.col(OFFSET),
+        there_end_ns=pl.col("end_ns") + pl.col(OFFSET),
     )
 
 
-def _within_one_run(clients: pl.DataFrame, servers: pl.DataFrame) -> pl.DataFrame:
-    """Return CLIENT_LOG and SERVER_LOG of the calls that both sides saw.
+def _with_offset(clients: pl.DataFrame, offsets: pl.DataFrame) -> pl.DataFrame:
+    """Add how far the clock of `server_node` is ahead of that of `node`; 0 if nothing tells it."""
+    return clients.join(
+        offsets, left_on=["node", "server_node"], right_on=NODES, how="left", maintain_order="left"
+    ).with_columns(pl.col(OFFSET).fill_null(0))
+
+
+def _met(
+    clients: pl.DataFrame, servers: pl.DataFrame, offsets: pl.DataFrame, alike: Sequence[str]
+) -> pl.DataFrame:
+    """Return CLIENT_LOG and SERVER_LOG of the calls that both saw, alike in these columns."""
+    nodes = servers.group_by(alike).agg(server_node=pl.col("node").min())
+    with_nodes = clients.join(nodes, on=alike, how="inner", maintain_order="left")
+    by_the_servers_clock = _with_offset(with_nodes, offsets).with_columns(
+        pl.col("start_ns", "end_ns") + pl.col(OFFSET)
+    )
+    return _within_one_run(by_the_servers_clock, servers, alike)
+
+
+def _within_one_run(
+    clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str]
+) -> pl.DataFrame:
+    """Return the logs that are within each other's time.
 
     Calls that are alike and overlap make a run; in it the first log of the one side is that of the
     first of the other. A call that overlaps no other is a run of its own.
     """
-    runs = _runs(clients)
+    runs = _runs(clients, alike)
     placed = (
         servers.with_columns(middle_ns=pl.col("start_ns") // 2 + pl.col("end_ns") // 2 + _SLACK_NS)
         .sort("middle_ns", maintain_order=True)
         .join_asof(
-            runs.select(*_ALIKE, "run", "run_start_ns", "run_end_ns")
+            runs.select(*alike, "run", "run_start_ns", "run_end_ns")
             .unique("run", keep="first", maintain_order=True)
             .sort("run_start_ns", maintain_order=True),
             left_on="middle_ns",
             right_on="run_start_ns",
-            by=list(_ALIKE),
+            by=list(alike),
             strategy="backward",
             coalesce=False,
             check_sortedness=False,  # polars cannot check it within groups, and says so
@@ -143,12 +170,12 @@ def _within_one_run(clients: pl.DataFrame, servers: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _runs(clients: pl.DataFrame) -> pl.DataFrame:
+def _runs(clients: pl.DataFrame, alike: Sequence[str]) -> pl.DataFrame:
     """Number the runs of clients' logs that are alike and overlap, in order of time."""
-    before_ns = pl.col("end_ns").cum_max().shift(1).over(_ALIKE)
+    before_ns = pl.col("end_ns").cum_max().shift(1).over(alike)
     is_first = (before_ns.is_null() | (pl.col("start_ns") > before_ns)).cast(pl.UInt32)
     return (
-        clients.sort(*_ALIKE, "start_ns", "end_ns", maintain_order=True)
+        clients.sort(*alike, "start_ns", "end_ns", maintain_order=True)
         .with_columns(run=is_first.cum_sum())
         .with_columns(
             run_start_ns=pl.col("start_ns").min().over("run"),

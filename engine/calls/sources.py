@@ -44,7 +44,8 @@ def with_sources(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
     traced = served.filter(pl.col("trace_id").is_not_null())
     by_trace = _over_whole_call(asked, traced, [*_POD, *_TRACE])
     by_context = _over_whole_call(asked, traced, [*_POD, *_TRACE, *_CONTEXT])
-    by_time = _over_whole_call(asked, requests, list(_POD))
+    unseen = _unseen_requests(calls, logs)
+    by_time = _over_whole_call(asked, pl.concat([requests, unseen], how="diagonal"), list(_POD))
     found = asked.select(
         "end_ns",
         *_TRACE,
@@ -89,6 +90,15 @@ def _requests(logs: pl.DataFrame) -> pl.DataFrame:
         *window_expressions(),
         pod="local_pod",
         is_served=pl.col("serving_start_ns").is_not_null(),
+    )
+
+
+def _unseen_requests(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
+    """Return the requests that only their clients saw: somebody else may have been served."""
+    alone = calls.filter(pl.col(SERVER_LOG).is_null())
+    called = logs.select("cluster", pod="remote_pod")[alone[CLIENT_LOG]]
+    return called.with_columns(
+        log=alone[CLIENT_LOG], start_ns=alone["there_start_ns"], end_ns=alone["there_end_ns"]
     )
 
 
@@ -165,12 +175,12 @@ def _carrying_the_same(asked: pl.DataFrame, traced: pl.DataFrame) -> pl.Series:
 
 
 def _without_contradiction(picked: pl.DataFrame, requests: pl.DataFrame) -> Sequence[pl.Expr]:
-    """Take back what is inferred of a request that is not served, or is of another trace."""
+    """Take back what is inferred of a request that nothing tells, or is of another trace."""
     of_request = picked.select(log="inferred").join(
         requests.select("log", "is_served", *_TRACE), on="log", how="left", maintain_order="left"
     )
     is_other = (of_request["trace_provider"] == picked["trace_provider"]) & (
         of_request["trace_id"] != picked["trace_id"]
     )
-    holds = of_request["is_served"] & ~is_other.fill_null(value=False)
+    holds = of_request["is_served"].fill_null(value=False) & ~is_other.fill_null(value=False)
     return [pl.when(pl.lit(holds)).then("inferred").alias("inferred")]
