@@ -40,9 +40,9 @@ def pair(logs: pl.DataFrame) -> pl.DataFrame:
 
     `logs` has the columns of HTTP_LOGS_SCHEMA. A call has CLIENT_LOG and SERVER_LOG (UInt32, rows
     of `logs`; one may be null), OBSERVED_BY (both, client, server), and when the client waited for
-    it: `start_ns` and `end_ns` by the client's clock, `there_start_ns` and `there_end_ns` by that of
-    the called Pod's node (null without the client's log). Logs in any order give the same calls. A
-    proxy is a client.
+    it: `start_ns` and `end_ns` by the client's clock, `there_start_ns` and `there_end_ns` by that
+    of the called Pod's node (null without the client's log). Logs in any order give the same calls.
+    A proxy is a client.
     """
     sides = in_one_order(logs.with_row_index("log")).with_columns(window_expressions())
     is_server = pl.col("role") == _SERVER
