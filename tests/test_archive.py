@@ -23,6 +23,7 @@ from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.schemas import OPERATIONS, PEER_SCHEMA
 from framewalk.engine.stages.columns import with_sides
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
+from framewalk.queries.shipped import shipped_queries
 
 BOOKINFO = CAPTURES / "bookinfo"
 ROVER = Path(__file__).parent / "rover"
@@ -377,3 +378,24 @@ def test_readers_see_each_log_once_whatever_is_written_and_merged(
             reading.result()
     assert [archived for archived, _ in seen] == [logs for _, logs in seen]
     assert len({logs for _, logs in seen}) > 1
+
+
+def test_shipped_queries_of_logs(archived: Store) -> None:
+    names = ("slowest_requests", "failed_requests", "pod_logs", "traces")
+    asked = {name: archived.query(shipped_queries()[name]).pl() for name in names}
+    slowest, failed = asked["slowest_requests"], asked["failed_requests"]
+    question = "SELECT max(duration_ns) FROM http_logs WHERE role = 'server'"
+    (most,) = archived.query(question).fetchall()[0]
+    assert slowest["latency_ms"].to_list() == sorted(slowest["latency_ms"], reverse=True)
+    assert slowest["latency_ms"][0] == round(most / 1e6, 3)
+    assert slowest["write_l4_ms"].sum() > slowest["write_l2_ms"].sum() > 0
+    question = "SELECT count(*) FROM http_logs WHERE status_code >= 500"
+    (failures,) = archived.query(question).fetchall()[0]
+    assert failed.height == min(failures, 100) > 0
+    assert failed["time"].is_sorted(descending=True)
+    pods = asked["pod_logs"]
+    assert set(pods["operation"]) == set(OPERATIONS)
+    assert pods.select("pod", "time").equals(pods.select("pod", "time").sort("pod", "time"))
+    traces = asked["traces"]
+    assert traces["trace_id"].n_unique() == 20
+    assert set(traces["seen_by"]) == {"client", "server"}

@@ -115,21 +115,18 @@ def _sums(messages: pl.Series, frame: pl.DataFrame, operation: str) -> pl.DataFr
             summed_up, on=_MESSAGE, how="left", maintain_order="left"
         )
         return each.select(count, pl.col(list(named.values())).fill_null(0))
-    # The sum up to a log, of which that before the first one is taken: no group is looked for.
-    running = pl.concat(
-        [
-            pl.DataFrame({name: [0] for name in columns}, dict.fromkeys(columns, pl.Int64)),
-            frame.select(pl.col(columns).cum_sum()),
-        ]
-    )
-    return pl.DataFrame(
-        [
-            count,
-            *(
-                (running[name].gather(ends) - running[name].gather(begins)).alias(to)
-                for name, to in named.items()
-            ),
-        ]
+    if int(counts.sum()) < frame.height:
+        of_requests = frame[_MESSAGE].is_in(messages.implode())
+        frame, ends = frame.filter(of_requests), counts.cum_sum()
+    # The sum up to a request's last log, without that up to the one before: no group is looked for.
+    last = (ends.cast(pl.Int64) - 1).set(ends == 0, None)
+    running = frame.select(pl.col(name).cum_sum().gather(last).fill_null(0) for name in columns)
+    return running.select(
+        count,
+        *(
+            (pl.col(name) - pl.col(name).shift(1, fill_value=0)).alias(to)
+            for name, to in named.items()
+        ),
     )
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from framewalk.engine.archive.files import ArchivedFile
 
 # A file of more is left as it is, and merged files have at most about so much.
-TARGET_BYTES: Final = 32 * 2**20
+TARGET_BYTES: Final = 8 * 2**20
 # Of an hour that still gets logs so many files are merged at once, of others all.
-_OPEN_FILES: Final = 24
+_OPEN_FILES: Final = 96
 _CLOSED_FILES: Final = 2
 # Rows that are sorted at once, and held: some 100 MB.
 _SORTED_ROWS: Final = 131_072
@@ -67,7 +67,7 @@ def merged(
     count = 0
     for path in paths:
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(rows):
+            for batch in file.iter_batches(rows, use_threads=False):
                 waiting.append(pa.Table.from_batches([batch]))
                 count += batch.num_rows
                 if count >= rows:
@@ -91,12 +91,18 @@ def is_readable(kind: str, path: Path) -> bool:
 def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     names = [field.name for field in arrow_schema(kind)]
-    texts = {name: table[name].cast(pa.string()) for name in EDGE}
-    edges = pl.DataFrame({name: pl.Series(text) for name, text in texts.items()})
-    distinct = edges.unique().sort(EDGE).with_row_index("rank")
-    rank = edges.join(distinct, on=EDGE, how="left", nulls_equal=True, maintain_order="left")
+    # A text is the same as its number here, so no text is compared but those of distinct edges.
+    numbers = {name: pl.Series(table[name].chunk(0).indices) for name in EDGE}
+    texts = {name: pl.Series(table[name].chunk(0).dictionary.cast(pa.string())) for name in EDGE}
+    edges = pl.DataFrame(numbers)
+    distinct = edges.unique()
+    order = distinct.select(
+        pl.arg_sort_by(texts[name].gather(distinct[name]) for name in EDGE)
+    ).to_series()
+    ranked = distinct.select(pl.all().gather(order)).with_row_index("rank")
+    rank = edges.join(ranked, on=EDGE, how="left", nulls_equal=True, maintain_order="left")
     times = pl.Series(table[TIME].cast(pa.int64()))
-    order = pl.DataFrame({"rank": rank["rank"], "time": times}).select(
+    rows = pl.DataFrame({"rank": rank["rank"], "time": times}).select(
         pl.arg_sort_by("rank", "time", maintain_order=True)
     )
-    return table.select(names).take(order.to_series().to_arrow())
+    return table.select(names).take(rows.to_series().to_arrow())

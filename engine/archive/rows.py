@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _HALF: Final = 32
 _QUERY: Final = r"^([^?#]*)"
+_AFTER_PATH: Final = ("?", "#")
 _NS_PER_HOUR: Final = 3600 * 10**9
 _TRACE_TEXTS: Final = ("trace_id", "trace_segment_id", "trace_span_id")
 
@@ -123,11 +124,16 @@ def _with_shown(frame: pl.DataFrame, peers: pl.DataFrame, numbering: Numbering) 
     """Leave out what is not to be kept, and name the endpoints that are not METHOD:path."""
     shown = numbering.shown
     services = peers["local_service"].gather(frame["peer"])
-    frame = frame.with_columns(_endpoints(frame, services, numbering))
-    if not shown.queries and _has(frame["path"], "?", "#"):
+    has_special = frame["path"].str.contains_any([*_AFTER_PATH, "%"])
+    frame = frame.with_columns(_endpoints(frame, services, numbering, has_special))
+    if not shown.queries and has_special.any():
         frame = frame.with_columns(pl.col("path").str.extract(_QUERY))
-    cut = pl.col("path").str.head(PATH_LENGTH)
-    frame = frame.with_columns(cut, pl.col("host", *_TRACE_TEXTS).str.head(NAME_LENGTH))
+    lengths = {"path": PATH_LENGTH} | dict.fromkeys(("host", *_TRACE_TEXTS), NAME_LENGTH)
+    frame = frame.with_columns(
+        pl.col(name).str.head(length)
+        for name, length in lengths.items()
+        if _longest_bytes(frame[name]) > length
+    )
     gone = [] if shown.paths else ["path"]
     gone += [] if shown.hosts else ["host"]
     gone += [] if shown.traces else ["trace_provider", *_TRACE_TEXTS]
@@ -139,14 +145,14 @@ def _with_shown(frame: pl.DataFrame, peers: pl.DataFrame, numbering: Numbering) 
     return frame.with_columns(provider, pl.col(_TRACE_TEXTS).replace("", None))
 
 
-def _endpoints(frame: pl.DataFrame, services: pl.Series, numbering: Numbering) -> pl.Series:
+def _endpoints(
+    frame: pl.DataFrame, services: pl.Series, numbering: Numbering, has_special: pl.Series
+) -> pl.Series:
     """Return the names of endpoints, null where METHOD:path is that of the row."""
-    paths, patterns, shown = frame["path"], numbering.patterns, numbering.shown
-    is_other = paths.str.contains("%", literal=True)
+    patterns, shown = numbering.patterns, numbering.shown
+    is_other = has_special
     if patterns is not None or not shown.paths:
         is_other = pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
-    elif shown.queries:
-        is_other |= paths.str.contains_any(["?", "#"])
     if not is_other.any():
         return pl.Series("endpoint", [None], dtype=pl.String).new_from_index(0, frame.height)
     asked = frame.select("method", "path", service=services).filter(is_other)
@@ -157,8 +163,9 @@ def _endpoints(frame: pl.DataFrame, services: pl.Series, numbering: Numbering) -
     return found.gather(rows).alias("endpoint")
 
 
-def _has(texts: pl.Series, *parts: str) -> bool:
-    return any(texts.str.contains(part, literal=True).any() for part in parts)
+def _longest_bytes(texts: pl.Series) -> int:
+    longest = texts.str.len_bytes().max()
+    return longest if isinstance(longest, int) else 0
 
 
 def _by_edge(frame: pl.DataFrame, peers: pl.DataFrame) -> pl.DataFrame:
