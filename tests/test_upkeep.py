@@ -13,13 +13,16 @@ import pytest
 from batches import as_batch
 from engine_options import engine_options
 
-from framewalk.engine import Entities, Store, read_entities
+from framewalk.engine import CaptureWriter, Entities, Store, read_entities, replay
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode
 from framewalk.engine.captures.format import CapturePosition
+from framewalk.engine.errors import StoreRoomError
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.live import SpoolFollower
 from framewalk.engine.stages.pipeline import partial
 from framewalk.engine.store import Borders
 from framewalk.engine.wire import access_log_pb2 as pb
+from framewalk.server.engine.link import ArchiveSettings
 from framewalk.server.engine.upkeep import Upkeep
 
 NS = 10**9
@@ -50,9 +53,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class Engine:
     """A store with an upkeep, both at times that a test says; the clock is right unless it lies."""
 
-    def __init__(
-        self, folder: Path, plan: Plan, entities: Entities, **settings: float | str
-    ) -> None:
+    def __init__(self, folder: Path, plan: Plan, entities: Entities, **settings: object) -> None:
         self._settings = settings
         self.store = Store(folder / "metrics.duckdb", plan)
         self._entities = entities
@@ -66,9 +67,10 @@ class Engine:
         """Begin anew, as a process that was started again."""
         spool = self._folder / "spool"
         spool.mkdir(exist_ok=True)
-        follower = SpoolFollower(spool, self.store, self.elapsed_s)
+        self.follower = SpoolFollower(spool, self.store, self.elapsed_s)
         chosen = engine_options(self._folder, **self._settings)
-        self.upkeep = Upkeep(chosen, self.store, follower, self.now_s + self.lie_s, self.elapsed_s)
+        now_s = self.now_s + self.lie_s
+        self.upkeep = Upkeep(chosen, self.store, self.follower, now_s, self.elapsed_s)
 
     @property
     def now_s(self) -> float:
@@ -331,3 +333,60 @@ def test_what_is_too_much_for_one_compaction_is_left_for_the_next(
         # The oldest first, a whole hour at a time.
         assert [engine.minutes()[minute_s] for minute_s in minutes] == [1] * done + [2] * (3 - done)
     assert engine.store.compact(2**31, most_rows=1).minutes == 0
+
+
+def test_archived_logs_are_merged_and_expire(
+    tmp_path: Path, plan: Plan, entities: Entities
+) -> None:
+    logs = tmp_path / "logs"
+    settings = ArchiveSettings("all", logs, ttl_days=3, budget_bytes=2**30, texts=())
+    engine = Engine(tmp_path, plan, entities, archive=settings)
+    options = ArchiveOptions(Mode.ALL, gives_up=True)
+    files = "SELECT count(*), sum(rows)::BIGINT FROM internal.archived"
+    with engine.store, Archive(engine.store, logs, options) as archive:
+        engine.follower.archive = archive
+        for number in range(3):
+            event_s = NOW_S - 2 * HOUR_S + number
+            path = tmp_path / f"{number}.capture.arrows"
+            with CaptureWriter(path) as writer:
+                writer.write(as_batch([(number, 0, event_s * NS, message(event_s, "local"))]))
+            replay([path], entities, engine.store, archive=archive)
+        assert engine.store.query(files).fetchall() == [(3, 3)]
+        engine.run_after(60)
+        assert engine.store.query(files).fetchall() == [(1, 3)]
+        # A query that has begun may be reading what was replaced.
+        assert len(list(logs.glob("transfer/*/*"))) == 4
+        engine.run_after(60)
+        assert len(list(logs.glob("transfer/*/*"))) == 1
+        engine.store_logs(NOW_S)
+        engine.run_after(HOUR_S)
+        assert engine.store.query(files).fetchall() == [(1, 3)]
+        engine.store_logs(NOW_S + 3 * DAY_S)
+        engine.run_after(3 * DAY_S)
+        assert engine.store.query(files).fetchall() == [(0, None)]
+
+
+def test_a_full_disk_costs_logs_and_no_metrics(
+    tmp_path: Path, plan: Plan, entities: Entities
+) -> None:
+    path = tmp_path / "one.capture.arrows"
+    with CaptureWriter(path) as writer:
+        writer.write(as_batch([(1, 0, NOW_S * NS, message(NOW_S, "local"))]))
+    logs = tmp_path / "logs"
+    with Store(":memory:", plan) as store:
+        with Archive(store, logs, ArchiveOptions(Mode.ALL, gives_up=True)) as archive:
+            # A file where a folder is wanted: as good as a disk without room.
+            (logs / "transfer").touch()
+            replay([path], entities, store, archive=archive)
+            assert archive.given_up_rows == 1
+        assert store.query("SELECT calls FROM service_minute").fetchall() == [(1,)]
+        assert store.query("SELECT count(*) FROM transfer_logs").fetchall() == [(0,)]
+        again = tmp_path / "again.capture.arrows"
+        with CaptureWriter(again) as writer:
+            writer.write(as_batch([(2, 0, NOW_S * NS, message(NOW_S + 1, "local"))]))
+        with (
+            Archive(store, logs, ArchiveOptions(Mode.ALL)) as archive,
+            pytest.raises(StoreRoomError, match="run this again"),
+        ):
+            replay([again], entities, store, archive=archive)
+        assert store.query("SELECT calls FROM service_minute").fetchall() == [(1,)]
