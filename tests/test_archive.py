@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -16,11 +17,12 @@ from comparison import VIEWS, Values, differences, read_views
 from conftest import CAPTURES
 
 from framewalk.engine import CaptureReader, CaptureWriter, Store, read_entities, replay
-from framewalk.engine.archive import Archive, ArchiveOptions, Mode
+from framewalk.engine.archive import Archive, ArchiveOptions, Keeper, Kept, Mode
 from framewalk.engine.errors import StoreError, StoreLockedError
 from framewalk.engine.explain.plain_sql import logs_table, metric_sql
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.schemas import OPERATIONS, PEER_SCHEMA
+from framewalk.engine.stages import ResolvedLogs
 from framewalk.engine.stages.columns import with_sides
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 from framewalk.queries.shipped import shipped_queries
@@ -142,6 +144,30 @@ def test_requests_have_the_sums_of_their_own_reads_and_writes(tmp_path: Path, fe
         assert store.query(sums).fetchall() == store.query(of_each).fetchall()
         (rows,) = store.query(apart).fetchall()[0]
         assert rows == rows_of(store)["http"] > 10_000
+
+
+def test_requests_say_when_they_were_being_served(tmp_path: Path, few: Plan) -> None:
+    start, duration = pl.col("time_ns") + 5, pl.col("duration_ns") - 12
+    keeper = Keeper(Mode.HTTP)
+
+    def keep(logs: ResolvedLogs, connections: pl.DataFrame) -> Kept:
+        requests = logs.operations["http"].with_columns(
+            serving_start_ns=pl.when(pl.col("method") == 0).then(start),
+            serving_duration_ns=pl.when(pl.col("method") == 0).then(duration),
+        )
+        return keeper(replace(logs, operations={**logs.operations, "http": requests}), connections)
+
+    question = (
+        "SELECT method, epoch_ns(serving_start) - epoch_ns(time), duration_ns - serving_duration_ns"
+        " FROM http_logs GROUP BY ALL ORDER BY ALL"
+    )
+    with Store(":memory:", few) as store:
+        with Archive(store, tmp_path, ArchiveOptions(Mode.HTTP)) as archive:
+            archive.keep = keep
+            replay([BOOKINFO], read_entities(BOOKINFO / "kubectl.yaml"), store, archive=archive)
+        assert ("GET", 5, 12) in (found := store.query(question).fetchall())
+        assert all(row[1:] == (None, None) for row in found if row[0] != "GET")
+        assert len(found) > 1
 
 
 def parts_of_bookinfo(folder: Path, count: int) -> list[Path]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from framewalk.engine.stages import Keep
     from framewalk.engine.store import Store
 
 _NS_PER_HOUR: Final = 3600 * 10**9
@@ -54,7 +55,7 @@ class Archive(Closing):
     """
 
     def __init__(self, store: Store, folder: Path, options: ArchiveOptions) -> None:
-        self.keep = Keeper(options.mode)
+        self.keep: Keep = Keeper(options.mode)
         self.given_up_rows = 0
         self._store = store
         self._options = options

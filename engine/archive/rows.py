@@ -78,7 +78,7 @@ def tables_of(
     peers = pl.concat([part.peers for part in parts])
     connections = pl.concat([part.connections for part in parts])
     if kind == HTTP:
-        frame = _with_shown(frame, peers, numbering)
+        frame = _with_shown(_with_serving(frame), peers, numbering)
     frame = _by_edge(frame, peers)
     for hour, rows in _by_hour(frame, most_hours):
         arrays = [_array(column, rows, peers, connections) for column in TABLES[kind]]
@@ -118,6 +118,18 @@ def _together(kind: str, parts: Sequence[Kept], first_request: int) -> pl.DataFr
     if not frames:
         return None
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal")
+
+
+def _with_serving(frame: pl.DataFrame) -> pl.DataFrame:
+    """Say when a request was being served by what is before and after it, which is mostly 0.
+
+    It is `serving_start_ns` (an event time) and `serving_duration_ns` of a log, if it has those.
+    """
+    if "serving_start_ns" not in frame.columns:
+        return frame
+    before = pl.col("serving_start_ns") - pl.col("time_ns")
+    after = pl.col("duration_ns") - before - pl.col("serving_duration_ns")
+    return frame.with_columns(serving_before_ns=before, serving_after_ns=after)
 
 
 def _with_shown(frame: pl.DataFrame, peers: pl.DataFrame, numbering: Numbering) -> pl.DataFrame:
