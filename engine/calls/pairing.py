@@ -133,13 +133,38 @@ def _met(
     by_the_servers_clock = _with_offset(with_nodes, offsets).with_columns(
         pl.col("start_ns", "end_ns") + pl.col(OFFSET)
     )
-    return _within_one_run(by_the_servers_clock, servers, alike)
+    nearest = _nearest(by_the_servers_clock, servers, alike)
+    left = by_the_servers_clock.join(nearest, on=CLIENT_LOG, how="anti", maintain_order="left")
+    other = servers.join(nearest, on=SERVER_LOG, how="anti", maintain_order="left")
+    return pl.concat([nearest, _within_one_run(left, other, alike)])
+
+
+def _nearest(clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str]) -> pl.DataFrame:
+    """Return the logs that lie within that of the last client before, if no others do."""
+    return (
+        servers.sort("start_ns", "end_ns", maintain_order=True)
+        .join_asof(
+            clients.select(CLIENT_LOG, *alike, "start_ns", client_end_ns="end_ns").sort(
+                "start_ns", maintain_order=True
+            ),
+            on="start_ns",
+            by=list(alike),
+            strategy="backward",
+            check_sortedness=False,  # polars cannot check it within groups, and says so
+        )
+        .filter(
+            pl.col(CLIENT_LOG).is_not_null()
+            & (pl.len().over(CLIENT_LOG) == 1)
+            & (pl.col("end_ns") <= pl.col("client_end_ns") + _SLACK_NS)
+        )
+        .select(CLIENT_LOG, SERVER_LOG)
+    )
 
 
 def _within_one_run(
     clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str]
 ) -> pl.DataFrame:
-    """Return the logs that are within each other's time.
+    """Return logs of calls, several of which may be within each other's time.
 
     Calls that are alike and overlap make a run; in it the first log of the one side is that of the
     first of the other. A call that overlaps no other is a run of its own.
