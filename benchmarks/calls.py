@@ -98,12 +98,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--duration", type=int, default=DURATION_S, help="seconds of a capture")
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="captures with this in their name"
+    )
     arguments = parser.parse_args()
     print(_row(HEADINGS))
     print(_row(["---"] * len(HEADINGS)))
     used_s, logs = 0.0, 0
     for scenario in ("bookinfo", "boutique"):
         for name, options in CASES.items():
+            if arguments.only not in f"{scenario}, {name}":
+                continue
             options = replace(options, scenario=scenario, duration_s=arguments.duration)  # noqa: PLW2901
             answer, took_s, count = measured(options)
             used_s, logs = used_s + took_s, logs + count

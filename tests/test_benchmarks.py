@@ -405,3 +405,17 @@ def test_the_profile_names_every_stage_of_a_replay() -> None:
     assert sum(int(share.rstrip("%")) for share in shares.values()) == pytest.approx(100, abs=6)
     costs = [line.split("│")[2].strip() for line in done.stdout.splitlines() if "│" in line]
     assert "0 ms" not in costs
+
+
+def test_calls_and_sources_of_made_captures_are_right() -> None:
+    """What docs/calls.md shows, of one capture that is hard to tell, and short."""
+    done = run(BENCHMARKS / "calls.py", "--duration", "15", "--only", "boutique, busy, clocks")
+    assert done.returncode == 0, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| boutique")]
+    _, calls, right, _, found, exact, exact_right, inferred, inferred_right, *attributed = (
+        cell.strip().replace(",", "").removesuffix("%") for cell in row.strip("| ").split("|")
+    )
+    assert min(int(calls), int(exact), int(inferred)) > 300
+    assert min(map(float, (right, found, exact_right))) >= 99.9
+    assert float(inferred_right) >= 99
+    assert float(attributed[1]) >= 90

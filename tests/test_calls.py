@@ -231,7 +231,7 @@ def crowded_logs(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rows=crowded_logs(), choose=st.randoms(use_true_random=False))
 def test_any_order_of_logs_gives_the_same_relations(
     plan: Plan, rows: list[Row], choose: random.Random

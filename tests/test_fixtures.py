@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -725,3 +726,51 @@ def test_dump_has_what_a_cluster_has(scenario: str) -> None:
     addresses = [item["spec"]["clusterIP"] for item in services if "clusterIP" in item["spec"]]
     routable = [address for address in addresses if address != "None"]
     assert len(set(routable)) == len(routable)
+
+
+def test_the_truth_tells_each_log_and_what_it_was_for(tmp_path: Path) -> None:
+    """By the clocks of the nodes, which are apart; lost logs are in neither."""
+    options = GenerateOptions(
+        "boutique",
+        duration_s=12,
+        requests_per_second=10,
+        clock_offset_s=2,
+        lost_permille=100,
+        traced_permille=1000,
+        one_request_permille=500,
+    )
+    generate(options, tmp_path / "capture", tmp_path / "dump", truth_path=tmp_path / "truth")
+    calls = pq.read_table(tmp_path / "truth").to_pylist()
+    told = Counter(
+        (side, call[f"{side}_log_ns"], call["path"])
+        for call in calls
+        for side in ("client", "server")
+        if call[f"{side}_log_ns"] is not None
+    )
+    nodes: dict[int, Any] = {}
+    roles: dict[int, int] = {}
+    seen: Counter[tuple[str, int, str]] = Counter()
+    with CaptureReader(tmp_path / "capture") as reader:
+        for batch in reader:
+            for row in batch.messages.select(["stream", "message"]).to_pylist():
+                message = wire.EBPFAccessLogMessage.FromString(row["message"])
+                if message.HasField("node"):
+                    nodes[row["stream"]] = message.node.bootTime
+                if message.HasField("connection"):
+                    roles[row["stream"]] = message.connection.role
+                if message.HasField("protocolLog"):
+                    http, boot = message.protocolLog.http, nodes[row["stream"]]
+                    boot_ns = boot.seconds * 10**9 + boot.nanos
+                    side = ("client", "server")[roles[row["stream"]]]
+                    seen[side, boot_ns + http.startTime.offset.offset, http.request.path] += 1
+    assert seen == told
+    by_number = {call["call"]: call for call in calls}
+    made = [call for call in calls if call["source_call"] is not None]
+    assert len(made) > 100
+    for call in made:
+        source = by_number[call["source_call"]]
+        assert source["server_pod"] == call["client_pod"]
+        assert source["arrived_ns"] <= call["sent_ns"] <= call["returned_ns"] <= source["served_ns"]
+    both = [call for call in calls if call["client_log_ns"] and call["server_log_ns"]]
+    apart = {round((call["server_log_ns"] - call["client_log_ns"]) / 10**9) for call in both}
+    assert max(apart) - min(apart) >= 2
