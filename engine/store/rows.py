@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def as_definitions(metrics: Sequence[Metric]) -> pl.DataFrame:
     """Return metrics as rows of internal.definitions."""
     columns = ["name", "scope", "function", "definition", "unit", "family"]
+    views = [one.name for one in RESOLUTIONS]
     rows = [
         (
             metric.name,
@@ -28,15 +29,11 @@ def as_definitions(metrics: Sequence[Metric]) -> pl.DataFrame:
             str(metric.definition),
             metric.unit,
             metric.family,
+            *(f"{view_name(metric.scope, one)}.{metric.name}" for one in RESOLUTIONS),
         )
         for metric in metrics
     ]
-    views = [
-        [f"{view_name(metric.scope, one)}.{metric.name}" for one in RESOLUTIONS]
-        for metric in metrics
-    ]
-    in_views = pl.Series("columns", views, dtype=pl.List(pl.String))
-    return strings(rows, columns).with_columns(in_views)
+    return strings(rows, [*columns, *views]).select(*columns, pl.concat_list(views).alias("columns"))
 
 
 def strings(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> pl.DataFrame:
