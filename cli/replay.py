@@ -262,6 +262,7 @@ def replay(
                 ),
                 guard=guard,
                 archive=logs,
+                roll_up=True,
             )
         rows = _summary_rows(summary, opened, time.monotonic() - started_s) + naming.shared()
     for capture in summary.captures:

@@ -41,6 +41,7 @@ from framewalk.engine.captures.format import CapturePosition, CaptureReader, Cap
 from framewalk.engine.runs.replayer import replay
 from framewalk.engine.stages.pipeline import partial
 from framewalk.engine.states.merging import MINUTE, VALUE
+from framewalk.engine.store import Borders
 from framewalk.engine.store.store import Compacted, Reached, Store
 
 BOOKINFO = CAPTURES / "bookinfo"
@@ -374,6 +375,7 @@ from pathlib import Path
 import framewalk.engine.store.compact
 from framewalk.engine import Store, load_plan
 framewalk.engine.store.compact.CHUNK_ROWS = 2_000
+framewalk.engine.store.compact.PARTS_AT_ONCE = 1
 with Store(sys.argv[1], load_plan([Path(sys.argv[2])])) as store:
     store.compact(2**31)
 """
@@ -397,7 +399,7 @@ def test_killed_while_it_compacts(tmp_path: Path, entities: Entities) -> None:
         changes = len(left) + 1
         assert changes <= MOST_KILLS, f"no kill between two transactions: {left}"
         path = Path(shutil.copyfile(whole, tmp_path / f"{changes}.duckdb"))
-        kill_after_changes(path, definition, changes)
+        kill_after_changes(COMPACT, path, definition, changes)
         with Store(path, plan) as store:
             assert minute_views(store) == before
             left.append(total(store))
@@ -417,16 +419,80 @@ def total(store: Store) -> int:
     return sum(rows for rows, _, _ in rows_of(store).values())
 
 
-def kill_after_changes(path: Path, definition: Path, changes: int) -> None:
+def kill_after_changes(script: str, path: Path, definition: Path, changes: int) -> None:
     log = Path(f"{path}.wal")
     seen, size_bytes = 0, 0
-    with subprocess.Popen([sys.executable, "-c", COMPACT, str(path), str(definition)]) as process:
+    with subprocess.Popen([sys.executable, "-c", script, str(path), str(definition)]) as process:
         while process.poll() is None and seen < changes:
             grown = log.stat().st_size if log.exists() else 0
             seen += grown != size_bytes
             size_bytes = grown
             time.sleep(0.001)
         process.kill()
+
+
+# Days from which on minutes, hours and days are kept: each border is crossed on its own.
+KEPT_FROM = {"minute": 4, "hour": 3, "day": 2}
+DAYS = 6
+EXPIRE = f"""
+import datetime as dt, functools, sys
+from pathlib import Path
+import framewalk.engine.store.room as room
+from framewalk.engine import Store, load_plan
+from framewalk.engine.store import Borders
+# A transaction for each bucket.
+room.delete_before = functools.partial(room.delete_before, rows_at_once=1)
+borders = [dt.datetime(1970, 1, 1 + day, tzinfo=dt.UTC) for day in {list(KEPT_FROM.values())}]
+with Store(sys.argv[1], load_plan([Path(sys.argv[2])])) as store:
+    store.expire(Borders(*borders))
+"""
+
+
+def test_killed_while_it_expires(tmp_path: Path, entities: Entities) -> None:
+    """Each minute, hour and day is there as a whole or gone, and a later expiry goes on."""
+    definition = tmp_path / "some.oal"
+    definition.write_text(COUNT, "utf-8")
+    plan = load_plan([definition])
+    states = merge(plan, *pieces(BOOKINFO, plan, entities, 2))
+    whole = tmp_path / "whole.duckdb"
+    minutes = [1440 * day + minute for day in range(DAYS) for minute in (0, 1, 60)]
+    with Store(whole, plan) as store:
+        commit_all(store, [at_minutes(in_one_minute(states, plan), minutes)])
+        store.compact(END_OF_TIME)
+        before = buckets(store)
+    kept = {
+        name: {bucket: rows for bucket, rows in found.items() if bucket.day > KEPT_FROM[name]}
+        for name, found in before.items()
+    }
+    assert [len(found) for found in kept.values()] == [2 * 3, 3 * 2, 4]
+    borders = [dt.datetime(1970, 1, 1 + day, tzinfo=dt.UTC) for day in KEPT_FROM.values()]
+    left = []
+    for changes in (2, 10, 15):
+        path = Path(shutil.copyfile(whole, tmp_path / f"{changes}.duckdb"))
+        kill_after_changes(EXPIRE, path, definition, changes)
+        with Store(path, plan) as store:
+            found = buckets(store)
+            left.append(sum(map(len, found.values())))
+            for name, rows in found.items():
+                assert kept[name].items() <= rows.items() <= before[name].items()
+            if changes == 2:
+                # Late, and before all borders: gone with the rest.
+                commit_all(store, [at_minutes(in_one_minute(states, plan), [0, 1441])])
+            store.expire(Borders(*borders))
+            assert buckets(store) == kept
+    assert any(16 < count < sum(map(len, before.values())) for count in left), "no kill in between"
+
+
+def buckets(store: Store) -> dict[str, dict[dt.datetime, list[tuple[Any, ...]]]]:
+    """Return the rows of each bucket over all scopes, by resolution."""
+    found: dict[str, dict[dt.datetime, list[tuple[Any, ...]]]] = {}
+    for resolution in KEPT_FROM:
+        rows = found.setdefault(resolution, {})
+        for scope in store.plan.scopes:
+            view = scope.scope.view
+            for bucket, *values in store.query(f"FROM {view}_{resolution} ORDER BY ALL").fetchall():
+                rows.setdefault(bucket, []).append((view, *values))
+    return found
 
 
 # ---- readers ------------------------------------------------------------------

@@ -115,6 +115,25 @@ def test_again_adds_nothing_and_says_so(  # noqa: PLR0913, PLR0917 - fixtures
     assert (second.counters.messages, second.counters.logs, second.minutes) == (0, 0, frozenset())
 
 
+def test_what_is_rolled_up_on_the_way_and_in_the_end_counts_once(  # noqa: PLR0913, PLR0917 - fixtures
+    capture: Path,
+    tmp_path: Path,
+    some: Plan,
+    entities: Entities,
+    once: Contents,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("framewalk.engine.runs.replayer.ROLL_UP_ROWS", 1)
+    monkeypatch.setattr("framewalk.engine.runs.replayer._OPEN_MINUTES", 0)
+    half = cut_after(capture, tmp_path / "half.capture.arrows", 2, 0)
+    with Store(tmp_path / "store.duckdb", some) as store:
+        for path in (half, capture):
+            # What comes after the half is late for minutes and hours that are rolled up.
+            replay([path], entities, store, commit_logs=2_000, roll_up=True)
+            assert store.waiting_rows() == 0
+        assert contents(store) == once
+
+
 def test_again_after_reopening_and_under_another_name(
     capture: Path, tmp_path: Path, rows: pa.Table, replayed: Replayed, once: Contents
 ) -> None:
@@ -455,7 +474,7 @@ def contents(store: Store) -> Contents:
     names = [
         f"{scope.scope.view}_{resolution}"
         for scope in store.plan.scopes
-        for resolution in ("minute", "day")
+        for resolution in ("minute", "hour", "day")
     ]
     found = {name: store.query(f"FROM {name}").fetchall() for name in [*names, "entities"]}
     found["counters"] = store.query(

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
 COMMIT_LOGS: Final = 500_000
+# Rows that wait until they are rolled up together, and minutes that may still get some.
+ROLL_UP_ROWS: Final = 500_000
+_OPEN_MINUTES: Final = 3
 _NS_PER_S: Final = 10**9
 
 
@@ -102,6 +105,7 @@ def replay(  # noqa: PLR0913 - options, each with a default
     caps: Caps = DEFAULT_CAPS,
     guard: Guard | None = None,
     archive: Archive | None = None,
+    roll_up: bool = False,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
@@ -109,7 +113,9 @@ def replay(  # noqa: PLR0913 - options, each with a default
     that a capture has heard of up to a commit are ahead: then the receiver's clock was behind.
     What is beyond `caps` is dropped or called `others`, and counted. With a `guard` what is read is
     written down before, and what was set aside is left out and counted. The logs that count are
-    added to an `archive` of the store with their metrics.
+    added to an `archive` of the store with their metrics. With `roll_up` rows do not stay as they
+    were committed: minutes, hours and days are made of them, in the end of all. Values are the same,
+    and what is late is added to them by a later replay.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -124,12 +130,14 @@ def replay(  # noqa: PLR0913 - options, each with a default
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
-    options = _Options(on_progress, commit_logs, most_ahead_s, guard, archive)
+    options = _Options(on_progress, commit_logs, most_ahead_s, guard, archive, roll_up)
     admission = Admission(store.names, caps)
     for path in paths:
         job = _CaptureReplay(path, entities, store, admission, options)
         summaries.append(job.run())
         minutes.append(job.minutes)
+    if roll_up:
+        store.compact()
     return ReplaySummary(tuple(summaries), frozenset(pl.concat(minutes).to_list()))
 
 
@@ -153,6 +161,7 @@ class _Options:
     most_ahead_s: float
     guard: Guard | None
     archive: Archive | None
+    roll_up: bool
 
 
 class _CaptureReplay:
@@ -260,8 +269,17 @@ class _CaptureReplay:
         self._counters += pending.counters + lost
         self._left_out = 0
         self.minutes = pl.concat([self.minutes, pending.minutes]).unique()
+        if self._options.roll_up:
+            self._roll_up(pending.minutes)
         self._pending, self._reached = self._new_pending(), []
         return committed
+
+    def _roll_up(self, minutes: pl.Series) -> None:
+        """Roll up what is over where it is much: in the end the file would have it twice."""
+        newest = minutes.max()
+        if isinstance(newest, int) and self._store.waiting_rows() >= ROLL_UP_ROWS:
+            self._store.compact(newest - _OPEN_MINUTES)
+            self._store.checkpoint()
 
     def _new_pending(self) -> Pending:
         def keeps_ahead(clocks: pl.DataFrame) -> bool:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 # Rows that are worked on at once: at most some 200 MB.
 CHUNK_ROWS: Final = 50_000
+# Parts of so many rows that are committed at once: a full row group (122,880 rows) goes to its
+# place in the file, and not through the log of changes.
+PARTS_AT_ONCE: Final = 5
 
 _GROUP: Final = "group_number"
 _ROW: Final = "rowid"
@@ -115,14 +118,15 @@ class Compactor:
 
     def compact(
         self,
-        before_minute: int,
+        before_minute: int | None,
         after_minute: int | None,
         most_rows: int,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[], object],
     ) -> Compacted:
         """Roll up the rows of minutes before the one or after the other; see Store."""
         self._tables = self._tables or states_tables(self._connection, self._plan)
-        closed = f"{BUCKET} < {_timestamp(before_minute)}"
+        last = _LAST_MINUTE if before_minute is None else before_minute
+        closed = f"{BUCKET} < {_timestamp(last)}"
         if after_minute is not None:
             closed += f" OR {BUCKET} > {_timestamp(after_minute)}"
         total = Compacted()
@@ -135,9 +139,11 @@ class Compactor:
             )
             total += Compacted(one.minutes)
             for table in self._tables:
-                for part in _parts(self._connection, table, due):
+                parts = list(_parts(self._connection, table, due))
+                for first in range(0, len(parts), PARTS_AT_ONCE):
                     with transaction(self._connection):
-                        total += self._roll_up(table, f"{due} AND {part}")
+                        for part in parts[first : first + PARTS_AT_ONCE]:
+                            total += self._roll_up(table, f"{due} AND {part}")
                     on_progress()
         return total
 
@@ -145,22 +151,26 @@ class Compactor:
         appended = states_table(table.scope)
         sql = f"SELECT {table.columns} FROM {appended} WHERE {due}"
         rows: pl.DataFrame = self._connection.sql(sql).pl()
-        done = [self._add(table, one, rows) for one in RESOLUTIONS]
-        run(self._connection, f"DELETE FROM {appended} WHERE {due}")
         note_seen(self._connection, table.scope, rows)
-        return done[0]
+        done = []
+        rolled = rows
+        for resolution in RESOLUTIONS:
+            # Each resolution is made of the one before, which has fewer rows.
+            rolled = _merged(rolled, table, resolution)
+            done.append(self._add(table, resolution, rolled))
+        run(self._connection, f"DELETE FROM {appended} WHERE {due}")
+        return Compacted(0, rows.height + done[0].old.height, done[0].new.height)
 
-    def _add(self, table: StatesTable, resolution: Resolution, rows: pl.DataFrame) -> Compacted:
+    def _add(self, table: StatesTable, resolution: Resolution, rows: pl.DataFrame) -> Replacement:
         """Add rows to those of a resolution."""
-        if resolution.minutes > 1:
-            rows = rows.with_columns(pl.col(BUCKET).dt.truncate(_PER[resolution.name]))
         target = rolled_table(table.scope, resolution)
         there = self._there(table, target, rows)
-        replacement = merge_duplicates(pl.concat([there, rows], how="diagonal"), table)
-        if replacement.old.height:
+        replacement = Replacement(there.select(_ROW), rows)
+        if there.height:
+            replacement = merge_duplicates(pl.concat([there, rows], how="diagonal"), table)
             self._delete(target, replacement.old)
         insert(self._connection, target, replacement.new)
-        return Compacted(0, rows.height + replacement.old.height, replacement.new.height)
+        return replacement
 
     def _there(self, table: StatesTable, target: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of a table that others are to be added to, with their `rowid`."""
@@ -205,6 +215,14 @@ def _states_table(
     return StatesTable(scope, {TRAITS: Keep.BITS} | scalars, lists)
 
 
+def _merged(rows: pl.DataFrame, table: StatesTable, resolution: Resolution) -> pl.DataFrame:
+    """Return rows merged by entity and bucket of a resolution."""
+    if resolution.minutes > 1:
+        rows = rows.with_columns(pl.col(BUCKET).dt.truncate(_PER[resolution.name]))
+    none = pl.lit(None, pl.Int64).alias(_ROW)
+    return merge_duplicates(rows.with_columns(none), table).new
+
+
 def merge_duplicates(rows: pl.DataFrame, table: StatesTable) -> Replacement:
     """Merge rows (columns of `table` and `rowid`) with the same keys and the same states.
 
@@ -216,6 +234,9 @@ def merge_duplicates(rows: pl.DataFrame, table: StatesTable) -> Replacement:
     rows = rows.with_columns(**held)
     same = [*_KEYS, *held]
     groups = rows.group_by(same).len().filter(pl.col("len") > 1).drop("len")
+    if groups.is_empty():
+        new = rows.filter(pl.col(_ROW).is_null()).drop(_ROW, *held)
+        return Replacement(rows.clear().select(_ROW), _in_order(new))
     numbered = rows.join(groups.with_row_index(_GROUP), on=same, how="left").drop(held)
     duplicates = numbered.filter(pl.col(_GROUP).is_not_null())
     merged = duplicates.group_by(_GROUP).agg(
@@ -224,14 +245,17 @@ def merge_duplicates(rows: pl.DataFrame, table: StatesTable) -> Replacement:
     )
     for name, keep in table.lists.items():
         merged = merged.join(_merged_lists(duplicates, name, keep), on=_GROUP, how="left")
-    merged = merged.filter(~_at_an_end(table))
+    merged = merged.filter(~_at_an_end(merged, table))
     is_merged = pl.col(_GROUP).is_in(merged[_GROUP].implode()).fill_null(value=False)
     is_new = pl.col(_ROW).is_null()
     apart = numbered.filter(is_new & ~is_merged).select(merged.drop(_GROUP).columns)
     old = numbered.filter(~is_new & is_merged).select(_ROW)
-    # In the order in which they are read: entity by entity within what was due at once.
-    new = pl.concat([merged.drop(_GROUP), apart]).sort(ENTITY, BUCKET)
-    return Replacement(old, new)
+    return Replacement(old, _in_order(pl.concat([merged.drop(_GROUP), apart])))
+
+
+def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows as they are read: entity by entity within what was due at once."""
+    return rows.sort(ENTITY, BUCKET)
 
 
 def _added(table: StatesTable) -> list[str]:
@@ -257,14 +281,20 @@ def _merged_lists(rows: pl.DataFrame, name: str, keep: Keep) -> pl.DataFrame:
     return groups.with_columns(pl.col(name).fill_null(none))
 
 
-def _at_an_end(table: StatesTable) -> pl.Expr:
+def _at_an_end(merged: pl.DataFrame, table: StatesTable) -> pl.Expr:
     """Tell whether a sum has reached an end of 64 bits, and so may have stopped there."""
-    sums = [pl.col(name).is_in(_ENDS) for name, keep in table.scalars.items() if keep in _ADDED]
-    sums += [
+    sums = [name for name, keep in table.scalars.items() if keep in _ADDED]
+    ends = [pl.col(name).is_in(_ENDS) for name in sums if _has_an_end(merged[name])]
+    ends += [
         pl.col(name).list.eval(pl.element().struct.field(VALUE).is_in(_ENDS)).list.any()
         for name in table.lists
+        if _has_an_end(merged[name].explode().struct.field(VALUE))
     ]
-    return pl.any_horizontal(pl.lit(value=False), *(one.fill_null(value=False) for one in sums))
+    return pl.any_horizontal(pl.lit(value=False), *(one.fill_null(value=False) for one in ends))
+
+
+def _has_an_end(values: pl.Series) -> bool:
+    return values.min() == _ENDS[0] or values.max() == _ENDS[1]
 
 
 def _timestamp(minute: int) -> str:

@@ -33,7 +33,9 @@ def as_definitions(metrics: Sequence[Metric]) -> pl.DataFrame:
         )
         for metric in metrics
     ]
-    return strings(rows, [*columns, *views]).select(*columns, pl.concat_list(views).alias("columns"))
+    return strings(rows, [*columns, *views]).select(
+        *columns, pl.concat_list(views).alias("columns")
+    )
 
 
 def strings(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> pl.DataFrame:

@@ -9,7 +9,6 @@ position, or neither.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +80,6 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class _Written:
-    """What a transaction has written so far."""
-
-    counters: Counters = field(default_factory=Counters)
-
-
 class Store(StoredCaptures, Closing):
     """A DuckDB file with the tables and views of this version.
 
@@ -103,7 +95,9 @@ class Store(StoredCaptures, Closing):
     def __init__(self, path: str | Path, plan: Plan) -> None:
         super().__init__(Path(path))
         self.plan = plan
-        self._written: _Written | None = None
+        # Whether a transaction waits for more, and what its states have counted.
+        self._is_uncommitted = False
+        self._counted = Counters()
         self._dictionary = Dictionary(self._connection)
         try:
             prepare(self._connection, self.path, plan)
@@ -180,12 +174,12 @@ class Store(StoredCaptures, Closing):
 
         For what is more than memory holds. Until then only states may be written.
         """
-        with self._explaining(), self._uncommitted() as written:
-            self._write(states, written)
+        with self._explaining(), self._uncommitted():
+            self._write(states)
 
     def discard(self) -> None:
         """Undo what was appended and not committed: whoever appended it has given up."""
-        if self._written is not None:
+        if self._is_uncommitted:
             self._undo()
 
     def commit_many(
@@ -203,34 +197,41 @@ class Store(StoredCaptures, Closing):
         not one that was cut off. The counters go to the last capture. `also` is called once the
         states are written, to write what belongs to them with `run`. Returns the ids.
         """
-        with self._explaining(), self._uncommitted() as written:
+        with self._explaining(), self._uncommitted():
             ids = tuple(self._write_positions(one, ends_only=ends_only) for one in captures)
             for part in states:
-                self._write(part, written)
-            self._write_counters(ids[-1], written.counters)
+                self._write(part)
+            self._write_counters(ids[-1], self._counted)
             also()
             run(self._connection, "COMMIT")
-        self._written = None
+        self._is_uncommitted, self._counted = False, Counters()
         return ids
 
     def compact(
         self,
-        before_minute: int,
+        before_minute: int | None = None,
         after_minute: int | None = None,
         most_rows: int = 2**62,
-        on_progress: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], object] = lambda: None,
     ) -> Compacted:
         """Roll up what commits have appended, but for minutes that are open.
 
         Closed are those before the one and, if it is given, after the other, both in minutes since
-        the epoch. The rows of one entity become one a minute, hour and day. No value in any view
-        changes. Each transaction covers a bounded number of rows, and `on_progress` is called after
-        it. Where `rows_before` is `most_rows` or more, some may be left for the next time.
+        the epoch; without either all are. The rows of one entity become one a minute, hour and day.
+        No value in any view changes. Each transaction covers a bounded number of rows, and
+        `on_progress` is called after it. Where `rows_before` is `most_rows` or more, some may be
+        left for the next time.
         """
         with self._explaining():
             with self._transaction():
                 described.compact_unknown(self._connection)
             return self._compactor.compact(before_minute, after_minute, most_rows, on_progress)
+
+    def waiting_rows(self) -> int:
+        """Return how many rows commits have appended that are not rolled up yet."""
+        tables = [states_table(scope.scope) for scope in self.plan.scopes]
+        counted = " + ".join(f"(SELECT count(*) FROM {table})" for table in tables) or "0"
+        return int(self._run(f"SELECT {counted}")[0][0])
 
     def newest_minute_s(self, until_s: float) -> float | None:
         """Return the newest minute with states that is not after a time, both since 1970 in s.
@@ -321,27 +322,27 @@ class Store(StoredCaptures, Closing):
         return True
 
     @contextlib.contextmanager
-    def _uncommitted(self) -> Iterator[_Written]:
+    def _uncommitted(self) -> Iterator[None]:
         """Go on with the transaction, or begin one; an error undoes all of it."""
-        if self._written is None:
+        if not self._is_uncommitted:
             run(self._connection, "BEGIN")
-            self._written = _Written()
+            self._is_uncommitted = True
         try:
-            yield self._written
+            yield
         except BaseException:
             self._undo()
             raise
 
     def _undo(self) -> None:
-        self._written = None
+        self._is_uncommitted, self._counted = False, Counters()
         self._dictionary.forget()
         roll_back(self._connection)
 
-    def _write(self, states: States, written: _Written) -> None:
+    def _write(self, states: States) -> None:
         for scope in self.plan.scopes:
             self._append(scope.scope, states.scopes[scope.scope.view], scope.keyed_states)
         self._insert("internal.unknown_peers", described.unknown_rows(states.unknown))
-        written.counters += states.counters
+        self._counted += states.counters
         newest = minutes_of(states).max()
         if isinstance(newest, int):
             dictionary.note_newest(self._connection, newest)
