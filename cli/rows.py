@@ -17,7 +17,7 @@ from framewalk.cli.console import stdout
 from framewalk.queries.reading import as_json, unique_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Rows = list[tuple[Any, ...]]
 
@@ -36,9 +36,17 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def print_rows(output: Format, columns: Sequence[str], rows: Rows) -> None:
-    """Print rows to standard output."""
-    _PRINTERS[output](columns, rows)
+def print_rows(
+    output: Format,
+    columns: Sequence[str],
+    rows: Rows,
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """Print rows to standard output; with `about` JSON is an object of it and the rows."""
+    if output is Format.JSON:
+        _print_json(columns, rows, about)
+    else:
+        _PRINTERS[output](columns, rows)
 
 
 def _print_table(columns: Sequence[str], rows: Rows) -> None:
@@ -133,11 +141,12 @@ def _as_field(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _print_json(columns: Sequence[str], rows: Rows) -> None:
+def _print_json(columns: Sequence[str], rows: Rows, about: Mapping[str, object] | None) -> None:
     names = unique_names(columns)
     records = [dict(zip(names, row, strict=True)) for row in rows]
-    text = as_json(records, indent=2, ascii_only=stdout.options.ascii_only)
+    content = records if about is None else {**about, "rows": records}
+    text = as_json(content, indent=2, ascii_only=stdout.options.ascii_only)
     sys.stdout.write(f"{text}\n")
 
 
-_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
+_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv}

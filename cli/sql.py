@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from contextlib import ExitStack
-from os.path import isfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from framewalk.cli.console import stdout, warn
+from framewalk.cli.asking import PAGE, Asking, Query, Said, Source, is_file, values_of
+from framewalk.cli.console import say, stdout, warn
+from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted, shown
 from framewalk.cli.rows import Format, print_rows
 from framewalk.cli.sources import (
     DEFAULT_STORE,
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
 
 
-class _Source(Protocol):
-    def ask(self, query: str) -> SqlAnswer: ...
-
-
 def _query_help() -> str:
     names = ", ".join(shipped_queries())
     return f"SQL, a file with SQL (*.sql), a view, or the name of a shipped query: {names}."
@@ -55,6 +52,49 @@ def sql(
             show_default=False,
         ),
     ] = None,
+    last: LastOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            "--service",
+            metavar="NAME",
+            help="Ask about this service, such as reviews.bookinfo.",
+            show_default=False,
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            metavar="NAME",
+            help="Ask about the services of this namespace.",
+            show_default=False,
+        ),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="What $NAME in the query stands for; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            metavar="ROWS",
+            min=0,
+            help=f"Print so many rows of a shipped query or a view; 0 is all. Default: {PAGE} of "
+            "a shipped list.",
+            show_default=False,
+        ),
+    ] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     tls_ca: CaOption = None,
@@ -63,32 +103,69 @@ def sql(
 ) -> None:
     """Ask a store in SQL. It is only read, and a server may be writing it.
 
-    Of several statements (a; b) all are run and the rows of the last one are printed; a server
-    answers one at a time.
+    Of several statements (a; b) all are run and the rows of the last one are
+    printed; a server answers one at a time.
 
-    Views: SCOPE_minute, SCOPE_hour and SCOPE_day of each scope; metrics, entities, metric_values.
+    Views: SCOPE_minute, SCOPE_hour and SCOPE_day of each scope; metrics,
+    entities, metric_values.
 
     Scopes: service, service_instance and endpoint, and each with _relation.
+
+    Macros: SCOPE_between(since, until), metric_values_of(metric, since, until);
+    each shipped query that has a range is one, too.
+
+    Of the last hour: framewalk sql service_map --last 1h
+
+    Of a time (UTC): framewalk sql errors --from 2026-11-02T09:00 --to 2026-11-03
+
+    Of a namespace: framewalk sql slowest_endpoints --namespace shop --limit 10
+
+    Of one service: framewalk sql service_dashboard --service cart.shop
+
+    By a metric: framewalk sql top_services -p metric=kubernetes_service_apdex
+
+    Your own: framewalk sql 'FROM service_between($since, $until)' --last 30m
     """
     query = _as_name(query)
-    text = _find_query(query)
-    asked = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
-    running = asked.find_server()
+    said = Said(
+        Wanted.read(last, since, until), values_of(service, namespace, parameters or ()), limit
+    )
+    place = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
+    running = place.find_server()
+    now = None if running is None else dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
     with ExitStack() as stack:
-        source: _Source = running or stack.enter_context(open_store(store))
+        source: Source = running or stack.enter_context(open_store(store))
         try:
-            answer = source.ask(f"FROM {text}" if _is_view(source, text) else text)
+            found = Asking(source, now, said).find(query)
+            answer = source.ask(found.text)
         except QueryError as error:
             raise _explained(query, str(error)) from error
         except InputError as error:
             if error.place != QUERY_PLACE:
                 raise
             raise InputError(_place(query), error.problem, error.remedy) from error
+    _print(found, answer, output)
+
+
+def _print(query: Query, answer: SqlAnswer, output: Format | None) -> None:
+    rows = answer.rows if query.limit is None else answer.rows[: query.limit]
+    is_page = len(rows) < len(answer.rows)
+    if query.range is not None:
+        say(str(query.range))
     if answer.truncated:
         remedy = "ask for less, or take a snapshot"
-        warn(f"these are the first {len(answer.rows):,} rows, the server gives no more; {remedy}")
+        warn(f"these are the first {len(rows):,} rows, the server gives no more; {remedy}")
+    elif is_page:
+        say(f"these are the first {len(rows):,} rows; --limit 0 prints all")
     form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
-    print_rows(form, answer.columns, answer.rows)
+    print_rows(form, answer.columns, rows, _about(query, is_cut=is_page or answer.truncated))
+
+
+def _about(query: Query, *, is_cut: bool) -> dict[str, object] | None:
+    """Return what stands beside the rows in JSON: the range of a query that has one."""
+    if query.range is None:
+        return None
+    return {"from": shown(query.range.since), "to": shown(query.range.until), "truncated": is_cut}
 
 
 def _as_name(query: str) -> str:
@@ -101,37 +178,8 @@ def _is_name(query: str) -> bool:
     return query.replace("-", "_").isidentifier()
 
 
-def _is_file(query: str) -> bool:
-    """Tell a path from SQL that ends in a comment on one."""
-    is_one_word = len(query.split()) == 1
-    # pathlib's raises where a text is too long for a path.
-    return query.endswith(".sql") and (is_one_word or isfile(query))  # noqa: PTH113
-
-
-def _find_query(query: str) -> str:
-    shipped = shipped_queries()
-    if query in shipped:
-        return shipped[query]
-    if not _is_file(query):
-        return query
-    try:
-        return Path(query).read_text(encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(query, reason, "check the path and its permissions") from error
-    except UnicodeDecodeError as error:
-        raise InputError(query, "this is not UTF-8 text", "save it as such") from error
-
-
-def _is_view(source: _Source, text: str) -> bool:
-    if not text.isidentifier():
-        return False
-    views = "SELECT 1 FROM duckdb_views() WHERE NOT internal AND view_name = lower('{}')"
-    return bool(source.ask(views.format(text)).rows)
-
-
 def _place(query: str) -> str:
-    named = query in shipped_queries() or _is_file(query)
+    named = query in shipped_queries() or is_file(query)
     return query if named else QUERY_PLACE
 
 
@@ -144,6 +192,12 @@ def _explained(query: str, text: str) -> InputError:
     if query in shipped and missing:
         problem = f"this store has no metric {missing[1]}; it was made with other definitions"
         return InputError(query, problem, "ask for what `FROM metrics` lists")
+    if query in shipped and "metric" in shipped[query].places and "COLUMNS" in text:
+        problem = "there is no such metric of these entities"
+        return InputError(query, problem, "name one that `FROM metrics` lists for their scope")
+    if missing and missing[1] == "time_bucket" and _is_name(query):
+        problem = "this view has no time_bucket, and so no range of time"
+        return InputError(query, problem, "ask it without --last, --from and --to")
     if query not in shipped and _is_name(query):
         names = ", ".join(shipped)
         problem = "there is no shipped query and no view of this name"

@@ -677,7 +677,7 @@ def test_no_definitions(scene: Scene) -> None:
         ("SELECT nope FROM service_minute", "query", '"nope" not found'),
         ("SELECT error('two\nlines')", "query", "two lines; correct the query"),
         ("", "query", "there is no SQL in it"),
-        ("servces", "servces", "there are dropped, service_map, services"),
+        ("servces", "servces", "there are changes, connect_failures, dropped"),
         ("DROP VIEW service_minute", "query", "framewalk sql only reads"),
         ("DELETE FROM internal.store", "query", "framewalk sql only reads"),
         ("nowhere.sql", "nowhere.sql", "no such file"),

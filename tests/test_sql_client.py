@@ -5,6 +5,8 @@ Every test runs the real command in a process of its own.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import re
 import shutil
 import signal
@@ -113,7 +115,7 @@ def complaint(*arguments: str | Path, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("query", "form"),
     [
-        ("services", "table"),
+        ("dropped", "table"),
         ("metrics", "json"),
         pytest.param(
             "SELECT sum(1) AS a, [sum(2)] AS b, 'dcfa93c0-3aa4-4f03-8cb3-5e1cb6d2f5a0'::UUID AS c, "
@@ -128,6 +130,31 @@ def test_a_server_answers_as_a_file_does(path: Path, copy: Path, query: str, for
     beside = printed("sql", query, "--store", path, "--format", form)
     assert beside == printed("sql", query, "--store", copy, "--format", form)
     assert beside
+
+
+def test_the_last_hour_of_a_server_ends_now_and_that_of_a_file_with_its_newest_minute(
+    path: Path, copy: Path
+) -> None:
+    query = ["sql", "service_map", "--last", "1h", "--format", "json", "--store"]
+    begin = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    beside, alone = run(*query, path), run(*query, copy)
+    assert (beside.returncode, alone.returncode) == (0, 0)
+    live, still = json.loads(beside.stdout), json.loads(alone.stdout)
+    assert begin <= dt.datetime.fromisoformat(live["to"]) <= dt.datetime.now(dt.UTC)
+    assert still["to"] == "2026-11-02T09:06:00Z"
+    assert still["from"] == "2026-11-02T08:06:00Z"
+    assert still["rows"]
+    assert not still["truncated"]
+    assert alone.stderr == "from 2026-11-02T08:06:00Z to 2026-11-02T09:06:00Z\n"
+    assert beside.stderr == f"from {live['from']} to {live['to']}\n"
+
+
+def test_a_server_answers_of_a_range_as_a_file_does(path: Path, copy: Path) -> None:
+    query = ["sql", "services", "--to", "2026-11-02T09:04", "--namespace", "bookinfo", "--store"]
+    beside, alone = run(*query, path), run(*query, copy)
+    assert (beside.returncode, alone.returncode) == (0, 0)
+    assert beside.stdout == alone.stdout
+    assert beside.stdout.count(".bookinfo,") == 5
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from sql_serving import ask, error_of, rows, serving
 
 from framewalk.queries.reading.trees import read_tree
+from framewalk.queries.reading.weighing import table_weights
 from framewalk.queries.sql_endpoint.server import SqlServer, secure
 
 
@@ -107,3 +108,22 @@ def test_a_tree_is_read_as_what_it_is() -> None:
         "d\n": nothing,
         "e": "{",
     }
+
+
+def test_a_macro_weighs_what_it_names() -> None:
+    columns = f"SELECT {', '.join(f'{i} AS c{i}' for i in range(500))}"
+    with duckdb.connect() as connection:
+        for statement in (
+            f"CREATE VIEW long AS {columns}",
+            "CREATE MACRO one(since) AS TABLE FROM long WHERE c0 = since",
+            "CREATE MACRO two(since) AS TABLE SELECT * FROM one(since) JOIN one(since) USING (c1)",
+            f"CREATE VIEW long_minute AS {columns}",
+            "CREATE MACRO made_up(name) AS TABLE FROM query_table(name || '_minute')",
+        ):
+            connection.execute(statement).fetchall()
+        weights = table_weights(connection)
+    long = weights["long"].view_characters
+    assert long > 5_000
+    assert weights["one()"].view_characters > long
+    assert weights["two()"].view_characters > 2 * long
+    assert weights["made_up()"].view_characters > long

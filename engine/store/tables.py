@@ -8,6 +8,7 @@ import duckdb
 
 from framewalk.engine.errors import StoreError, StoreVersionError
 from framewalk.engine.oal import SCOPES, bind, parse
+from framewalk.engine.questions import MARK, asked_macros, comment_statements
 from framewalk.engine.states import TRAITS
 from framewalk.engine.store import described, dictionary
 from framewalk.engine.store.connection import insert, run, transaction
@@ -107,7 +108,7 @@ def define(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> Non
                 "give the new meaning a new name, or use a new store",
             )
     added = [metric for metric in plan.metrics if metric.name.casefold() not in stored]
-    if not added:
+    if not added and run(connection, f"SELECT 1 FROM duckdb_views() WHERE view_name = '{MARK}'"):
         return
     columns = _new_columns(added, state_columns(connection))
     with transaction(connection):
@@ -224,13 +225,15 @@ def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric
             run(connection, metric_view(scope, resolution))
     run(connection, empty_values_macro())
     run(connection, metric_values_view())
+    for statement in (*described.views(), *asked_macros(metrics)):
+        run(connection, statement)
     run(connection, metric_values_macro(metrics))
     for scope in SCOPES.values():
         of_scope = columns.get(scope.view, {})
         run(connection, metrics_macro(scope, own[scope.view], of_scope))
         run(connection, between_macro(scope, own[scope.view], of_scope))
     run(connection, entities_view())
-    for statement in described.views():
+    for statement in comment_statements(metrics):
         run(connection, statement)
 
 

@@ -1,43 +1,41 @@
--- Who calls whom: requests per minute, the share that succeeded and the slowest 1%.
+-- Who calls whom: requests per minute, the share that succeeded and how long the slowest 1% took.
 -- As the end saw it that saw more of the calls: where they arrive, if both saw as many.
--- Per minute in which that end saw any; p99_ms is that of the slowest day.
-WITH calls AS (
+WITH seen AS NOT MATERIALIZED (
   SELECT
-    'server' AS seen_by,
-    entity_id,
+    *,
+    coalesce(kubernetes_service_relation_server_http_call_cpm, 0) AS server_calls,
+    coalesce(kubernetes_service_relation_client_http_call_cpm, 0) AS client_calls
+  FROM service_relation_between($since, $until, divide_by := 1)
+  WHERE ($service IS NULL OR source_service = $service OR dest_service = $service)
+    AND ($namespace IS NULL OR ends_with(source_service, '.' || $namespace)
+      OR ends_with(dest_service, '.' || $namespace))
+), chosen AS (
+  -- Each end for itself, as percentiles are costly: those that are not shown are not computed.
+  SELECT
     source_service AS source,
     dest_service AS dest,
-    sum(kubernetes_service_relation_server_http_call_cpm) AS calls,
-    count(kubernetes_service_relation_server_http_call_cpm) AS minutes,
-    coalesce(sum(kubernetes_service_relation_server_http_success_cpm), 0) AS succeeded
-  FROM service_relation_minute
-  GROUP BY ALL
+    minutes,
+    server_calls AS calls,
+    kubernetes_service_relation_server_http_success_cpm AS succeeded,
+    kubernetes_service_relation_server_http_latency_ns_percentile.p99 AS p99_ns
+  FROM seen
+  WHERE server_calls > 0 AND server_calls >= client_calls
   UNION ALL
   SELECT
-    'client',
-    entity_id,
     source_service,
     dest_service,
-    sum(kubernetes_service_relation_client_http_call_cpm),
-    count(kubernetes_service_relation_client_http_call_cpm),
-    coalesce(sum(kubernetes_service_relation_client_http_success_cpm), 0)
-  FROM service_relation_minute
-  GROUP BY ALL
-), slowest AS (
-  SELECT
-    entity_id,
-    max(kubernetes_service_relation_server_http_latency_ns_percentile.p99) / 1e6 AS server_ms,
-    max(kubernetes_service_relation_client_http_latency_ns_percentile.p99) / 1e6 AS client_ms
-  FROM service_relation_day
-  GROUP BY ALL
+    minutes,
+    client_calls,
+    kubernetes_service_relation_client_http_success_cpm,
+    kubernetes_service_relation_client_http_latency_ns_percentile.p99
+  FROM seen
+  WHERE client_calls > server_calls
 )
 SELECT
   source,
   dest,
   round(calls / minutes, 1) AS calls_per_minute,
-  round(100 * succeeded / calls, 2) AS success_percent,
-  round(CASE seen_by WHEN 'server' THEN server_ms ELSE client_ms END, 2) AS p99_ms
-FROM calls JOIN slowest USING (entity_id)
-WHERE calls > 0
-QUALIFY row_number() OVER (PARTITION BY entity_id ORDER BY calls DESC, seen_by DESC) = 1
-ORDER BY calls_per_minute DESC, source, dest;
+  round(100 * coalesce(succeeded, 0) / calls, 2) AS success_percent,
+  round(p99_ns / 1e6, 2) AS p99_ms
+FROM chosen
+ORDER BY calls DESC, source, dest;

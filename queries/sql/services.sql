@@ -1,12 +1,13 @@
--- Each service by the requests that it answered, minute by minute.
+-- Each service with the requests that it answered: how many, how many well, how fast.
 SELECT
-  time_bucket,
   service,
-  kubernetes_service_http_call_cpm AS calls_per_minute,
+  round(kubernetes_service_http_call_cpm / minutes, 1) AS calls_per_minute,
+  round(kubernetes_service_http_call_successful_rate / 100, 2) AS success_percent,
   kubernetes_service_http_call_time AS average_ms,
+  round(kubernetes_service_http_latency_ns_percentile.p50 / 1e6, 2) AS p50_ms,
   round(kubernetes_service_http_latency_ns_percentile.p99 / 1e6, 2) AS p99_ms,
-  kubernetes_service_http_call_successful_rate / 100 AS success_percent,
   kubernetes_service_apdex / 10000 AS apdex
-FROM service_minute
-WHERE kubernetes_service_http_call_cpm IS NOT NULL
-ORDER BY time_bucket, service;
+FROM service_between($since, $until, divide_by := 1)
+WHERE ($service IS NULL OR service = $service)
+  AND ($namespace IS NULL OR ends_with(service, '.' || $namespace))
+ORDER BY kubernetes_service_http_call_cpm DESC NULLS LAST, service;

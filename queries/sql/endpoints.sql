@@ -1,0 +1,12 @@
+-- Each endpoint (METHOD:path) with its requests: how many, how many well, how fast.
+SELECT
+  service,
+  endpoint,
+  round(kubernetes_service_endpoint_http_call_cpm / minutes, 1) AS calls_per_minute,
+  round(kubernetes_service_endpoint_http_call_successful_rate / 100, 2) AS success_percent,
+  kubernetes_service_endpoint_http_call_time AS average_ms,
+  round(kubernetes_service_endpoint_http_latency_ns_percentile.p99 / 1e6, 2) AS p99_ms
+FROM endpoint_between($since, $until, divide_by := 1)
+WHERE ($service IS NULL OR service = $service)
+  AND ($namespace IS NULL OR ends_with(service, '.' || $namespace))
+ORDER BY kubernetes_service_endpoint_http_call_cpm DESC NULLS LAST, service, endpoint;
