@@ -40,9 +40,10 @@ def asked_macros(metrics: Sequence[Metric]) -> Iterator[str]:
 
 
 def answered(metrics: Sequence[Metric]) -> list[Question]:
-    """Return the shipped questions that a store with these metrics answers."""
+    """Return the shipped questions that a store with these metrics answers by itself."""
     known = {metric.name for metric in metrics}
-    return [one for one in shipped_questions().values() if _named(one) <= known]
+    questions = shipped_questions().values()
+    return [one for one in questions if _named(one) <= known and not one.asks_archive]
 
 
 def _named(question: Question) -> set[str]:

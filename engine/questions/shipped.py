@@ -11,6 +11,7 @@ from typing import Final
 from framewalk.engine.questions.places import places_of
 
 _NEEDED: Final = re.compile(r"^-- Needs (.*)\.$", re.MULTILINE)
+_LOGS: Final = re.compile(r"\b(http|connection|transfer)_logs\b")
 _PLACE: Final = re.compile(r"\$(\w+)")
 
 
@@ -27,6 +28,11 @@ class Question:
     def answers(self) -> str:
         """What it answers, as a sentence."""
         return self.text.partition("\n")[0].removeprefix("-- ")
+
+    @property
+    def asks_archive(self) -> bool:
+        """Whether it is about logs, of which a store has views where it has an archive."""
+        return bool(_LOGS.search(self.text))
 
     @property
     def query(self) -> str:

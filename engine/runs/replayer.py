@@ -114,8 +114,8 @@ def replay(  # noqa: PLR0913 - options, each with a default
     What is beyond `caps` is dropped or called `others`, and counted. With a `guard` what is read is
     written down before, and what was set aside is left out and counted. The logs that count are
     added to an `archive` of the store with their metrics. With `roll_up` rows do not stay as they
-    were committed: minutes, hours and days are made of them, in the end of all. Values are the same,
-    and what is late is added to them by a later replay.
+    were committed: minutes, hours and days are made of them, in the end of all. Values are the
+    same, and what is late is added to them by a later replay.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.

@@ -117,8 +117,7 @@ def _written_out(texts: Mapping[str, str]) -> dict[str, int]:
         minutes = [count for name, count in characters.items() if name.endswith("_minute")]
         known = characters | {_MADE_UP: max(minutes, default=0)}
         characters = {
-            name: own[name] + sum(known.get(one, 0) for one in used)
-            for name, used in named.items()
+            name: own[name] + sum(known.get(one, 0) for one in used) for name, used in named.items()
         }
     return characters
 
