@@ -25,7 +25,7 @@ from framewalk.engine.schemas import OPERATIONS, PEER_SCHEMA
 from framewalk.engine.stages import ResolvedLogs
 from framewalk.engine.stages.columns import with_sides
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
-from framewalk.queries.shipped import shipped_queries
+from framewalk.queries import Value, asked, shipped_queries
 
 BOOKINFO = CAPTURES / "bookinfo"
 ROVER = Path(__file__).parent / "rover"
@@ -406,10 +406,15 @@ def test_readers_see_each_log_once_whatever_is_written_and_merged(
     assert len({logs for _, logs in seen}) > 1
 
 
+def ask(store: Store, name: str, **values: Value) -> pl.DataFrame:
+    """Ask a shipped query, of all that there is."""
+    ((since, until),) = store.query(asked(shipped_queries()["time_range"], {})).fetchall()
+    given = {"since": since, "until": until, **values}
+    return store.query(asked(shipped_queries()[name], given)).pl()
+
+
 def test_shipped_queries_of_logs(archived: Store) -> None:
-    names = ("slowest_requests", "failed_requests", "pod_logs", "traces")
-    asked = {name: archived.query(shipped_queries()[name]).pl() for name in names}
-    slowest, failed = asked["slowest_requests"], asked["failed_requests"]
+    slowest, failed = ask(archived, "slowest_requests"), ask(archived, "failed_requests")
     question = "SELECT max(duration_ns) FROM http_logs WHERE role = 'server'"
     (most,) = archived.query(question).fetchall()[0]
     assert slowest["latency_ms"].to_list() == sorted(slowest["latency_ms"], reverse=True)
@@ -419,9 +424,17 @@ def test_shipped_queries_of_logs(archived: Store) -> None:
     (failures,) = archived.query(question).fetchall()[0]
     assert failed.height == min(failures, 100) > 0
     assert failed["time"].is_sorted(descending=True)
-    pods = asked["pod_logs"]
+    pods = ask(archived, "pod_logs")
     assert set(pods["operation"]) == set(OPERATIONS)
     assert pods.select("pod", "time").equals(pods.select("pod", "time").sort("pod", "time"))
-    traces = asked["traces"]
+    traces = ask(archived, "traces")
     assert traces["trace_id"].n_unique() == 20
     assert set(traces["seen_by"]) == {"client", "server"}
+    first = pods["time"].sort()[len(pods) // 4].replace(tzinfo=None)
+    later = ask(archived, "pod_logs", pod=pods["pod"][0], since=first)
+    assert set(later["pod"]) == {pods["pod"][0]}
+    assert later["time"].min() >= first
+    only = ask(archived, "slowest_requests", endpoint=slowest.row(3, named=True)["endpoint"])
+    assert only["endpoint"].n_unique() == 1
+    one = ask(archived, "traces", trace_id=traces["trace_id"][0])
+    assert set(one["trace_id"]) == {traces["trace_id"][0]}

@@ -14,5 +14,9 @@ SELECT
   trace_id
 FROM http_logs
 WHERE status_code NOT BETWEEN 1 AND 499
+  AND time >= $since::TIMESTAMP
+  AND time < $until::TIMESTAMP
+  AND ($service IS NULL OR local_service = $service)
+  AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
 ORDER BY time DESC, local_service, local_pod
 LIMIT 100;

@@ -20,5 +20,10 @@ SELECT
   trace_id
 FROM http_logs
 WHERE role = 'server'
+  AND time >= $since::TIMESTAMP
+  AND time < $until::TIMESTAMP
+  AND ($service IS NULL OR local_service = $service)
+  AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
+  AND ($endpoint IS NULL OR endpoint = $endpoint)
 ORDER BY duration_ns DESC, time
 LIMIT 100;

@@ -4,6 +4,11 @@ WITH latest AS (
   SELECT trace_id, max(time) AS last
   FROM http_logs
   WHERE trace_id IS NOT NULL
+    AND time >= $since::TIMESTAMP
+    AND time < $until::TIMESTAMP
+    AND ($service IS NULL OR local_service = $service)
+    AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
+    AND ($trace_id IS NULL OR trace_id = $trace_id)
   GROUP BY trace_id
   ORDER BY last DESC, trace_id
   LIMIT 20
