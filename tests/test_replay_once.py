@@ -124,6 +124,7 @@ def test_what_is_rolled_up_on_the_way_and_in_the_end_counts_once(  # noqa: PLR09
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("framewalk.engine.runs.replayer.ROLL_UP_ROWS", 1)
+    monkeypatch.setattr("framewalk.engine.runs.replayer.ROLL_UP_MINUTES", 0)
     monkeypatch.setattr("framewalk.engine.runs.replayer._OPEN_MINUTES", 0)
     half = cut_after(capture, tmp_path / "half.capture.arrows", 2, 0)
     with Store(tmp_path / "store.duckdb", some) as store:

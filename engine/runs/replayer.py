@@ -52,8 +52,10 @@ if TYPE_CHECKING:
 
 # Logs between two commits: often enough to lose little work, seldom enough to cost little.
 COMMIT_LOGS: Final = 500_000
-# Rows that wait until they are rolled up together, and minutes that may still get some.
+# Rows, and minutes of them, that wait until they are rolled up together: each time the hours and
+# days of all their entities are written again. The newest minutes may still get some.
 ROLL_UP_ROWS: Final = 500_000
+ROLL_UP_MINUTES: Final = 15
 _OPEN_MINUTES: Final = 3
 _NS_PER_S: Final = 10**9
 
@@ -189,6 +191,7 @@ class _CaptureReplay:
         self._reached: list[CapturePosition] = []
         self._known_bytes = 0
         self._left_out = 0
+        self._rolled_up_to: int | None = None
         self._left: dict[int, HeldPiece] = {}
 
     def run(self) -> CaptureSummary:
@@ -276,10 +279,17 @@ class _CaptureReplay:
 
     def _roll_up(self, minutes: pl.Series) -> None:
         """Roll up what is over where it is much: in the end the file would have it twice."""
-        newest = minutes.max()
-        if isinstance(newest, int) and self._store.waiting_rows() >= ROLL_UP_ROWS:
-            self._store.compact(newest - _OPEN_MINUTES)
+        oldest, newest = minutes.min(), minutes.max()
+        if not isinstance(oldest, int) or not isinstance(newest, int):
+            return
+        if self._rolled_up_to is None:
+            self._rolled_up_to = oldest
+        end = newest - _OPEN_MINUTES
+        is_long = end - self._rolled_up_to >= ROLL_UP_MINUTES
+        if is_long and self._store.waiting_rows() >= ROLL_UP_ROWS:
+            self._store.compact(end)
             self._store.checkpoint()
+            self._rolled_up_to = end
 
     def _new_pending(self) -> Pending:
         def keeps_ahead(clocks: pl.DataFrame) -> bool:
