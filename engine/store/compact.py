@@ -43,6 +43,8 @@ CHUNK_ROWS: Final = 50_000
 # Parts of so many rows that are committed at once: a full row group (122,880 rows) goes to its
 # place in the file, and not through the log of changes.
 PARTS_AT_ONCE: Final = 5
+# Entities whose rows of an hour stand together: about as many rows as DuckDB reads at once (2,048).
+_ENTITIES_TOGETHER: Final = 32
 
 _GROUP: Final = "group_number"
 _ROW: Final = "rowid"
@@ -254,8 +256,11 @@ def merge_duplicates(rows: pl.DataFrame, table: StatesTable) -> Replacement:
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows as they are read: entity by entity within what was due at once."""
-    return rows.sort(ENTITY, BUCKET)
+    """Return rows as they are read, a few entities and then the next within what was due at once.
+
+    Minute by minute of these: a time that changes with every row takes four bytes of it.
+    """
+    return rows.sort(pl.col(ENTITY) // _ENTITIES_TOGETHER, BUCKET, ENTITY)
 
 
 def _added(table: StatesTable) -> list[str]:
