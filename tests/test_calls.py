@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from framewalk.engine import CaptureReader, Plan, read_entities
-from framewalk.engine.calls import HTTP_LOGS_SCHEMA, calls_of, pair, read_http_logs, relations_of
-from framewalk.engine.calls.sources import with_sources
+from framewalk.engine.calls import (
+    HTTP_LOGS_SCHEMA,
+    calls_of,
+    clock_offsets,
+    pair,
+    read_http_logs,
+    relations_of,
+    with_sources,
+)
 
 ROVER = Path(__file__).parent / "rover"
 MS, NS = 10**6, 10**9
@@ -153,6 +160,38 @@ def test_clocks_that_differ_are_put_right(offset_ms: int) -> None:
         if start != 1_500:  # a log that is missing
             rows.append(log("server", start + 5 + offset_ms, start + 15 + offset_ms))
     assert pairs(frame(*rows)) == {(0, 1), (2, 3), (4, None), (5, 6), (7, 8), (9, 10)}
+
+
+def test_an_offset_is_where_all_calls_agree() -> None:
+    """One bounds it to 695 to 705 ms, the other to 691 to 701 ms."""
+    clients = pl.DataFrame({"start_ns": [0, 100], "end_ns": [20, 120], "path": ["/a", "/b"]})
+    servers = pl.DataFrame({"start_ns": [705, 801], "end_ns": [715, 811], "path": ["/a", "/b"]})
+    at = pl.col("start_ns", "end_ns") * MS
+    found = clock_offsets(
+        clients.with_columns(at, node=pl.lit("a")),
+        servers.with_columns(at, node=pl.lit("b")),
+        ["path"],
+    )
+    assert found.rows() == [("a", "b", 698 * MS)]
+
+
+def test_of_calls_at_the_same_moment_the_same_one_is_paired() -> None:
+    request = log("server", 0, 50, local_pod="a-1", remote_pod="x-1", **trace("t1"))
+    twins = [log("client", 5, 20, **trace("t1")), log("client", 5, 20)]
+    served = log("server", 8, 12)
+    for rows in (twins, twins[::-1]):
+        calls = calls_of(frame(request, *rows, served))
+        seen = calls.filter(pl.col("derivation") != "unknown").select("derivation", "observed_by")
+        assert sorted(seen.rows()) == [("exact", "both"), ("inferred", "client")]
+
+
+def trace(name: str) -> Row:
+    return {
+        "trace_provider": 1,
+        "trace_id": name,
+        "trace_segment_id": "s",
+        "trace_span_id": "1",
+    }
 
 
 def test_calls_that_overlap_are_as_many_as_there_are() -> None:
