@@ -60,7 +60,7 @@ class Stages:
     @cached_property
     def resolved(self) -> list[ResolvedLogs]:
         """Log frames whose connections have names."""
-        return [resolve(flatten(one), self.entities) for one in self.contexts]
+        return [resolve(flatten(one, serving=True), self.entities) for one in self.contexts]
 
     @cached_property
     def log_states(self) -> list[PeerStates]:

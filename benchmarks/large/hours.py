@@ -66,7 +66,7 @@ def _states(minutes: Minutes, number: int, entities_path: Path, plan: Plan) -> S
     entities = read_entities(entities_path)
     messages = cut(minutes.make(number).batches(0))
     decoded = [one for piece in messages for one in decode(piece)]
-    logs = (resolve(flatten(one), entities) for one in follow(decoded))
+    logs = (resolve(flatten(one, serving=True), entities) for one in follow(decoded))
     return roll_up([log_states(one, plan) for one in logs], plan)
 
 

@@ -91,8 +91,12 @@ class Group:
 
 def comparable(plan: Plan) -> Plan:
     """Return the plan without the metrics that the rivals do not have: framewalk's own ones."""
-    names = {"relativePercentile"}
-    return make_plan(one for one in plan.metrics if one.function.name not in names)
+    return make_plan(
+        one
+        for one in plan.metrics
+        if one.function.name != "relativePercentile"
+        and not str(one.definition.source.attribute).endswith("serving.duration")
+    )
 
 
 def groups(plan: Plan) -> list[Group]:
