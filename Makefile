@@ -79,7 +79,7 @@ demo: $(READY) ## Replay the bookinfo capture and show its service map
 	@echo; echo "Who calls whom:"
 	@$(BIN)/framewalk sql service_map --store $(DEMO) --format table
 	@echo "The slowest endpoints:"
-	@$(BIN)/framewalk sql slowest_endpoints --store $(DEMO) --format table
+	@$(BIN)/framewalk sql slowest_endpoints --limit 10 --store $(DEMO) --format table
 	@echo "Try next:"
 	@echo "  $(BIN)/framewalk sql services --store $(DEMO)"
 	@echo "  $(BIN)/framewalk sql 'FROM metrics' --store $(DEMO)"

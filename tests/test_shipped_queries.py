@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -290,3 +291,16 @@ def test_what_is_asked_with_other_definitions(tmp_path: Path) -> None:
         macros = {name for (name,) in store.query(f"{names} AND NOT internal").fetchall()}
     assert {"service_between", "unnamed", "top_edges", "metric_values_of"} <= macros
     assert "service_map" not in macros
+
+
+def test_a_store_of_before_has_macros_when_it_is_written_again(tmp_path: Path) -> None:
+    oal, path = tmp_path / "few.oal", tmp_path / "few.duckdb"
+    oal.write_text("logs = from(K8SService.*).count();\n", encoding="utf-8")
+    plan = load_plan([oal])
+    with Store(path, plan) as store:
+        store.query("SELECT 1").fetchall()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP VIEW time_range; DROP MACRO TABLE top_services").fetchall()
+    with Store(path, plan) as store:
+        assert store.query("FROM time_range").fetchall() == [(None, None)]
+        assert store.query("FROM top_services('logs', '2026-11-02', '2026-11-03')").fetchall() == []
