@@ -157,7 +157,10 @@ METRICS = {
 NOTHING_BEFORE = {"changes": 3}
 
 
-@pytest.mark.parametrize("name", sorted(shipped_queries()))
+OF_STORES = [name for name, one in shipped_queries().items() if not one.is_of_archive]
+
+
+@pytest.mark.parametrize("name", OF_STORES)
 def test_a_macro_or_view_of_a_store_answers_as_its_query(bookinfo: Store, name: str) -> None:
     question = shipped_queries()[name]
     values = {**GIVEN, "metric": METRICS.get(name)}
@@ -274,7 +277,7 @@ def test_what_duckdb_tells_of_a_store(bookinfo: Store) -> None:
         "WHERE NOT internal AND function_type = 'table_macro'"
     ).fetchall()
     told = dict(views + macros)
-    assert set(shipped_queries()) <= told.keys()
+    assert set(OF_STORES) <= told.keys()
     assert [name for name, comment in told.items() if not comment] == []
     assert told["service_map"] == shipped_queries()["service_map"].answers
 

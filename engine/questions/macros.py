@@ -42,8 +42,11 @@ def asked_macros(metrics: Sequence[Metric]) -> Iterator[str]:
 def answered(metrics: Sequence[Metric]) -> list[Question]:
     """Return the shipped questions that a store with these metrics answers by itself."""
     known = {metric.name for metric in metrics}
-    questions = shipped_questions().values()
-    return [one for one in questions if _named(one) <= known and not one.asks_archive]
+    return [
+        question
+        for question in shipped_questions().values()
+        if _named(question) <= known and not question.is_of_archive
+    ]
 
 
 def _named(question: Question) -> set[str]:

@@ -11,7 +11,8 @@ from typing import Final
 from framewalk.engine.questions.places import places_of
 
 _NEEDED: Final = re.compile(r"^-- Needs (.*)\.$", re.MULTILINE)
-_LOGS: Final = re.compile(r"\b(http|connection|transfer)_logs\b")
+# A store has no view of logs: these are asked beside an archive.
+_OF_ARCHIVE: Final = "-- Needs an archive of logs."
 _PLACE: Final = re.compile(r"\$(\w+)")
 
 
@@ -30,9 +31,9 @@ class Question:
         return self.text.partition("\n")[0].removeprefix("-- ")
 
     @property
-    def asks_archive(self) -> bool:
-        """Whether it is about logs, of which a store has views where it has an archive."""
-        return bool(_LOGS.search(self.text))
+    def is_of_archive(self) -> bool:
+        """Whether it asks about logs that are kept, which are not in a store."""
+        return _OF_ARCHIVE in self.text.splitlines()
 
     @property
     def query(self) -> str:
