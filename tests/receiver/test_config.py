@@ -509,12 +509,12 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "the default configuration: fine; 9 modules, 0 of them off\n"
+    assert done.stdout == "the default configuration: fine; 10 modules, 0 of them off\n"
     path = tmp_path / "a.yml"
     path.write_text("sql:\n  selector: -\n")
     done = run("check", path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{path}: fine; 9 modules, 1 of them off\n"
+    assert done.stdout == f"{path}: fine; 10 modules, 1 of them off\n"
 
 
 @pytest.mark.parametrize("option", ["--store", "--entities"])
