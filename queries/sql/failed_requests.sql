@@ -18,5 +18,4 @@ WHERE status_code NOT BETWEEN 1 AND 499
   AND time < $until::TIMESTAMP
   AND ($service IS NULL OR local_service = $service)
   AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
-ORDER BY time DESC, local_service, local_pod
-LIMIT 100;
+ORDER BY time DESC, local_service, local_pod;

@@ -33,5 +33,4 @@ WHERE time >= $since::TIMESTAMP
   AND ($service IS NULL OR local_service = $service)
   AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
   AND ($pod IS NULL OR local_pod = $pod)
-ORDER BY pod, time, duration_ns DESC, operation
-LIMIT 10_000;
+ORDER BY pod, time, duration_ns DESC, operation;

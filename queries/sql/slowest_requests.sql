@@ -25,5 +25,4 @@ WHERE role = 'server'
   AND ($service IS NULL OR local_service = $service)
   AND ($namespace IS NULL OR ends_with(local_service, '.' || $namespace))
   AND ($endpoint IS NULL OR endpoint = $endpoint)
-ORDER BY duration_ns DESC, time
-LIMIT 100;
+ORDER BY duration_ns DESC, time;
