@@ -56,7 +56,8 @@ def as_second_engine(store: Store) -> duckdb.DuckDBPyConnection:
     files = listed(store)
     shown = {
         "http": "method AS method_name, status_code < 500 AS success, duration_ns // 1000000 "
-        "AS latency_ms, ",
+        "AS latency_ms, duration_ns - serving_before_ns - serving_after_ns "
+        "AS serving_duration_ns, ",
         "connection": "",
         "transfer": "syscall AS syscall_name, ",
     }

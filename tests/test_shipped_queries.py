@@ -270,11 +270,11 @@ def test_values_of_a_metric_are_within_their_range(bookinfo: Store) -> None:
 
 def test_what_duckdb_tells_of_a_store(bookinfo: Store) -> None:
     views = bookinfo.query(
-        "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
+        "SELECT view_name, comment FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal"
     ).fetchall()
     macros = bookinfo.query(
         "SELECT function_name, comment FROM duckdb_functions() "
-        "WHERE NOT internal AND function_type = 'table_macro'"
+        "WHERE schema_name = 'main' AND NOT internal AND function_type = 'table_macro'"
     ).fetchall()
     told = dict(views + macros)
     assert set(OF_STORES) <= told.keys()

@@ -130,7 +130,7 @@ def first_phase(  # noqa: PLR0913 - options, each with a default
     of what a stream names beyond the caps are dropped. With `keep` the results have the logs, too.
     """
     columns = log_columns(plan)
-    device_names, serving = DEVICE_NAME in columns, SERVING in columns
+    device_names, serving = DEVICE_NAME in columns, SERVING in columns or keep is not None
     for decoded in decode(messages):
         counted = Counters(decoded.messages, quality=decoded.refused)
         parts = []
