@@ -25,6 +25,7 @@ _MODULES: Final = {
     "serve": "serve",
     "replay": "replay",
     "sql": "sql",
+    "calls": "calls",
     "status": "status",
     "snapshot": "snapshot",
     "export": "export",

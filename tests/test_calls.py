@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from framewalk.engine import CaptureReader, Plan, read_entities
+from framewalk.engine import CaptureReader, Plan, Store, read_entities, replay
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode
 from framewalk.engine.calls import (
+    ARCHIVED_COLUMNS,
     HTTP_LOGS_SCHEMA,
+    archived_logs,
     calls_of,
     clock_offsets,
+    edges_of,
     pair,
     read_http_logs,
     relations_of,
@@ -69,6 +73,26 @@ def test_who_called_whom_for_what(rover_calls: pl.DataFrame) -> None:
         (LOADGEN, "Unknown", BACKEND, "unknown", "both"): 90,
         (LOADGEN, "Unknown", BACKEND, "unknown", "client"): 50,
     }
+
+
+def test_an_archive_has_the_same_logs(
+    rover_logs: pl.DataFrame, rover_calls: pl.DataFrame, few_plan: Plan, tmp_path: Path
+) -> None:
+    with (
+        Store(tmp_path / "metrics.duckdb", few_plan) as store,
+        Archive(store, tmp_path / "logs", ArchiveOptions(Mode.HTTP)) as archive,
+    ):
+        replay([ROVER / "part1"], read_entities(ROVER / "cluster.json"), store, archive=archive)
+        logs = archived_logs(store.query(f"SELECT {ARCHIVED_COLUMNS} FROM http_logs").pl())
+    kept = [name for name in HTTP_LOGS_SCHEMA if name != "components"]
+    assert_frame_equal(
+        logs.select(kept), rover_logs.select(kept), check_row_order=False, check_exact=True
+    )
+    edges = edges_of(calls_of(logs))
+    assert_frame_equal(edges, edges_of(rover_calls))
+    items = edges.filter(source_endpoint="GET:/api/items", derivation="exact").row(0, named=True)
+    assert items["dest_endpoint"] == "GET:/items.json"
+    assert (items["calls"], items["seen_by_client"], items["seen_by_both"]) == (120, 120, 0)
 
 
 def test_relations_of_rover_are_its_calls(rover_logs: pl.DataFrame, plan: Plan) -> None:

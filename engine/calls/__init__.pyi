@@ -1,3 +1,6 @@
+from .archived import ARCHIVED_COLUMNS as ARCHIVED_COLUMNS
+from .archived import archived_logs as archived_logs
+from .edges import edges_of as edges_of
 from .logs import HTTP_LOGS_SCHEMA as HTTP_LOGS_SCHEMA
 from .logs import read_http_logs as read_http_logs
 from .offsets import clock_offsets as clock_offsets

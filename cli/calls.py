@@ -1,0 +1,110 @@
+"""`framewalk calls`: who called whom for what, out of the logs that a store's archive has."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Annotated, Final
+
+import duckdb
+import typer
+
+from framewalk.cli.asking import PAGE, Asking, Query, Said
+from framewalk.cli.console import say, stdout
+from framewalk.cli.ranges import EPOCH, FromOption, LastOption, Range, ToOption, Wanted, shown
+from framewalk.cli.rows import Format, print_rows
+from framewalk.cli.sources import DEFAULT_STORE, StoreOption, open_store
+from framewalk.engine.calls import (
+    ARCHIVED_COLUMNS,
+    WINDOW_NS,
+    archived_logs,
+    calls_of,
+    edges_of,
+)
+from framewalk.engine.errors import InputError, StoreLockedError
+from framewalk.queries.reading import one_line
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from framewalk.cli.sources import StoreFile
+# They are in memory together, with all that they are compared by: some 2 GB.
+_MOST_LOGS: Final = 2_000_000
+_HAS_LOGS: Final = "SELECT 1 FROM duckdb_views() WHERE view_name = 'http_logs'"
+# Logs near the range take part in its calls.
+_AROUND: Final = f"INTERVAL {WINDOW_NS // 10**9} SECONDS"
+_LOGS: Final = f"""
+    SELECT {ARCHIVED_COLUMNS} FROM http_logs
+    WHERE "time" >= $since::TIMESTAMP - {_AROUND} AND "time" < $until::TIMESTAMP + {_AROUND}
+"""  # noqa: S608 - constants
+
+
+def calls(
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How to print the rows. Default: table in a terminal, csv in a pipe.",
+            show_default=False,
+        ),
+    ] = None,
+    last: LastOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", "-n", metavar="ROWS", min=0, help="Print so many rows; 0 is all."),
+    ] = PAGE,
+) -> None:
+    """Say who called whom for what: each call once, of both its logs.
+
+    The request that a call was made for is told by its trace (exact) or by
+    time alone (inferred), else it is unknown.
+
+    The store needs an archive of logs (framewalk replay --archive). Beside a
+    running server ask a snapshot.
+
+    Of the last hour: framewalk calls --last 1h
+    """
+    said = Said(Wanted.read(last, since, until), {}, None)
+    try:
+        with open_store(store) as source:
+            if not source.ask(_HAS_LOGS).rows:
+                problem = "this store has no logs, and so no calls"
+                raise InputError(store, problem, "make it with framewalk replay --archive")
+            found = Asking(source, None, said).find(_LOGS)
+            _check_size(source, found)
+            rows = source.interruptible(lambda connection: connection.sql(found.text).pl())
+    except duckdb.Error as error:
+        raise InputError(store, one_line(str(error)), "check its archive") from error
+    except StoreLockedError as error:
+        remedy = "ask a copy of it (`framewalk snapshot`)"
+        raise StoreLockedError(store, error.problem, remedy) from error
+    asked = found.range or Range(EPOCH, EPOCH)
+    edges = edges_of(_within(calls_of(archived_logs(rows)), asked))
+    shown_rows = edges.head(limit) if limit else edges
+    say(str(asked))
+    if shown_rows.height < edges.height:
+        say(f"these are the first {shown_rows.height:,} rows; --limit 0 prints all")
+    form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
+    is_cut = shown_rows.height < edges.height
+    about = {"from": shown(asked.since), "to": shown(asked.until), "truncated": is_cut}
+    print_rows(form, edges.columns, shown_rows.rows(), about)
+
+
+def _check_size(source: StoreFile, query: Query) -> None:
+    """Raise InputError for more logs than are put together at once."""
+    ((logs,),) = source.ask(f"SELECT count(*) FROM ({query.text})").rows  # noqa: S608 - our own
+    if logs > _MOST_LOGS:
+        problem = f"these are {logs:,} logs, and at most {_MOST_LOGS:,} are put together at once"
+        raise InputError(str(query.range), problem, "ask about less time")
+
+
+def _within(calls: pl.DataFrame, asked: Range) -> pl.DataFrame:
+    """Return the calls that count in the range."""
+    return calls.filter(calls["time_ns"].is_between(*map(_ns, asked), closed="left"))
+
+
+def _ns(time: dt.datetime) -> int:
+    return (time - EPOCH) // dt.timedelta(microseconds=1) * 1000
