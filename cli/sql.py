@@ -29,6 +29,7 @@ from framewalk.queries import shipped_queries
 from framewalk.queries.reading import QUERY_PLACE, QueryError
 
 if TYPE_CHECKING:
+    from framewalk.engine.questions import Question
     from framewalk.queries.reading import SqlAnswer
 
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
@@ -187,19 +188,34 @@ def _explained(query: str, text: str) -> InputError:
     if "read-only mode" in text:
         problem = "this would change the store, and framewalk sql only reads"
         return InputError(_place(query), problem, "ask with SELECT or FROM")
-    shipped = shipped_queries()
+    if ".parquet" in text and "No files found" in text:
+        remedy = "put it back, or start a replay or a server with its new place"
+        return InputError(_place(query), "the archive of this store is not there", remedy)
+    if query in shipped_queries():
+        return _of_shipped(shipped_queries()[query], text)
     missing = _NO_COLUMN.search(text)
-    if query in shipped and missing:
-        problem = f"this store has no metric {missing[1]}; it was made with other definitions"
-        return InputError(query, problem, "ask for what `FROM metrics` lists")
-    if query in shipped and "metric" in shipped[query].places and "COLUMNS" in text:
-        problem = "there is no such metric of these entities"
-        return InputError(query, problem, "name one that `FROM metrics` lists for their scope")
     if missing and missing[1] == "time_bucket" and _is_name(query):
         problem = "this view has no time_bucket, and so no range of time"
         return InputError(query, problem, "ask it without --last, --from and --to")
-    if query not in shipped and _is_name(query):
-        names = ", ".join(shipped)
+    if _is_name(query):
+        names = ", ".join(shipped_queries())
         problem = "there is no shipped query and no view of this name"
         return InputError(query, problem, f"there are {names}")
     return InputError(_place(query), text, "correct the query")
+
+
+def _of_shipped(question: Question, text: str) -> InputError:
+    name, missing = question.name, _NO_COLUMN.search(text)
+    if question.is_of_archive and "_logs does not exist" in text:
+        remedy = "have a replay or a server keep them (docs/archive.md)"
+        return InputError(name, "this store has no logs", remedy)
+    if "does not support the supplied arguments" in text:
+        problem = "this store was last written by an earlier framewalk"
+        return InputError(name, problem, "replay into it, or start a server on it, once")
+    if missing:
+        problem = f"this store has no metric {missing[1]}; it was made with other definitions"
+        return InputError(name, problem, "ask for what `FROM metrics` lists")
+    if "metric" in question.places and "COLUMNS" in text:
+        problem = "there is no such metric of these entities"
+        return InputError(name, problem, "name one that `FROM metrics` lists for their scope")
+    return InputError(name, text, "correct the query")

@@ -88,6 +88,12 @@ _NAMES: Final = ("service", "instance", "endpoint")
 _SOURCE: Final = _in([*_NAMES, *(f"source_{name}" for name in _NAMES)])
 _DEST: Final = _in([f"dest_{name}" for name in _NAMES])
 _VIEW: Final = "internal.view_of_metric(of_metric)"
+# What is named decides which view is read, and must name nothing else.
+_NAMED_VIEW: Final = (
+    f"CASE WHEN {_VIEW} IS NULL THEN error('there is no such metric; FROM metrics lists all') "
+    f"WHEN resolution IN ('minute', 'hour', 'day') THEN {_VIEW} || '_' || resolution "
+    "ELSE error('resolution is minute, hour or day') END"
+)
 _IS_RELATION: Final = f"{_VIEW} LIKE '%relation'"
 _LABELLED: Final = (
     "CASE json_type(content) WHEN 'OBJECT' THEN list_transform(json_keys(content), "
@@ -121,7 +127,7 @@ def _metric_values_of(metrics: Sequence[Metric]) -> Iterator[str]:
         f"unnest({_LABELLED}, recursive := true) FROM (\n"
         f"SELECT time_bucket, entity_id, {caller} AS caller, {called} AS called, "
         "to_json(COLUMNS(lambda name: name = of_metric)) AS content\n"
-        f"FROM query_table({_VIEW} || '_' || resolution)\n"
+        f"FROM query_table({_NAMED_VIEW})\n"
         "WHERE time_bucket >= since::TIMESTAMP AND time_bucket < until::TIMESTAMP\n"
         f") WHERE of_entity IS NULL OR caller || {called_too} = of_entity\n"
         ") WHERE value IS NOT NULL"

@@ -127,6 +127,8 @@ class EngineStatus:
     unread_bytes: int = 0
     removed_segments: int = 0
     given_up_segments: int = 0
+    given_up_logs: int = 0
+    archive_bytes: int = 0
     deleted_days: int = 0
     deleted_rows: int = 0
     store_bytes: int = 0

@@ -23,7 +23,12 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode, Shown
-from framewalk.engine.errors import FramewalkError, StoreLockedError, StoreRoomError
+from framewalk.engine.errors import (
+    FramewalkError,
+    StoreError,
+    StoreLockedError,
+    StoreRoomError,
+)
 from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.runs import SpoolFollower
 from framewalk.engine.store import Store
@@ -285,6 +290,11 @@ class _Engine:
         """Tell the parent how things are."""
         self._told_s = time.monotonic()
         upkeep = self._upkeep
+        archive = self._follower.archive
+        if archive is not None:
+            self._report.set(
+                given_up_logs=archive.given_up_rows, archive_bytes=archive.size_bytes()
+            )
         self._report.set(
             removed_segments=upkeep.removed_segments,
             given_up_segments=upkeep.given_up_segments,
@@ -330,7 +340,13 @@ def _archive(options: EngineOptions, store: Store) -> Archive | None:
     shown = Shown.of(settings.texts)
     # A disk that is full costs logs before it costs metrics.
     kept = ArchiveOptions(Mode(settings.mode), shown, _MOST_HOURS, gives_up=True)
-    archive = Archive(store, settings.folder, kept)
+    try:
+        archive = Archive(store, settings.folder, kept)
+    except (StoreError, OSError) as error:
+        # Metrics come first, and receiving before them.
+        remedy = "mend it, and start the server again"
+        tell(logging.ERROR, "logs are not archived", problem=error, remedy=remedy)
+        return None
     for problem in archive.problems:
         tell(logging.ERROR, "archived logs cannot be read, they are left out", problem=problem)
     return archive

@@ -29,6 +29,8 @@ _GAUGES: Final = (
         "Stored segments deleted before their time, for the disk was full.",
         "given_up_segments",
     ),
+    ("given_up_logs", "Logs that were counted and could not be archived.", "given_up_logs"),
+    ("archive_bytes", "Size of the archived logs.", "archive_bytes"),
     ("deleted_days", "Days deleted because the store had too much.", "deleted_days"),
     ("deleted_rows", "Rows of states of these days.", "deleted_rows"),
     ("memory_bytes", "Resident memory of the engine process.", "memory_bytes"),
