@@ -31,7 +31,6 @@ BOOKINFO: Final = Path(__file__).parents[1] / "fixtures" / "captures" / "bookinf
 _SETTLE_S: Final = 15
 # The endpoints are on, at ports of their own.
 _SQL_PORT: Final = 31_801
-_METRICS_PORT: Final = 31_235
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _BYTES_PER_MB: Final = 10**6
 
@@ -69,7 +68,7 @@ def measure(minutes: float) -> list[Idle]:
 def serving() -> AbstractContextManager[Server]:
     """Run a server with the default configuration."""
     environment = {"FRAMEWALK_SQL_LISTEN_PORT": str(_SQL_PORT)}
-    return running(BOOKINFO / "kubectl.yaml", _METRICS_PORT, environment)
+    return running(BOOKINFO / "kubectl.yaml", environment)
 
 
 def measure_both(when: str, server: Server, duration_s: float) -> list[Idle]:

@@ -46,7 +46,6 @@ _CONNECTIONS: Final = 4
 # A field that nobody knows makes a stream differ from the one before it: its key, a varint.
 _UNKNOWN_FIELD: Final = b"\xc0\x3e"
 _WAIT_S: Final = 120
-_METRICS_PORT: Final = 31_234
 _NO_SQL: Final = {"FRAMEWALK_SQL": "-"}
 _BYTES_PER_MB: Final = 10**6
 # A flush is sent over the five seconds in which it is gathered: logs are not to be ahead of it.
@@ -96,7 +95,7 @@ def measure(rate: float, seconds: float, load: Load | None = None) -> Live:
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / load.dump_name
         dump.write_text(load.dump_text)
-        with running(dump, _METRICS_PORT, _NO_SQL) as server:
+        with running(dump, _NO_SQL) as server:
             return _load(server, load.stream, rate, seconds)
 
 

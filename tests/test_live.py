@@ -164,16 +164,16 @@ def test_thousands_of_small_segments_need_few_files_at_once(
     tmp_path: Path, plan: Plan, entities: Entities, streams: Sequence[pa.RecordBatch]
 ) -> None:
     segments = Segments(tmp_path)
-    for _ in range(60):
+    for _ in range(150):
         segments.write(streams[0])
         segments.turn(is_torn=False)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Store(":memory:", plan) as store:
         highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 30, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 90, before[1]))
         try:
             follower = SpoolFollower(tmp_path, store, 0)
-            assert run(follower, entities) == 60 * streams[0].num_rows
+            assert run(follower, entities) == 150 * streams[0].num_rows
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         follower.close()

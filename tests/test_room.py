@@ -25,12 +25,12 @@ from framewalk.server.engine.disks import DiskBudget, Reserve, disk_of, shortage
 
 MIB = 2**20
 NS = 10**9
-BUDGET_BYTES = 14 * MIB
+BUDGET_BYTES = 11 * MIB
 ROWS_OF_A_DAY = 60_000
 SERVICES = 50
-BYTES_OF_A_DAY = 650_000
+BYTES_OF_A_DAY = 565_000
 # Of all tables, however few rows they have.
-BASE_BYTES = 3_500_000
+BASE_BYTES = 2_900_000
 PARTS_OF_A_DAY = 4
 MINUTES_OF_A_DAY = 1_440
 MIDNIGHT_S = NOW_S - NOW_S % DAY_S

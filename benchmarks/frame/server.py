@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 _READY: Final = re.compile(r"ready host=\S+ port=(\d+)")
-_START_S: Final = 60
+_START_S: Final = 300
 _ANSWER_S: Final = 120
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # Where user and system time stand in /proc/PID/stat, after the name in brackets.
@@ -45,8 +46,9 @@ class Server:
 
 
 @contextmanager
-def running(entities: Path, metrics_port: int, environment: Mapping[str, str]) -> Iterator[Server]:
+def running(entities: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     """Run a server until the end, in a folder of its own; it must end well."""
+    metrics_port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as stderr:
@@ -79,6 +81,11 @@ def cpu_s(process: int) -> float:
 
 def _child_of(process: int) -> int:
     return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _wait_for(log: Path, event: str) -> None:
