@@ -18,6 +18,7 @@ from conftest import CAPTURES
 
 from framewalk.engine import CaptureReader, CaptureWriter, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Keeper, Kept, Mode
+from framewalk.engine.archive.schema import CONNECTION_COLUMNS, EDGE
 from framewalk.engine.errors import StoreError, StoreLockedError
 from framewalk.engine.explain.plain_sql import logs_table, metric_sql
 from framewalk.engine.oal.plan import Plan, make_plan
@@ -439,3 +440,48 @@ def test_shipped_queries_of_logs(archived: Store) -> None:
     assert only["endpoint"].n_unique() == 1
     one = ask(archived, "traces", trace_id=traces["trace_id"][0])
     assert set(one["trace_id"]) == {traces["trace_id"][0]}
+
+
+SECOND_NS = 10**9
+
+
+def kept_log(kind: str, time_ns: int = SECOND_NS, **values: object) -> Kept:
+    """Return one log, whose columns are null but for some."""
+    peers = pl.DataFrame(
+        {name: ["x"] for name in EDGE} | {"local_known": [True], "components": [1]}
+    )
+    sides = {name: ["x"] for name in CONNECTION_COLUMNS if not name.endswith("_port")}
+    connections = pl.DataFrame(sides | {"local_port": [1], "remote_port": [2]})
+    own = {"time_ns": time_ns, "duration_ns": 1, **values}
+    frame = pl.DataFrame({"peer": [0], "connection": [0], **{k: [v] for k, v in own.items()}})
+    numbers = frame.with_columns(pl.col("peer", "connection").cast(pl.UInt32))
+    return Kept(peers, connections, {kind: numbers}, 0)
+
+
+def add(store: Store, archive: Archive, *parts: Kept) -> None:
+    files = archive.write(parts)
+    with store.transaction():
+        archive.list_files(files)
+
+
+def transfer(**values: object) -> Kept:
+    return kept_log("transfer", operation="read", syscall=0, **values)
+
+
+def test_any_interface_number_is_kept_and_odd_values_stop_no_engine(
+    tmp_path: Path, few: Plan
+) -> None:
+    odd = transfer(l2_ifindex=2**64 - 1)
+    options = ArchiveOptions(Mode.ALL, gives_up=True)
+    with Store(":memory:", few) as store:
+        with Archive(store, tmp_path / "logs", options) as archive:
+            add(store, archive, transfer(l2_ifindex=2**32 - 1))
+            assert archive.write([odd]) == []
+            assert archive.given_up_rows == 1
+        found = store.query("SELECT l2_ifindex FROM transfer_logs").fetchall()
+        assert found == [(2**32 - 1,)]
+        with (
+            Archive(store, tmp_path / "logs", ArchiveOptions(Mode.ALL)) as archive,
+            pytest.raises(StoreError, match="without an archive"),
+        ):
+            archive.write([odd])

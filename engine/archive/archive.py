@@ -20,7 +20,7 @@ from framewalk.engine.archive.merging import chosen, is_readable, merged
 from framewalk.engine.archive.rows import Numbering, Shown, tables_of
 from framewalk.engine.archive.schema import KINDS
 from framewalk.engine.closing import Closing
-from framewalk.engine.errors import StoreRoomError
+from framewalk.engine.errors import StoreError, StoreRoomError
 from framewalk.engine.telling import Trouble, tell
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Archive(Closing):
             for kind in KINDS:
                 for hour, table in tables_of(kind, parts, numbering, self._options.most_hours):
                     written.append(self._write(kind, hour, [table]))
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             self._folder.remove(written)
             self._refuse(error)
             self.given_up_rows += sum(part.rows for part in parts)
@@ -183,10 +183,13 @@ class Archive(Closing):
 
     def _refuse(self, error: Exception) -> None:
         """Raise StoreError for what could not be written, unless that is given up."""
-        problem = str(error).splitlines()[0].lower()
+        problem = (str(error).splitlines() or [type(error).__name__])[0].lower()
         if isinstance(error, OSError):
             problem = (error.strerror or problem).lower()
         if not self._options.gives_up:
+            if not isinstance(error, OSError):
+                remedy = "run this without an archive, and report the message"
+                raise StoreError(self.folder, problem, remedy) from error
             remedy = "make room, or check its permissions, and run this again"
             raise StoreRoomError(self.folder, problem, remedy) from error
         self._trouble.goes_on(f"{self.folder}: {problem}")

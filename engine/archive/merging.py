@@ -68,7 +68,7 @@ def merged(
     for path in paths:
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             for batch in file.iter_batches(rows, use_threads=False):
-                waiting.append(pa.Table.from_batches([batch]))
+                waiting.append(_as_now(kind, pa.Table.from_batches([batch])))
                 count += batch.num_rows
                 if count >= rows:
                     yield _sorted(kind, waiting)
@@ -86,6 +86,16 @@ def is_readable(kind: str, path: Path) -> bool:
     except (OSError, pa.ArrowException):
         return False
     return True
+
+
+def _as_now(kind: str, table: pa.Table) -> pa.Table:
+    """Widen the columns that an earlier version wrote as narrower numbers."""
+    for column in TABLES[kind]:
+        if pa.types.is_integer(column.type) and table[column.name].type != column.type:
+            place = table.schema.get_field_index(column.name)
+            values = table[column.name].cast(column.type)
+            table = table.set_column(place, column.name, values)
+    return table
 
 
 def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:

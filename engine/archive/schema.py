@@ -139,7 +139,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         *_COMMON,
         Column("operation", _TEXT),
         Column("syscall", _TEXT),
-        Column("l2_ifindex", pa.int32()),
+        Column("l2_ifindex", _INT),
         Column("l2_device_name", _TEXT),
         *_numbers(*dict.fromkeys((*_MEASURES["read"], *_MEASURES["write"]))),
     ),
