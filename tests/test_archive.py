@@ -485,3 +485,49 @@ def test_any_interface_number_is_kept_and_odd_values_stop_no_engine(
             pytest.raises(StoreError, match="without an archive"),
         ):
             archive.write([odd])
+
+
+def test_times_that_do_not_fit_are_null_and_the_rest_is_read(tmp_path: Path, few: Plan) -> None:
+    most, second = 2**63 - 1, SECOND_NS
+    logs = [
+        # time, duration, start and duration of serving
+        (second, 100, second + 5, 88),
+        (second, most, second + 5, -most),
+        (second, -most, second - 5, 1),
+        (-most, 100, most, 88),
+        (most, 100, most, 88),
+        (most - second, 100, most - 5, 88),
+        (-most, 100, -most + 5, 88),
+    ]
+    parts = [
+        kept_log(
+            "http",
+            time,
+            duration_ns=duration,
+            serving_start_ns=start,
+            serving_duration_ns=serving,
+            method=0,
+            path="/",
+            host="",
+            trace_provider=0,
+            trace_id="",
+            trace_segment_id="",
+            trace_span_id="",
+        )
+        for time, duration, start, serving in logs
+    ]
+    with (
+        Store(":memory:", few) as store,
+        Archive(store, tmp_path / "logs", ArchiveOptions(Mode.HTTP)) as archive,
+    ):
+        for part in parts:
+            add(store, archive, part)
+        read = store.query(
+            "SELECT duration_ns, serving_duration_ns, serving_start - time FROM http_logs"
+        )
+        served = sorted(row[1] for row in read.fetchall() if row[1] is not None)
+        assert served == sorted([88, 1, 88, 88, 88])
+        assert len(store.query("SELECT * FROM http_logs").pl()) == len(logs)
+        while archive.compact(1):
+            pass
+        assert len(store.query("SELECT * FROM http_logs").pl()) == len(logs)

@@ -124,12 +124,18 @@ def _with_serving(frame: pl.DataFrame) -> pl.DataFrame:
     """Say when a request was being served by what is before and after it, which is mostly 0.
 
     It is `serving_start_ns` (an event time) and `serving_duration_ns` of a log, if it has those.
+    Both are null where one does not fit.
     """
     if "serving_start_ns" not in frame.columns:
         return frame
-    before = pl.col("serving_start_ns") - pl.col("time_ns")
-    after = pl.col("duration_ns") - before - pl.col("serving_duration_ns")
-    return frame.with_columns(serving_before_ns=before, serving_after_ns=after)
+    names = ("serving_start_ns", "time_ns", "duration_ns", "serving_duration_ns")
+    start, time, duration, serving = (pl.col(name).cast(pl.Int128) for name in names)
+    before = (start - time).cast(pl.Int64, strict=False)
+    after = (duration - (start - time) - serving).cast(pl.Int64, strict=False)
+    fits = before.is_not_null() & after.is_not_null()
+    return frame.with_columns(
+        serving_before_ns=pl.when(fits).then(before), serving_after_ns=pl.when(fits).then(after)
+    )
 
 
 def _with_shown(frame: pl.DataFrame, peers: pl.DataFrame, numbering: Numbering) -> pl.DataFrame:

@@ -164,11 +164,12 @@ _SHOWN: Final = {
     "local_known": (),
     "components": (),
 }
-_SERVING: Final = "(duration_ns - serving_before_ns - serving_after_ns)"
+# A sender chose these numbers: what does not fit is null, and no error of the whole view.
+_SERVING: Final = "try_cast(duration_ns::HUGEINT - serving_before_ns - serving_after_ns AS BIGINT)"
 _SHOWN_OF_HTTP: Final = {
     "duration_ns": ("duration_ns", "duration_ns // 1000000 AS latency_ms"),
     "serving_before_ns": (
-        'make_timestamp_ns(epoch_ns("time") + serving_before_ns) AS serving_start',
+        'try(make_timestamp_ns(epoch_ns("time") + serving_before_ns)) AS serving_start',
         f"{_SERVING} AS serving_duration_ns",
     ),
     "serving_after_ns": (),
