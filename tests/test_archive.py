@@ -531,3 +531,42 @@ def test_times_that_do_not_fit_are_null_and_the_rest_is_read(tmp_path: Path, few
         while archive.compact(1):
             pass
         assert len(store.query("SELECT * FROM http_logs").pl()) == len(logs)
+
+
+def test_a_start_that_was_ended_leaves_a_folder_that_can_be_used(tmp_path: Path, few: Plan) -> None:
+    logs = tmp_path / "logs"
+    with Store(":memory:", few) as store:
+        # Its views cannot be made while one is a table.
+        store.run("CREATE TABLE http_logs (a INT)")
+        with pytest.raises(Exception, match="http_logs"):
+            Archive(store, logs, ArchiveOptions(Mode.HTTP))
+        assert (logs / "archive.json").exists()
+        store.run("DROP TABLE http_logs")
+        Archive(store, logs, ArchiveOptions(Mode.HTTP)).close()
+
+
+def test_a_new_file_systems_folder_can_be_an_archive(tmp_path: Path, few: Plan) -> None:
+    (tmp_path / "lost+found").mkdir()
+    with Store(":memory:", few) as store:
+        Archive(store, tmp_path, ArchiveOptions(Mode.HTTP)).close()
+        Archive(store, tmp_path, ArchiveOptions(Mode.HTTP)).close()
+
+
+def test_a_restored_store_does_not_remove_what_was_merged_since(
+    tmp_path: Path, few: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, options = tmp_path / "metrics.duckdb", ArchiveOptions(Mode.ALL)
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        for number in (1, 2):
+            add(store, archive, transfer(l2_ifindex=number))
+    backup = path.read_bytes()
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        assert archive.compact(1) == 2
+    (merged,) = (tmp_path / "logs" / "transfer").glob("*/*.parquet")
+    path.write_bytes(backup)
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        assert len(archive.problems) == 2
+        content = merged.read_bytes()
+        add(store, archive, transfer(l2_ifindex=3))
+    assert merged.read_bytes() == content
+    assert "not removed" in caplog.text

@@ -61,15 +61,17 @@ class Archive(Closing):
         self._options = options
         self._gone: list[tuple[float, ArchivedFile]] = []
         self._trouble = Trouble("logs cannot be archived", "logs are archived again")
+        # The folder says whose it is on the disk at once: a store that forgot it would be another.
         with store.transaction():
             self._manifest = Manifest(store)
-            self._folder = ArchiveFolder(folder, self._manifest.identity)
-            try:
+        self._folder = ArchiveFolder(folder, self._manifest.identity)
+        try:
+            with store.transaction():
                 self.problems = self._manifest.begin(self._folder)
-            except BaseException:
-                self._folder.close()
-                raise
-        self._folder.remove_others(self._manifest.files())
+        except BaseException:
+            self._folder.close()
+            raise
+        self._remove_others()
 
     @property
     def folder(self) -> Path:
@@ -169,6 +171,21 @@ class Archive(Closing):
         border_s = elapsed_s - longest_query_s
         self._folder.remove(file for since_s, file in self._gone if since_s <= border_s)
         self._gone = [(since_s, file) for since_s, file in self._gone if since_s > border_s]
+
+    def _remove_others(self) -> None:
+        """Remove what no process lists, unless the list is of another time than the folder.
+
+        A store of a backup lists files that were merged since: what replaced them is all there is.
+        """
+        files = self._manifest.files()
+        missing = sum(not (self.folder / file.name).exists() for file in files)
+        if not missing:
+            self._folder.remove_others(files)
+            return
+        # The store's numbers are of another time too: none of these files is to be written over.
+        self._manifest.next_file = max(self._manifest.next_file, self._folder.next_number())
+        event = "archived logs are missing, files that are not listed are not removed"
+        tell(logging.WARNING, event, folder=self.folder, missing=missing)
 
     def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
         """Have views without those of some files that cannot be read; tells whether there were."""

@@ -32,6 +32,8 @@ _VERSION: Final = 1
 _MIXED: Final = "mixed"
 _NAME: Final = re.compile(r"\d{12}\.parquet")
 _HOUR: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d|" + _MIXED)
+# What a new file system has at its root.
+_OF_FILE_SYSTEMS: Final = frozenset({"lost+found"})
 _PATTERN_CHARACTERS: Final = frozenset("*?[]{}")
 _MAGIC: Final = b"PAR1"
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -171,6 +173,10 @@ class ArchiveFolder:
                     path.parent.rmdir()
         return removed
 
+    def next_number(self) -> int:
+        """Return a number that no file here has, nor a higher one."""
+        return max((int(path.stem) for path in self._own_files()), default=-1) + 1
+
     def _own_files(self) -> Iterator[Path]:
         for kind in KINDS:
             for folder in sorted((self.path / kind).glob("*")):
@@ -185,7 +191,8 @@ class ArchiveFolder:
 
     def _locked(self) -> IO[bytes]:
         marker = self.path / MARKER
-        if not marker.exists() and any(self.path.iterdir()):
+        others = {one.name for one in self.path.iterdir()} - _OF_FILE_SYSTEMS
+        if others and not marker.exists():
             problem = "this folder has other files, and is no archive"
             raise StoreError(self.path, problem, "name a new or an empty folder")
         content = marker.open("a+b")
