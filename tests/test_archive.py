@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from comparison import VIEWS, Values, differences, read_views
 from conftest import CAPTURES
@@ -570,3 +571,19 @@ def test_a_restored_store_does_not_remove_what_was_merged_since(
         add(store, archive, transfer(l2_ifindex=3))
     assert merged.read_bytes() == content
     assert "not removed" in caplog.text
+
+
+def test_long_texts_are_merged_a_few_at_once(tmp_path: Path, few: Plan) -> None:
+    texts = ("host", "trace_id", "trace_segment_id", "trace_span_id")
+    one = kept_log("http", method=0, trace_provider=0, path="", **dict.fromkeys(texts, ""))
+    rows = 10_000
+    options = ArchiveOptions(Mode.HTTP)
+    with Store(":memory:", few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        for file in range(2):
+            path = pl.Series([f"/{file}/{row}/".ljust(2_048, "a") for row in range(rows)])
+            frame = pl.concat([one.frames["http"]] * rows).with_columns(path=path)
+            add(store, archive, replace(one, frames={"http": frame}))
+        assert archive.compact(1) == 2
+        (path_of_one,) = listed(store)["http"]
+        assert store.query("SELECT count(DISTINCT path) FROM http_logs").fetchall() == [(2 * rows,)]
+    assert pq.read_metadata(path_of_one).num_row_groups > 1

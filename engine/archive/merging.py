@@ -21,8 +21,10 @@ TARGET_BYTES: Final = 8 * 2**20
 # Of an hour that still gets logs so many files are merged at once, of others all.
 _OPEN_FILES: Final = 96
 _CLOSED_FILES: Final = 2
-# Rows that are sorted at once, and held: some 100 MB.
+# What is sorted at once, and held: the rows of most logs, the bytes of those with long texts.
 _SORTED_ROWS: Final = 131_072
+_SORTED_BYTES: Final = 32 * 2**20
+_READ_ROWS: Final = 8_192
 
 
 def chosen(
@@ -61,19 +63,23 @@ def _within(group: Sequence[ArchivedFile], *, grows_slowly: bool) -> list[Archiv
 def merged(
     kind: str, paths: Iterable[Path], on_progress: Callable[[], None], rows: int = _SORTED_ROWS
 ) -> Iterator[pa.Table]:
-    """Yield the rows of files, in tables of about so many, each sorted by edge and time."""
+    """Yield the rows of files, each table sorted by edge and time.
+
+    A table has about so many rows, or fewer where they are large.
+    """
     texts = [column.name for column in TABLES[kind] if pa.types.is_string(column.type)]
     waiting: list[pa.Table] = []
-    count = 0
+    count = size_bytes = 0
     for path in paths:
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(rows, use_threads=False):
+            for batch in file.iter_batches(min(rows, _READ_ROWS), use_threads=False):
                 waiting.append(_as_now(kind, pa.Table.from_batches([batch])))
                 count += batch.num_rows
-                if count >= rows:
+                size_bytes += batch.nbytes
+                if count >= rows or size_bytes >= _SORTED_BYTES:
                     yield _sorted(kind, waiting)
                     on_progress()
-                    waiting, count = [], 0
+                    waiting, count, size_bytes = [], 0, 0
     if waiting:
         yield _sorted(kind, waiting)
 
