@@ -587,3 +587,29 @@ def test_long_texts_are_merged_a_few_at_once(tmp_path: Path, few: Plan) -> None:
         (path_of_one,) = listed(store)["http"]
         assert store.query("SELECT count(DISTINCT path) FROM http_logs").fetchall() == [(2 * rows,)]
     assert pq.read_metadata(path_of_one).num_row_groups > 1
+
+
+def test_late_logs_of_an_hour_that_is_over_do_not_write_it_again(
+    tmp_path: Path, archived: Store
+) -> None:
+    with Archive(archived, tmp_path / "logs", ArchiveOptions(Mode.ALL)) as archive:
+        while archive.compact(1):
+            pass
+        (large,) = listed(archived)["http"]
+        (first,) = archived.query("SELECT min(epoch_ns(time)) FROM http_logs").fetchall()[0]
+        before = rows_of(archived)["http"]
+        for _ in range(5):
+            late = kept_log("http", first, path="", method=0, trace_provider=0)
+            texts = [pl.lit("").alias(name) for name in LATE_TEXTS]
+            add(
+                archived,
+                archive,
+                replace(late, frames={k: f.with_columns(texts) for k, f in late.frames.items()}),
+            )
+            archive.compact(2, open_from_ns=2**62)
+        assert large in listed(archived)["http"]
+        assert len(listed(archived)["http"]) == 2
+        assert rows_of(archived)["http"] == before + 5
+
+
+LATE_TEXTS = ("host", "trace_id", "trace_segment_id", "trace_span_id")

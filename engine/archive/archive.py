@@ -134,7 +134,10 @@ class Archive(Closing):
         def is_closed(hour: int | None) -> bool:
             return open_hour is None or (hour is not None and hour < open_hour)
 
-        while files := chosen(self._manifest.readable(self._folder), is_closed):
+        grows_slowly = open_hour is not None
+        while files := chosen(
+            self._manifest.readable(self._folder), is_closed, grows_slowly=grows_slowly
+        ):
             kind, paths = files[0].kind, [self.folder / file.name for file in files]
             try:
                 new = self._write(kind, files[0].hour, merged(kind, paths, on_progress))

@@ -28,12 +28,15 @@ _READ_ROWS: Final = 8_192
 
 
 def chosen(
-    files: Iterable[ArchivedFile], is_closed: Callable[[int | None], bool]
+    files: Iterable[ArchivedFile],
+    is_closed: Callable[[int | None], bool],
+    *,
+    grows_slowly: bool,
 ) -> list[ArchivedFile]:
     """Return the files to merge next, all of one kind and hour; none where there are too few.
 
-    Of an open hour only files that are not much larger than the smaller ones together, so that a
-    row is not written again with each merge.
+    If it grows slowly only files that are not much larger than the smaller ones together, so that
+    a row is not written again with each merge, nor an hour that is over with each late log.
     """
     groups: dict[tuple[str, int | None], list[ArchivedFile]] = {}
     for file in files:
@@ -41,19 +44,25 @@ def chosen(
             groups.setdefault((file.kind, file.hour), []).append(file)
     best: list[ArchivedFile] = []
     for (_, hour), group in groups.items():
-        alike = _within(group, grows_slowly=not is_closed(hour))
         fewest = _CLOSED_FILES if is_closed(hour) else _OPEN_FILES
+        alike = _within(group, fewest, grows_slowly=grows_slowly)
         if len(alike) >= fewest and len(alike) > len(best):
             best = alike
     return sorted(best, key=lambda file: (file.first_ns, file.number))
 
 
-def _within(group: Sequence[ArchivedFile], *, grows_slowly: bool) -> list[ArchivedFile]:
+def _within(
+    group: Sequence[ArchivedFile], fewest: int, *, grows_slowly: bool
+) -> list[ArchivedFile]:
     taken: list[ArchivedFile] = []
     total_bytes = 0
     for file in sorted(group, key=lambda one: one.size_bytes):
-        is_much_larger = grows_slowly and taken and file.size_bytes > max(total_bytes, 2**16)
-        if is_much_larger or total_bytes + file.size_bytes > TARGET_BYTES:
+        is_much_larger = grows_slowly and file.size_bytes > max(total_bytes, 2**16)
+        if taken and is_much_larger and len(taken) < fewest:
+            taken, total_bytes = [], 0
+        elif taken and is_much_larger:
+            break
+        if total_bytes + file.size_bytes > TARGET_BYTES:
             break
         taken.append(file)
         total_bytes += file.size_bytes
