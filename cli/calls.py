@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import duckdb
 import typer
 
 from framewalk.cli.asking import PAGE, Asking, Query, Said
-from framewalk.cli.console import say, stdout
-from framewalk.cli.ranges import EPOCH, FromOption, LastOption, Range, ToOption, Wanted, shown
-from framewalk.cli.rows import Format, print_rows
+from framewalk.cli.ranges import EPOCH, FromOption, LastOption, Range, ToOption, Wanted
+from framewalk.cli.rows import FormatOption, print_answer
 from framewalk.cli.sources import DEFAULT_STORE, StoreOption, open_store
 from framewalk.engine.calls import (
     ARCHIVED_COLUMNS,
@@ -21,7 +21,7 @@ from framewalk.engine.calls import (
     edges_of,
 )
 from framewalk.engine.errors import InputError, StoreLockedError
-from framewalk.queries.reading import one_line
+from framewalk.queries.reading import SqlAnswer, one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,15 +40,7 @@ _LOGS: Final = f"""
 
 def calls(
     store: StoreOption = DEFAULT_STORE,
-    output: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="How to print the rows. Default: table in a terminal, csv in a pipe.",
-            show_default=False,
-        ),
-    ] = None,
+    output: FormatOption = None,
     last: LastOption = None,
     since: FromOption = None,
     until: ToOption = None,
@@ -83,14 +75,8 @@ def calls(
         raise StoreLockedError(store, error.problem, remedy) from error
     asked = found.range or Range(EPOCH, EPOCH)
     edges = edges_of(_within(calls_of(archived_logs(rows)), asked))
-    shown_rows = edges.head(limit) if limit else edges
-    say(str(asked))
-    if shown_rows.height < edges.height:
-        say(f"these are the first {shown_rows.height:,} rows; --limit 0 prints all")
-    form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
-    is_cut = shown_rows.height < edges.height
-    about = {"from": shown(asked.since), "to": shown(asked.until), "truncated": is_cut}
-    print_rows(form, edges.columns, shown_rows.rows(), about)
+    answer = SqlAnswer(edges.columns, edges.rows())
+    print_answer(replace(found, limit=limit or None), answer, output)
 
 
 def _check_size(source: StoreFile, query: Query) -> None:

@@ -8,16 +8,21 @@ import sys
 from decimal import Decimal
 from enum import StrEnum
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from framewalk.cli.console import stdout
+from framewalk.cli.console import say, stdout, warn
+from framewalk.cli.ranges import shown
 from framewalk.queries.reading import as_json, unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from framewalk.cli.asking import Query
+    from framewalk.queries.reading import SqlAnswer
 
 Rows = list[tuple[Any, ...]]
 
@@ -34,6 +39,39 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How to print the rows. Default: table in a terminal, csv in a pipe.",
+        show_default=False,
+    ),
+]
+
+
+def print_answer(query: Query, answer: SqlAnswer, output: Format | None) -> None:
+    """Print the rows of a query, within its limit, and say what they are about."""
+    rows = answer.rows if query.limit is None else answer.rows[: query.limit]
+    is_page = len(rows) < len(answer.rows)
+    if query.range is not None:
+        say(str(query.range))
+    if answer.truncated:
+        remedy = "ask for less, or take a snapshot"
+        warn(f"these are the first {len(rows):,} rows, the server gives no more; {remedy}")
+    elif is_page:
+        say(f"these are the first {len(rows):,} rows; --limit 0 prints all")
+    form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
+    print_rows(form, answer.columns, rows, _about(query, is_cut=is_page or answer.truncated))
+
+
+def _about(query: Query, *, is_cut: bool) -> dict[str, object] | None:
+    """Return what stands beside the rows in JSON: the range of a query that has one."""
+    if query.range is None:
+        return None
+    return {"from": shown(query.range.since), "to": shown(query.range.until), "truncated": is_cut}
 
 
 def print_rows(

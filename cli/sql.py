@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from framewalk.cli.asking import PAGE, Asking, Query, Said, Source, is_file, values_of
-from framewalk.cli.console import say, stdout, warn
-from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted, shown
-from framewalk.cli.rows import Format, print_rows
+from framewalk.cli.asking import PAGE, Asking, Said, Source, is_file, values_of
+from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted
+from framewalk.cli.rows import FormatOption, print_answer
 from framewalk.cli.sources import (
     DEFAULT_STORE,
     Asked,
@@ -30,7 +29,6 @@ from framewalk.queries.reading import QUERY_PLACE, QueryError
 
 if TYPE_CHECKING:
     from framewalk.engine.questions import Question
-    from framewalk.queries.reading import SqlAnswer
 
 _NO_COLUMN: Final = re.compile(r'column "?(\w+)"? not found')
 
@@ -44,15 +42,7 @@ def sql(
     context: typer.Context,
     query: Annotated[str, typer.Argument(metavar="QUERY", help=_query_help(), show_default=False)],
     store: StoreOption = DEFAULT_STORE,
-    output: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="How to print the rows. Default: table in a terminal, csv in a pipe.",
-            show_default=False,
-        ),
-    ] = None,
+    output: FormatOption = None,
     last: LastOption = None,
     since: FromOption = None,
     until: ToOption = None,
@@ -145,28 +135,7 @@ def sql(
             if error.place != QUERY_PLACE:
                 raise
             raise InputError(_place(query), error.problem, error.remedy) from error
-    _print(found, answer, output)
-
-
-def _print(query: Query, answer: SqlAnswer, output: Format | None) -> None:
-    rows = answer.rows if query.limit is None else answer.rows[: query.limit]
-    is_page = len(rows) < len(answer.rows)
-    if query.range is not None:
-        say(str(query.range))
-    if answer.truncated:
-        remedy = "ask for less, or take a snapshot"
-        warn(f"these are the first {len(rows):,} rows, the server gives no more; {remedy}")
-    elif is_page:
-        say(f"these are the first {len(rows):,} rows; --limit 0 prints all")
-    form = output or (Format.TABLE if stdout.is_terminal else Format.CSV)
-    print_rows(form, answer.columns, rows, _about(query, is_cut=is_page or answer.truncated))
-
-
-def _about(query: Query, *, is_cut: bool) -> dict[str, object] | None:
-    """Return what stands beside the rows in JSON: the range of a query that has one."""
-    if query.range is None:
-        return None
-    return {"from": shown(query.range.since), "to": shown(query.range.until), "truncated": is_cut}
+    print_answer(found, answer, output)
 
 
 def _as_name(query: str) -> str:

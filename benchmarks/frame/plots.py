@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from frame.results import Results, SeriesResult
 
 # Text stays text, and identifiers do not change from run to run.
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "framewalk",
     "font.size": 10,
 }
-_NO_DATE: Final = {"Date": None, "Creator": None}
+NO_DATE: Final = {"Date": None, "Creator": None}
 _COLOUR: Final = "#1f5fa8"
 
 
@@ -39,7 +39,7 @@ def _draw(series: SeriesResult, path: Path) -> None:
     medians = [point.cpu_s.median for point in series.points]
     below = [point.cpu_s.median - point.cpu_s.low for point in series.points]
     above = [point.cpu_s.high - point.cpu_s.median for point in series.points]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
         axes.errorbar(xs, medians, yerr=[below, above], marker="o", capsize=3, color=_COLOUR)
         axes.plot(
@@ -51,5 +51,5 @@ def _draw(series: SeriesResult, path: Path) -> None:
         axes.set_ylabel("CPU s, user and system")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-        figure.savefig(path, format="svg", metadata=_NO_DATE)
+        figure.savefig(path, format="svg", metadata=NO_DATE)
         plt.close(figure)

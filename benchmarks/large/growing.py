@@ -10,9 +10,10 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
+from frame.plots import NO_DATE, STYLE, plt
 from pydantic import TypeAdapter
 
 from large.cluster import make_cluster
@@ -20,20 +21,12 @@ from large.hours import write_store
 from large.minutes import Minutes
 from large.questions import Asked, ask_all
 
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
 
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "framewalk",
-    "font.size": 8,
-}
-_NO_DATE: Final = {"Date": None, "Creator": None}
+_STYLE: Final = STYLE | {"font.size": 8}
 _FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 
 
@@ -144,7 +137,7 @@ def draw(growth: Growth, path: Path) -> None:
                 lines[f"{name}, against hours"] = _asked(question, own, by_hours=True)
             _line(axis, "services / 100, or hours", f"{question}, ms", lines)
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, format="svg", metadata=_NO_DATE)
+        figure.savefig(path, format="svg", metadata=NO_DATE)
         plt.close(figure)
 
 

@@ -15,7 +15,7 @@ from framewalk.engine.archive.schema import (
     TRANSFER,
     summed,
 )
-from framewalk.engine.stages import remote_ip
+from framewalk.engine.stages import connection_sides
 from framewalk.engine.states import MINUTE, sum_expression, sum_fits
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Keeper:
         kept = {
             kind: frame.drop(_MESSAGE, "latency_ms", strict=False) for kind, frame in frames.items()
         }
-        return Kept(logs.peers, _sides(connections), kept, requests.height)
+        return Kept(logs.peers, connection_sides(connections), kept, requests.height)
 
 
 def _sums(messages: pl.Series, frame: pl.DataFrame, operation: str) -> pl.DataFrame:
@@ -140,14 +140,3 @@ def _of_requests(frame: pl.DataFrame, requests: pl.DataFrame, operation: str) ->
 
 def _numbers(requests: pl.DataFrame) -> pl.Series:
     return pl.int_range(requests.height, dtype=pl.Int64, eager=True).alias(REQUEST)
-
-
-def _sides(connections: pl.DataFrame) -> pl.DataFrame:
-    """Return CONNECTION_COLUMNS: a side's address is the Pod's name, where that was sent."""
-    ips = {"local": pl.col("local_ip"), "remote": remote_ip()}
-    sides: dict[str, pl.Expr] = {}
-    for side, ip in ips.items():
-        is_pod = pl.col(f"{side}_is_kubernetes")
-        sides[f"{side}_address"] = pl.when(is_pod).then(f"{side}_pod").otherwise(ip)
-        sides[f"{side}_port"] = pl.when(is_pod).then(f"{side}_pod_port").otherwise(f"{side}_port")
-    return connections.select(node="node_name", cluster="cluster_name", **sides)

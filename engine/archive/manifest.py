@@ -16,7 +16,6 @@ from framewalk.engine.store import literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
-    from typing import Any
 
     from framewalk.engine.archive.files import ArchiveFolder
     from framewalk.engine.store import Store
@@ -52,11 +51,11 @@ class Manifest:
         self._store = store
         self._damaged: set[int] = set()
         for table in _TABLES:
-            self._run(table)
-        found = self._run("SELECT identity, next_file, next_request FROM internal.archive")
+            self._store.run(table)
+        found = self._store.run("SELECT identity, next_file, next_request FROM internal.archive")
         if not found:
             found = [(str(uuid.uuid4()), 0, 0)]
-            self._run("INSERT INTO internal.archive VALUES (?, '', ?, ?)", found[0])
+            self._store.run("INSERT INTO internal.archive VALUES (?, '', ?, ?)", found[0])
         self.identity, self.next_file, self.next_request = found[0]
 
     def readable(self, folder: ArchiveFolder) -> list[ArchivedFile]:
@@ -71,7 +70,7 @@ class Manifest:
 
     def files(self, kinds: Collection[str] = KINDS) -> list[ArchivedFile]:
         """Return the listed files, by their times."""
-        rows = self._run(
+        rows = self._store.run(
             f"SELECT {_COLUMNS} FROM internal.archived "
             "WHERE kind IN (SELECT unnest(?::VARCHAR[])) ORDER BY first_ns, file",
             [list(kinds)],
@@ -87,7 +86,7 @@ class Manifest:
         """List files, and others no more; the views of their kinds show it."""
         if removed:
             numbers = [file.number for file in removed]
-            self._run(
+            self._store.run(
                 "DELETE FROM internal.archived WHERE file IN (SELECT unnest(?::BIGINT[]))",
                 [numbers],
             )
@@ -101,8 +100,8 @@ class Manifest:
                 file.first_ns,
                 file.last_ns,
             )
-            self._run("INSERT INTO internal.archived VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        self._run(
+            self._store.run("INSERT INTO internal.archived VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._store.run(
             "UPDATE internal.archive SET next_file = ?, next_request = ?",
             [self.next_file, self.next_request],
         )
@@ -114,20 +113,17 @@ class Manifest:
             listed = [file for file in self.files([kind]) if file.number not in self._damaged]
             there = [file for file in listed if folder.has(file)]
             paths = [folder.path / file.name for file in there]
-            self._run(_view(kind, [folder.empty_file(kind), *paths]))
+            self._store.run(_view(kind, [folder.empty_file(kind), *paths]))
 
     def begin(self, folder: ArchiveFolder) -> list[str]:
         """Note where the archive is, and make all views; returns what is wrong with its files."""
         problems = {file: folder.problem(file) for file in self.files()}
         self._damaged = {file.number for file, problem in problems.items() if problem}
-        self._run("UPDATE internal.archive SET folder = ?", [str(folder.path)])
+        self._store.run("UPDATE internal.archive SET folder = ?", [str(folder.path)])
         self.show(folder, KINDS)
         return [
             f"{folder.path / file.name}: {problem}" for file, problem in problems.items() if problem
         ]
-
-    def _run(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
-        return self._store.run(sql, parameters)
 
 
 def _view(kind: str, paths: Sequence[Path]) -> str:

@@ -11,10 +11,10 @@ from framewalk.engine.schemas import UNKNOWN
 from framewalk.engine.stages import (
     Carried,
     concat_logs,
+    connection_sides,
     decode,
     flatten,
     follow_streams,
-    remote_ip,
     resolve,
 )
 
@@ -86,24 +86,23 @@ def _http_logs(logs: LogFrames, entities: Entities) -> pl.DataFrame:
     resolved = resolve(logs, entities)
     http = resolved.operations["http"]
     peers = resolved.peers[http["peer"]]
-    sides = _sides(logs.connections)[http["connection"]]
+    sides = connection_sides(logs.connections)[http["connection"]]
     rows = pl.concat([http, peers, sides], how="horizontal")
+    return as_http_logs(rows)
+
+
+def as_http_logs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows as HTTP_LOGS_SCHEMA.
+
+    They have its columns; in place of those of Pods `local_instance` and `local_address`, and the
+    same of the remote side, and a trace may have an empty id.
+    """
     has_trace = pl.col("trace_id") != ""
     return rows.with_columns(
         **{f"{side}_is_pod": _is_pod(side) for side in ("local", "remote")},
         **{f"{side}_pod": _pod(side) for side in ("local", "remote")},
         **{name: pl.when(has_trace).then(name) for name in _TRACE},
     ).select(pl.col(name).cast(dtype) for name, dtype in HTTP_LOGS_SCHEMA.items())
-
-
-def _sides(connections: pl.DataFrame) -> pl.DataFrame:
-    ips = {"local": pl.col("local_ip"), "remote": remote_ip()}
-    sides: dict[str, pl.Expr] = {}
-    for side, ip in ips.items():
-        is_pod = pl.col(f"{side}_is_kubernetes")
-        sides[f"{side}_address"] = pl.when(is_pod).then(f"{side}_pod").otherwise(ip)
-        sides[f"{side}_port"] = pl.when(is_pod).then(f"{side}_pod_port").otherwise(f"{side}_port")
-    return connections.select(node="node_name", cluster="cluster_name", **sides)
 
 
 def _is_pod(side: str) -> pl.Expr:

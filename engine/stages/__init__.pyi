@@ -1,5 +1,6 @@
 from .clocks import add_clocks as add_clocks
 from .clocks import check_most_ahead as check_most_ahead
+from .columns import connection_sides as connection_sides
 from .columns import endpoint_expression as endpoint_expression
 from .decoding import decode as decode
 from .entity_states import roll_up as roll_up
@@ -19,7 +20,6 @@ from .pipeline import pieces as pieces
 from .pipeline import regroup as regroup
 from .resolving import ResolvedLogs as ResolvedLogs
 from .resolving import received_ns as received_ns
-from .resolving import remote_ip as remote_ip
 from .resolving import resolve as resolve
 from .resolving import with_nameless as with_nameless
 from .streams import Carried as Carried

@@ -231,3 +231,24 @@ def _end_ns() -> pl.Expr:
     return pl.col("time_ns") + pl.min_horizontal(
         pl.col("duration_ns"), _INT64_MAX - pl.col("time_ns")
     )
+
+
+def remote_ip() -> pl.Expr:
+    """Return the remote side's IP address: for a tunnel, what is behind it."""
+    outbound = pl.col("has_ztunnel") & (pl.col("ztunnel_by") == 0) & (pl.col("ztunnel_ip") != "")
+    return pl.when(outbound).then("ztunnel_ip").otherwise("remote_ip")
+
+
+def connection_sides(connections: pl.DataFrame) -> pl.DataFrame:
+    """Return node, cluster, and the address and the port of both sides of connections.
+
+    `connections` are those of LogFrames, with what is kept. The address of a Pod whose name was
+    sent is that name (`local_address`, `remote_address`: String; the ports: Int32).
+    """
+    ips = {"local": pl.col("local_ip"), "remote": remote_ip()}
+    sides: dict[str, pl.Expr] = {}
+    for side, ip in ips.items():
+        is_pod = pl.col(f"{side}_is_kubernetes")
+        sides[f"{side}_address"] = pl.when(is_pod).then(f"{side}_pod").otherwise(ip)
+        sides[f"{side}_port"] = pl.when(is_pod).then(f"{side}_pod_port").otherwise(f"{side}_port")
+    return connections.select(node="node_name", cluster="cluster_name", **sides)

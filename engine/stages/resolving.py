@@ -28,6 +28,7 @@ from framewalk.engine.schemas import (
     UNKNOWN_KEYS,
     UNKNOWN_PEERS_SCHEMA,
 )
+from framewalk.engine.stages.columns import remote_ip
 from framewalk.engine.stages.streams import addresses_of
 from framewalk.engine.states import sum_expression
 
@@ -319,12 +320,6 @@ def _looked_up(distinct: pl.DataFrame, entities: Entities) -> list[pl.DataFrame]
         half.select(pl.all().name.prefix(f"{side}_found_"))
         for half, side in zip(halves, _SIDES, strict=True)
     ]
-
-
-def remote_ip() -> pl.Expr:
-    """Return the remote side's IP address: for a tunnel, what is behind it."""
-    outbound = pl.col("has_ztunnel") & (pl.col("ztunnel_by") == 0) & (pl.col("ztunnel_ip") != "")
-    return pl.when(outbound).then("ztunnel_ip").otherwise("remote_ip")
 
 
 def _side(side: str) -> list[pl.Expr]:

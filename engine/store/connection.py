@@ -193,12 +193,14 @@ class Connected:
         with self._explaining():
             insert(self._connection, table, rows)
 
-    def _run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        """Run a statement in the transaction under way, or in one of its own; raises StoreError."""
         with self._explaining():
             return run(self._connection, sql, parameters)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Commit what is written inside with `run`, or nothing of it if an error comes out."""
         with self._explaining(), transaction(self._connection):
             yield
 

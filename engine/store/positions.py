@@ -57,7 +57,7 @@ class StoredCaptures(Connected):
 
     def captures(self) -> dict[int, CapturePosition]:
         """Return the end of the first record batch of each capture in the store, by its id."""
-        rows = self._run(
+        rows = self.run(
             "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
             "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes) = 1"
         )
@@ -65,7 +65,7 @@ class StoredCaptures(Connected):
 
     def ends_at(self, paths: Collection[Path]) -> dict[Path, tuple[int, CapturePosition]]:
         """Return the captures that were read at these paths: their ids and last positions."""
-        rows = self._run(
+        rows = self.run(
             "SELECT path, capture, offset_bytes, messages, digest FROM internal.positions JOIN "
             "(SELECT path, max(id) AS capture FROM internal.captures "
             "WHERE path IN (SELECT unnest(?::VARCHAR[])) GROUP BY path) USING (capture) "
@@ -78,7 +78,7 @@ class StoredCaptures(Connected):
 
     def newest(self) -> int:
         """Return the highest id of a capture; 0 where there is none."""
-        return int(self._run("SELECT coalesce(max(id), 0) FROM internal.captures")[0][0])
+        return int(self.run("SELECT coalesce(max(id), 0) FROM internal.captures")[0][0])
 
     def end_of_alike(
         self, begin: CapturePosition, newest: int
@@ -87,7 +87,7 @@ class StoredCaptures(Connected):
 
         Of several it is the one that goes furthest.
         """
-        rows = self._run(
+        rows = self.run(
             "SELECT capture, offset_bytes, messages, digest FROM internal.positions "
             "WHERE capture IN (SELECT capture FROM internal.positions "
             "WHERE offset_bytes = ? AND digest = ? AND capture <= ?) "
@@ -98,7 +98,7 @@ class StoredCaptures(Connected):
 
     def positions(self, capture: int) -> frozenset[CapturePosition]:
         """Return the ends of all record batches of a capture that are in the store."""
-        rows = self._run(
+        rows = self.run(
             "SELECT offset_bytes, messages, digest FROM internal.positions WHERE capture = ?",
             [capture],
         )
@@ -109,7 +109,7 @@ class StoredCaptures(Connected):
 
         Those that have nothing are not in the result.
         """
-        rows = self._run(
+        rows = self.run(
             f"SELECT capture, begin_bytes, end_bytes FROM internal.held WHERE {_CHOSEN}",
             {"captures": list(captures)},
         )
@@ -123,7 +123,7 @@ class StoredCaptures(Connected):
 
         With `before_name` only those whose file's name sorts before it.
         """
-        rows = self._run(
+        rows = self.run(
             "SELECT id, path FROM internal.captures "
             "WHERE id <> $forgotten AND ($before IS NULL OR parse_filename(path) < $before)",
             {"forgotten": FORGOTTEN, "before": before_name},
@@ -139,8 +139,8 @@ class StoredCaptures(Connected):
         if not captures:
             return
         chosen = {"captures": list(captures)}
-        with self._transaction():
-            self._run(
+        with self.transaction():
+            self.run(
                 "DELETE FROM internal.positions "
                 f"USING (SELECT capture AS finished, min(offset_bytes) AS first, "
                 f"max(offset_bytes) AS last FROM internal.positions WHERE {_CHOSEN} GROUP BY 1) "
@@ -157,12 +157,12 @@ class StoredCaptures(Connected):
         if not captures:
             return
         chosen = {"captures": [FORGOTTEN, *captures]}
-        with self._transaction():
+        with self.transaction():
             self._add_up_counters(f"{FORGOTTEN}", chosen)
-            self._run(f"DELETE FROM internal.positions WHERE {_CHOSEN}", chosen)
-            self._run(f"DELETE FROM internal.held WHERE {_CHOSEN}", chosen)
-            self._run(f"DELETE FROM internal.captures WHERE {_CHOSEN_ID}", chosen)
-            self._run("INSERT INTO internal.captures VALUES (?, ?)", [FORGOTTEN, _FORGOTTEN_PATH])
+            self.run(f"DELETE FROM internal.positions WHERE {_CHOSEN}", chosen)
+            self.run(f"DELETE FROM internal.held WHERE {_CHOSEN}", chosen)
+            self.run(f"DELETE FROM internal.captures WHERE {_CHOSEN_ID}", chosen)
+            self.run("INSERT INTO internal.captures VALUES (?, ?)", [FORGOTTEN, _FORGOTTEN_PATH])
 
     def _write_positions(self, reached: Reached, *, ends_only: bool) -> int:
         capture, path, positions, held = reached
@@ -172,25 +172,25 @@ class StoredCaptures(Connected):
         if capture is None:
             capture = self._new_capture(path)
         else:
-            self._run("DELETE FROM internal.held WHERE capture = ?", [capture])
+            self.run("DELETE FROM internal.held WHERE capture = ?", [capture])
         if held:
             begins, ends = ([piece[at] for piece in held] for at in range(2))
-            self._run(_INSERT_HELD, [capture, begins, ends])
+            self.run(_INSERT_HELD, [capture, begins, ends])
         columns = [
             [one.offset_bytes for one in positions],
             [one.messages for one in positions],
             [one.digest for one in positions],
         ]
-        self._run(_INSERT_POSITIONS, [capture, *columns])
+        self.run(_INSERT_POSITIONS, [capture, *columns])
         return capture
 
     def _write_counters(self, capture: int, counters: Counters) -> None:
         rows = as_counters(counters)
         columns = ([row[at] for row in rows] for at in range(3))
-        self._run(_INSERT_COUNTERS, [capture, *columns])
+        self.run(_INSERT_COUNTERS, [capture, *columns])
 
     def _new_capture(self, path: Path) -> int:
-        rows = self._run(
+        rows = self.run(
             "INSERT INTO internal.captures SELECT coalesce(max(id), 0) + 1, ? "
             "FROM internal.captures RETURNING id",
             [str(path)],
@@ -203,7 +203,7 @@ class StoredCaptures(Connected):
             f"CREATE OR REPLACE TEMP TABLE sums AS SELECT {capture} AS capture, kind, name, "
             f"sum(count)::BIGINT AS count FROM internal.counters WHERE {_CHOSEN} GROUP BY ALL"
         )
-        self._run(sums, chosen)
-        self._run(f"DELETE FROM internal.counters WHERE {_CHOSEN}", chosen)
-        self._run("INSERT INTO internal.counters BY NAME FROM sums")
-        self._run("DROP TABLE sums")
+        self.run(sums, chosen)
+        self.run(f"DELETE FROM internal.counters WHERE {_CHOSEN}", chosen)
+        self.run("INSERT INTO internal.counters BY NAME FROM sums")
+        self.run("DROP TABLE sums")

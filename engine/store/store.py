@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes import Described
     from framewalk.engine.oal import Plan, Scope, State
     from framewalk.engine.states import ScopeStates, States
-    from framewalk.engine.store.connection import Parameters
 
 __all__ = [
     "IN_MEMORY",
@@ -121,7 +120,7 @@ class Store(StoredCaptures, Closing):
 
     def limit_memory(self) -> None:
         """Let DuckDB hold 384 MiB; what needs more goes to disk beside the file."""
-        self._run(f"SET memory_limit = '{WRITER_MEMORY}'")
+        self.run(f"SET memory_limit = '{WRITER_MEMORY}'")
 
     def close(self) -> None:
         """Write the log of changes into the file and close it."""
@@ -158,16 +157,6 @@ class Store(StoredCaptures, Closing):
         """
         (committed,) = self.commit_many([Reached(capture, path, reached)], [states])
         return committed
-
-    def run(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
-        """Run a statement in the transaction under way, or in one of its own; raises StoreError."""
-        return self._run(sql, parameters)
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit what is written inside with `run`, or nothing of it if an error comes out."""
-        with self._transaction():
-            yield
 
     def append(self, states: States) -> None:
         """Write states that count when the next commit does, or not at all.
@@ -223,7 +212,7 @@ class Store(StoredCaptures, Closing):
         left for the next time.
         """
         with self._explaining():
-            with self._transaction():
+            with self.transaction():
                 described.compact_unknown(self._connection)
             return self._compactor.compact(before_minute, after_minute, most_rows, on_progress)
 
@@ -231,7 +220,7 @@ class Store(StoredCaptures, Closing):
         """Return how many rows commits have appended that are not rolled up yet."""
         tables = [states_table(scope.scope) for scope in self.plan.scopes]
         counted = " + ".join(f"(SELECT count(*) FROM {table})" for table in tables) or "0"
-        return int(self._run(f"SELECT {counted}")[0][0])
+        return int(self.run(f"SELECT {counted}")[0][0])
 
     def newest_minute_s(self, until_s: float) -> float | None:
         """Return the newest minute with states that is not after a time, both since 1970 in s.
@@ -245,7 +234,7 @@ class Store(StoredCaptures, Closing):
             for table in (states_table(scope.scope), rolled_table(scope.scope, RESOLUTIONS[0]))
         )
         sql = f"SELECT epoch(max(newest)) FROM ({buckets})"
-        newest_s: float | None = self._run(sql, {"until_us": int(until_s * 10**6)})[0][0]
+        newest_s: float | None = self.run(sql, {"until_us": int(until_s * 10**6)})[0][0]
         return newest_s
 
     def expire(
@@ -260,7 +249,7 @@ class Store(StoredCaptures, Closing):
         rows, the oldest first. Entities of which nothing is left are forgotten.
         """
         borders = before if isinstance(before, Borders) else Borders(before, before, before)
-        with self._transaction():
+        with self.transaction():
             described.expire(self._connection, int(borders.earliest.timestamp()) * 10**9)
         scopes = [scope.scope for scope in self.plan.scopes]
         with self._explaining():
@@ -296,7 +285,7 @@ class Store(StoredCaptures, Closing):
 
         What is not in `after` any more stays until it expires.
         """
-        with self._transaction():
+        with self.transaction():
             described.keep(self._connection, before, after)
 
     def kept_sightings(self, gone_after_ns: int = -(2**63)) -> pl.DataFrame:

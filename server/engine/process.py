@@ -291,13 +291,11 @@ class _Engine:
         self._told_s = time.monotonic()
         upkeep = self._upkeep
         archive = self._follower.archive
-        if archive is not None:
-            self._report.set(
-                given_up_logs=archive.given_up_rows, archive_bytes=archive.size_bytes()
-            )
         self._report.set(
             removed_segments=upkeep.removed_segments,
             given_up_segments=upkeep.given_up_segments,
+            given_up_logs=archive.given_up_rows if archive is not None else 0,
+            archive_bytes=upkeep.archive_bytes,
             deleted_days=upkeep.budget.deleted_days,
             deleted_rows=upkeep.budget.deleted_rows,
             store_used_bytes=upkeep.budget.used_bytes,

@@ -74,6 +74,7 @@ class Upkeep:
         self._follower = follower
         self._reserve = Reserve(options.store_path, options.reserve_bytes)
         self.bytes_per_day: dict[str, int] = {}
+        self.archive_bytes = 0 if follower.archive is None else follower.archive.size_bytes()
         self._merged_s = elapsed_s
         self._compacted_s = self._expired_s = self._measured_s = elapsed_s
         self._has_too_much = False
@@ -212,6 +213,7 @@ class Upkeep:
             )
         open_from_ns = int(now_s * _NS_PER_S) - _LATE_NS
         files = archive.compact(elapsed_s, open_from_ns, self.budget.on_progress)
+        self.archive_bytes = archive.size_bytes()
         if files:
             # There may be more to do, and commits come first.
             self._merged_s = elapsed_s - _MERGE_EVERY_S
