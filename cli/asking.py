@@ -171,6 +171,14 @@ def values_of(
     return values
 
 
+def lost_archive(place: Path | str, text: str) -> InputError | None:
+    """Return the error of a store whose archive is gone, if that is what DuckDB says."""
+    if ".parquet" not in text or "No files found" not in text:
+        return None
+    remedy = "put it back, or start a replay or a server with its new place"
+    return InputError(place, "the archive of this store is not there", remedy)
+
+
 def is_file(query: str) -> bool:
     """Tell a path from SQL that ends in a comment on one."""
     is_one_word = len(query.split()) == 1

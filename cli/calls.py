@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import duckdb
 import typer
 
-from framewalk.cli.asking import PAGE, Asking, Query, Said
+from framewalk.cli.asking import PAGE, Asking, Query, Said, lost_archive
 from framewalk.cli.ranges import EPOCH, FromOption, LastOption, Range, ToOption, Wanted
 from framewalk.cli.rows import FormatOption, print_answer
 from framewalk.cli.sources import DEFAULT_STORE, StoreOption, open_store
@@ -21,7 +21,7 @@ from framewalk.engine.calls import (
     edges_of,
 )
 from framewalk.engine.errors import InputError, StoreLockedError
-from framewalk.queries.reading import SqlAnswer, one_line
+from framewalk.queries.reading import QueryError, SqlAnswer, one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,8 +68,10 @@ def calls(
             found = Asking(source, None, said).find(_LOGS)
             _check_size(source, found)
             rows = source.interruptible(lambda connection: connection.sql(found.text).pl())
-    except duckdb.Error as error:
-        raise InputError(store, one_line(str(error)), "check its archive") from error
+    except (QueryError, duckdb.Error) as error:
+        text = one_line(str(error))
+        other = InputError(store, text, "check its archive")
+        raise lost_archive(store, text) or other from error
     except StoreLockedError as error:
         remedy = "ask a copy of it (`framewalk snapshot`)"
         raise StoreLockedError(store, error.problem, remedy) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from framewalk.cli.asking import PAGE, Asking, Said, Source, is_file, values_of
+from framewalk.cli.asking import PAGE, Asking, Said, Source, is_file, lost_archive, values_of
 from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted
 from framewalk.cli.rows import FormatOption, print_answer
 from framewalk.cli.sources import (
@@ -157,9 +157,8 @@ def _explained(query: str, text: str) -> InputError:
     if "read-only mode" in text:
         problem = "this would change the store, and framewalk sql only reads"
         return InputError(_place(query), problem, "ask with SELECT or FROM")
-    if ".parquet" in text and "No files found" in text:
-        remedy = "put it back, or start a replay or a server with its new place"
-        return InputError(_place(query), "the archive of this store is not there", remedy)
+    if lost := lost_archive(_place(query), text):
+        return lost
     if query in shipped_queries():
         return _of_shipped(shipped_queries()[query], text)
     missing = _NO_COLUMN.search(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from prepared import framewalk
 
 from framewalk.engine import CaptureReader, Plan, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode
@@ -93,6 +95,40 @@ def test_an_archive_has_the_same_logs(
     items = edges.filter(source_endpoint="GET:/api/items", derivation="exact").row(0, named=True)
     assert items["dest_endpoint"] == "GET:/items.json"
     assert (items["calls"], items["seen_by_client"], items["seen_by_both"]) == (120, 120, 0)
+
+
+def test_the_command_says_who_called_whom_and_where_it_cannot(
+    few_plan: Plan, tmp_path: Path
+) -> None:
+    path, logs = tmp_path / "metrics.duckdb", tmp_path / "logs"
+    with Store(path, few_plan) as store:
+        store.checkpoint()
+    bare = framewalk("calls", "--store", path)
+    assert (bare.returncode, bare.stdout) == (1, "")
+    assert bare.stderr == (
+        f"error: {path}: this store has no logs, and so no calls; "
+        "make it with framewalk replay --archive\n"
+    )
+    with (
+        Store(path, few_plan) as store,
+        Archive(store, logs, ArchiveOptions(Mode.HTTP)) as archive,
+    ):
+        replay([ROVER / "part1"], read_entities(ROVER / "cluster.json"), store, archive=archive)
+    done = framewalk("calls", "--store", path, "--limit", "0", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert not told["truncated"]
+    assert sum(row["calls"] for row in told["rows"]) == 980
+    page = framewalk("calls", "--store", path, "--limit", "1")
+    assert page.stdout.count("\n") == 2
+    assert "these are the first 1 rows; --limit 0 prints all" in page.stderr
+    shutil.rmtree(logs)
+    lost = framewalk("calls", "--store", path)
+    assert lost.returncode == 1
+    assert lost.stderr == (
+        f"error: {path}: the archive of this store is not there; "
+        "put it back, or start a replay or a server with its new place\n"
+    )
 
 
 def test_relations_of_rover_are_its_calls(rover_logs: pl.DataFrame, plan: Plan) -> None:
