@@ -1,5 +1,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# Containers set it. Without compiled files each process compiles all that it loads.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python of at least 3.11; name another with `make PYTHON=...`.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,8 +14,11 @@ BOOKINFO := fixtures/captures/bookinfo
 DEMO := build/demo.duckdb
 TYPED := engine receiver server queries fixtures cli
 SIZE := large
-# Each file in one process, so that what its tests share is made once.
-TOGETHER := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+COUNT := 100000
+# Each file in one process, so that what its tests share is made once. One more process than there
+# are processors, as tests of servers wait; each has half a gigabyte.
+PROCESSES := $(shell echo $$(( $$(nproc) < 5 ? $$(nproc) + 1 : 6 )))
+TOGETHER := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 LOCKS := requirements
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --progress-bar off --require-hashes
@@ -24,7 +29,7 @@ UV := uv==0.13.9
 # One file for every Python from 3.11 on. What is locked stays unless it must not, or UPGRADE says so.
 LOCK = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(UPGRADE)
-PROTOS := common access_log access_log_context access_log_fields process profiling
+PROTOS := common access_log access_log_context access_log_fields access_log_heads process profiling
 
 .PHONY: help
 help: ## List the targets
@@ -51,7 +56,8 @@ lock: ## Lock what is installed: after a change in pyproject.toml, or with UPGRA
 	@$(LOCK) --group build --output-file $(LOCKS)/build.txt
 	@$(LOCK) pyproject.toml --output-file $(LOCKS)/run.txt
 	@$(LOCK) pyproject.toml --extra kubernetes --constraint $(LOCKS)/run.txt --output-file $(LOCKS)/kubernetes.txt
-	@$(LOCK) pyproject.toml --extra kubernetes --group dev --constraint $(LOCKS)/kubernetes.txt --output-file $(LOCKS)/dev.txt
+	@$(LOCK) pyproject.toml --extra kubernetes --extra distributed --constraint $(LOCKS)/kubernetes.txt --output-file $(LOCKS)/distributed.txt
+	@$(LOCK) pyproject.toml --extra kubernetes --extra mcp --extra distributed --group dev --constraint $(LOCKS)/distributed.txt --output-file $(LOCKS)/dev.txt
 
 .PHONY: setup
 setup: $(DEV) ## Make the virtual environment .venv
@@ -85,6 +91,8 @@ demo: $(READY) ## Replay the bookinfo capture and show its service map
 	@echo "  $(BIN)/framewalk sql 'FROM metrics' --store $(DEMO)"
 	@echo "  $(BIN)/framewalk generate boutique --output build/boutique"
 	@echo "  $(BIN)/framewalk --help"
+	@echo "See it in a browser:"
+	@echo "  $(BIN)/framewalk ui --store $(DEMO)"
 
 .PHONY: test
 test: lint types pytest ## Run lint, type checks and all tests
@@ -97,6 +105,16 @@ pytest: $(DEV) ## Run the tests only
 pytest-long: $(DEV) ## Run the long tests only: the same as others, with more of everything
 	@$(BIN)/python -m pytest $(TOGETHER) -m long
 
+.PHONY: golden
+golden: $(DEV) ## Count how many answers are those that an OAP gave (tests/golden)
+	@for protocol in mqe graphql promql; do \
+	  PYTHONPATH=tests $(BIN)/python tests/$${protocol}_golden.py || exit 1; done
+
+.PHONY: fuzz
+fuzz: $(DEV) ## Ask 100,000 malformed and odd things in GraphQL, PromQL and MQE each: none may be a 500
+	@for protocol in mqe promql graphql; do echo "$$protocol:"; \
+	  PYTHONPATH=tests $(BIN)/python tests/$${protocol}_fuzz.py $(COUNT) || exit 1; done
+
 .PHONY: lint
 lint: $(DEV) ## Check style, formatting, and what may import what
 	@$(BIN)/ruff check .
@@ -108,6 +126,17 @@ types: $(DEV) ## Check types
 	@mkdir -p build/types/framewalk
 	@for folder in $(TYPED); do ln -sfn ../../../$$folder build/types/framewalk/$$folder; done
 	@$(BIN)/mypy $(TYPED:%=-p framewalk.%)
+
+# TypeScript, and the types of what others made of the page, in the versions that are kept.
+TSC := build/tsc
+$(TSC)/node_modules/typescript:
+	@mkdir -p $(TSC)
+	@npm install --prefix $(TSC) --silent --no-audit --no-fund --ignore-scripts typescript@5.9.3 \
+	  $$(awk -F'"' '/^name/ {name = $$2} /^version/ {print name "@" $$2}' queries/page/web/vendor/VENDOR.toml)
+
+.PHONY: page-types
+page-types: $(DEV) $(TSC)/node_modules/typescript ## Check the types of the page, with TypeScript from npm
+	@$(BIN)/python -m pytest -q tests/page/test_page_types.py
 
 .PHONY: format
 format: $(DEV) ## Format the code and mend what lint can mend
@@ -124,6 +153,14 @@ wire: $(DEV) ## Generate the Python code of engine/wire/*.proto
 .PHONY: reference
 reference: $(READY) ## Make the pages of docs/reference from the tables of the language
 	@$(BIN)/python -m framewalk.engine.explain.reference docs/reference
+
+.PHONY: vendor
+vendor: $(READY) ## Keep what others made of the page: after a change in VENDOR.toml (needs npm)
+	@$(BIN)/python -m framewalk.queries.page.vendoring
+
+.PHONY: screenshot
+screenshot: $(DEV) ## Take the pictures of the page that the documentation shows (needs chromium)
+	@FRAMEWALK_PICTURES=docs/images $(BIN)/python -m pytest --quiet -k picture_of_the_page tests/page
 
 .PHONY: fixtures
 fixtures: $(READY) ## Generate the committed captures again
@@ -171,6 +208,15 @@ go-ingress: $(DEV) $(GO_SENDER) ## Measure the same with Rover's own gRPC librar
 large: $(DEV) ## Measure a large cluster: 1,000 services, replay and live, and what its store takes
 	@$(BIN)/python benchmarks/bench.py --size $(SIZE) --only large_cluster
 
+LARGE_HOUR := build/large/hour.duckdb
+$(LARGE_HOUR):
+	@mkdir -p $(@D)
+	@$(BIN)/python benchmarks/large_cluster.py store --output $@ --minutes 60 --variants 2
+
+.PHONY: page-cost
+page-cost: $(DEV) $(LARGE_HOUR) ## Measure the page over 1,000 services, in a browser (needs chromium)
+	@$(BIN)/python benchmarks/page_in_browser.py $(LARGE_HOUR)
+
 .PHONY: attacks
 attacks: $(DEV) ## Measure what an honest sender notices while a receiver is attacked
 	@$(BIN)/python benchmarks/attacks.py
@@ -183,6 +229,14 @@ live: $(DEV) ## Measure a server at 50,000 messages a second: CPU, memory, lag
 idle: $(DEV) ## Measure a server that has nothing to do, twice ten minutes
 	@$(BIN)/python benchmarks/idle.py
 
+.PHONY: query-soak
+query-soak: $(DEV) ## Measure that 200,000 mixed queries leave a query server's memory flat
+	@$(BIN)/python benchmarks/query_soak.py
+
+.PHONY: queries-beside
+queries-beside: $(DEV) ## Measure acknowledgements while a server answers heavy queries of each protocol
+	@$(BIN)/python benchmarks/queries_beside.py
+
 .PHONY: crash
 crash: $(DEV) ## Kill both processes of a server 100 times while it receives
 	@$(BIN)/python tests/receiver/crashing.py --kills 100
@@ -190,6 +244,10 @@ crash: $(DEV) ## Kill both processes of a server 100 times while it receives
 .PHONY: crash-hostile
 crash-hostile: $(DEV) ## Kill both 300 times while it receives hostile and honest streams
 	@$(BIN)/python tests/receiver/crashing.py --kills 300 --hostile
+
+.PHONY: crash-sharing
+crash-sharing: $(DEV) ## Kill engines that publish to one table, and its followers, 300 times
+	@$(BIN)/python tests/receiver/crashing_sharing.py --kills 300
 
 .PHONY: hostile
 hostile: $(DEV) ## Send a server a million hostile messages, with honest streams between them
@@ -203,10 +261,9 @@ mutants: $(DEV) ## Change 100 places of four rooms and list what no test notices
 package: $(DEV) ## Build the wheel and try it in an environment of its own
 	@rm -rf build/dist build/lib build/installed
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
-	@$(PYTHON) -m venv build/installed
-	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --require-hashes -r $(LOCKS)/run.txt
-	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check --no-deps build/dist/*.whl
+	@$(PYTHON) -m venv --without-pip build/installed
+	@$(PIP) --python build/installed install --quiet --no-compile --require-hashes -r $(LOCKS)/run.txt
+	@$(PIP) --python build/installed install --quiet --no-compile --no-deps build/dist/*.whl
 	@cd build/installed && bin/framewalk generate bookinfo --duration 20 --output try \
 	  && bin/framewalk replay try --entities try/kubectl.yaml --store try/store.duckdb >/dev/null \
 	  && bin/framewalk sql service_map --store try/store.duckdb >/dev/null && echo "the wheel works"

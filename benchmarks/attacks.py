@@ -343,6 +343,8 @@ def _receiver(framewalk: str, command: str, folder: Path) -> Iterator[tuple[int,
         "FRAMEWALK_LOG_FORMAT": "json",
         "SW_TELEMETRY_PROMETHEUS_PORT": str(metrics),
         "FRAMEWALK_SQL_LISTEN_PORT": str(sql),
+        "SW_QUERY": "-",
+        "SW_PROMQL": "-",
         "FRAMEWALK_STORE_PATH": str(folder / "metrics.duckdb"),
     }
     arguments = [framewalk, command, "--port", "0", "--spool", str(folder / "spool")]

@@ -67,7 +67,11 @@ def measure(minutes: float) -> list[Idle]:
 
 def serving() -> AbstractContextManager[Server]:
     """Run a server with the default configuration."""
-    environment = {"FRAMEWALK_SQL_LISTEN_PORT": str(_SQL_PORT)}
+    environment = {
+        "FRAMEWALK_SQL_LISTEN_PORT": str(_SQL_PORT),
+        "SW_CORE_REST_PORT": str(_SQL_PORT + 1),
+        "SW_PROMQL_REST_PORT": str(_SQL_PORT + 2),
+    }
     return running(BOOKINFO / "kubectl.yaml", environment)
 
 

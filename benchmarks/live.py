@@ -45,7 +45,7 @@ _FRAME_BYTES: Final = 16_384
 _CONNECTIONS: Final = 4
 # A field that nobody knows makes a stream differ from the one before it: its key, a varint.
 _UNKNOWN_FIELD: Final = b"\xc0\x3e"
-_WAIT_S: Final = 120
+_WAIT_S: Final = 600
 _NO_SQL: Final = {"FRAMEWALK_SQL": "-"}
 _BYTES_PER_MB: Final = 10**6
 # A flush is sent over the five seconds in which it is gathered: logs are not to be ahead of it.
@@ -65,6 +65,7 @@ class Live:
     receiver_peak_bytes: int
     engine_peak_bytes: int
     largest_lag_s: float
+    longest_commit_s: float
     caught_up_s: float
 
     @property
@@ -91,7 +92,7 @@ class Framed(NamedTuple):
 
 def measure(rate: float, seconds: float, load: Load | None = None) -> Live:
     """Send at a rate for some time, and wait until all of it is in the store."""
-    load = load or _boutique()
+    load = load or boutique_load()
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / load.dump_name
         dump.write_text(load.dump_text)
@@ -124,7 +125,8 @@ def large_rate(services: int) -> float:
 
 
 @cache
-def _boutique() -> Load:
+def boutique_load() -> Load:
+    """Return the load of the generated shop, some hundreds of messages to a stream."""
     with tempfile.TemporaryDirectory() as name:
         capture, dump = Path(name) / "load.capture.arrows", Path(name) / "kubectl.yaml"
         options = GenerateOptions("boutique", duration_s=_CAPTURE_S, requests_per_second=60)
@@ -142,12 +144,13 @@ def _boutique() -> Load:
 
 def _load(server: Server, stream: Callable[[int], Framed], rate: float, seconds: float) -> Live:
     before = {process: cpu_s(process) for process in (server.receiver, server.engine)}
-    lag = _Lag(server)
+    watch = _Watch(server)
     started_s = time.monotonic()
     sent = _send(server.port, stream, rate, seconds)
     sent_s = time.monotonic() - started_s
     told = _wait_until_counted(server, sent)
     caught_up_s = time.monotonic() - started_s - sent_s
+    watch.stop()
     return Live(
         messages=sent,
         logs=int(told["framewalk_engine_logs"]),
@@ -157,7 +160,8 @@ def _load(server: Server, stream: Callable[[int], Framed], rate: float, seconds:
         engine_cpu_s=cpu_s(server.engine) - before[server.engine],
         receiver_peak_bytes=_peak_bytes(server.receiver),
         engine_peak_bytes=_peak_bytes(server.engine),
-        largest_lag_s=lag.stop(),
+        largest_lag_s=watch.lag_s,
+        longest_commit_s=watch.commit_s,
         caught_up_s=caught_up_s,
     )
 
@@ -192,7 +196,7 @@ def _send(port: int, stream: Callable[[int], Framed], rate: float, seconds: floa
         while sent < rate * seconds:
             framed = stream(number)
             room.acquire()
-            call = threads.submit(_send_one, port, framed.content)
+            call = threads.submit(send_stream, port, framed.content)
             call.add_done_callback(lambda _: room.release())
             calls.append(call)
             sent += framed.messages
@@ -204,7 +208,8 @@ def _send(port: int, stream: Callable[[int], Framed], rate: float, seconds: floa
     return sent
 
 
-def _send_one(port: int, content: bytes) -> None:
+def send_stream(port: int, content: bytes) -> None:
+    """Send a framed stream over a connection of its own, and wait until it is acknowledged."""
     starts = range(0, len(content), _FRAME_BYTES)
     pieces = [content[start : start + _FRAME_BYTES] for start in starts]
     frames = tuple(frame(0, 0, 1, piece) for piece in pieces)
@@ -223,26 +228,26 @@ def _varint(number: int) -> bytes:
     return bytes([*content, number])
 
 
-class _Lag(threading.Thread):
-    """Asks for the lag every second, and keeps the largest."""
+class _Watch(threading.Thread):
+    """Asks every second for the lag and how long the last commit took, and keeps the largest."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
         self._server = server
         self._ended = threading.Event()
-        self._largest_s = 0.0
+        self.lag_s = self.commit_s = 0.0
         self.start()
 
     def run(self) -> None:
         while not self._ended.wait(1):
-            lag_s = self._server.told()["framewalk_engine_lag_seconds"]
-            self._largest_s = max(self._largest_s, lag_s)
+            told = self._server.told()
+            self.lag_s = max(self.lag_s, told["framewalk_engine_lag_seconds"])
+            self.commit_s = max(self.commit_s, told["framewalk_engine_last_flush_seconds"])
 
-    def stop(self) -> float:
-        """Return the largest lag."""
+    def stop(self) -> None:
+        """Ask no more."""
         self._ended.set()
         self.join()
-        return self._largest_s
 
 
 def _wait_until_counted(server: Server, messages: int) -> dict[str, float]:
@@ -292,6 +297,7 @@ def main() -> int:
         f"lag                 {found.largest_lag_s:.1f} s at most,"
         f" all counted {found.caught_up_s:.1f} s after the end"
     )
+    print(f"commits             {found.longest_commit_s:.1f} s at most")
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(found), indent=2))
     memory_bytes = found.receiver_peak_bytes + found.engine_peak_bytes

@@ -70,7 +70,11 @@ def replay_rss_bytes(capture: Path, dump: Path, store: Path, commit_logs: int) -
     paths = [str(capture), "--entities", str(dump), "--store", str(store)]
     command = [program, "replay", *paths, "--commit-logs", str(commit_logs)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, f"the replay ended with {process.returncode}"
     return usage.ru_maxrss * _RSS_UNIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
     from framewalk.engine.questions import Question
     from framewalk.queries import Value
     from framewalk.queries.reading import SqlAnswer
+
+ServiceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--service",
+        metavar="NAME",
+        help="Ask about this service, such as reviews.bookinfo.",
+        show_default=False,
+    ),
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        help="Ask about the services of this namespace.",
+        show_default=False,
+    ),
+]
 
 _RANGE: Final = ("since", "until")
 _OPTIONS: Final = {
@@ -82,7 +101,8 @@ class Asking:
         self._check_given(question.needed)
         values, asked_range = self._filled(question.places)
         limit = self._said.limit
-        if limit is None and "namespace" in question.places:
+        is_whole = question.is_series and "service" in self._said.values
+        if limit is None and "namespace" in question.places and not is_whole:
             limit = PAGE
         # One more tells that there are more.
         most = limit + 1 if limit else None
@@ -114,14 +134,8 @@ class Asking:
         values = dict(self._said.values)
         if not set(_RANGE) & set(places):
             return values, None
-        found = self._said.wanted.within(self._stored, self._now)
+        found = self._said.wanted.within(lambda: stored_range(self._source, self._now), self._now)
         return values | found._asdict(), found
-
-    def _stored(self) -> Range:
-        """Return the range of what there is; of nothing a moment."""
-        ((since, until),) = self._source.ask(shipped_queries()["time_range"].query).rows
-        moment = self._now or EPOCH
-        return Range(since or moment, until or moment)
 
     def _check_use(self, what: str, places: Sequence[str]) -> None:
         """Raise BadParameter for options that would change nothing."""
@@ -147,6 +161,13 @@ class Asking:
             return False
         views = "SELECT 1 FROM duckdb_views() WHERE NOT internal AND view_name = lower('{}')"
         return bool(self._source.ask(views.format(text)).rows)
+
+
+def stored_range(source: Source, now: dt.datetime | None) -> Range:
+    """Return the range of what there is; of nothing a moment."""
+    ((since, until),) = source.ask(shipped_queries()["time_range"].query).rows
+    moment = now or EPOCH
+    return Range(since or moment, until or moment)
 
 
 def values_of(

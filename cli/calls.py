@@ -29,13 +29,22 @@ if TYPE_CHECKING:
     from framewalk.cli.sources import StoreFile
 # They are in memory together, with all that they are compared by: some 2 GB.
 _MOST_LOGS: Final = 2_000_000
+_HAS_SAMPLE: Final = "of these logs a sample is left, and calls are not told by a sample"
+_ASK_STORE: Final = (
+    "ask the store, which has them of all: framewalk sql endpoint_map; or about later hours"
+)
 _HAS_LOGS: Final = "SELECT 1 FROM duckdb_views() WHERE view_name = 'http_logs'"
 # Logs near the range take part in its calls.
 _AROUND: Final = f"INTERVAL {WINDOW_NS // 10**9} SECONDS"
-_LOGS: Final = f"""
-    SELECT {ARCHIVED_COLUMNS} FROM http_logs
-    WHERE "time" >= $since::TIMESTAMP - {_AROUND} AND "time" < $until::TIMESTAMP + {_AROUND}
-"""  # noqa: S608 - constants
+_RANGE: Final = (
+    f'"time" >= $since::TIMESTAMP - {_AROUND} AND "time" < $until::TIMESTAMP + {_AROUND}'
+)
+_LOGS: Final = f"SELECT {ARCHIVED_COLUMNS} FROM http_logs WHERE {_RANGE}"  # noqa: S608 - constants
+# An earlier version made views without weights, and left out no requests.
+_HAS_WEIGHTS: Final = (
+    "SELECT 1 FROM duckdb_columns() WHERE table_name = 'http_logs' AND column_name = 'weight'"
+)
+_SAMPLED: Final = f"SELECT 1 FROM http_logs WHERE weight > 1 AND {_RANGE} LIMIT 1"  # noqa: S608
 
 
 def calls(
@@ -67,6 +76,9 @@ def calls(
                 raise InputError(store, problem, "make it with framewalk replay --archive")
             found = Asking(source, None, said).find(_LOGS)
             _check_size(source, found)
+            sampled = Asking(source, None, said).find(_SAMPLED).text
+            if source.ask(_HAS_WEIGHTS).rows and source.ask(sampled).rows:
+                raise InputError(str(found.range), _HAS_SAMPLE, _ASK_STORE)
             rows = source.interruptible(lambda connection: connection.sql(found.text).pl())
     except (QueryError, duckdb.Error) as error:
         text = one_line(str(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -48,6 +51,11 @@ def say(message: str) -> None:
     stderr.print(Text(message))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things with their name, which has an s where it is not one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _say(label: str, style: str, message: str) -> None:
     stderr.print(Text.assemble((f"{label}: ", style), message))
 
@@ -68,23 +76,27 @@ def print_summary(rows: list[tuple[str, str]]) -> None:
 
 def byte_progress() -> Progress:
     """Return a progress bar over bytes; it shows in a terminal only, and leaves nothing."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )
+    return _progress(DownloadColumn())
+
+
+@contextmanager
+def minute_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar over minutes; yields what to call with how many are done, of how many."""
+    with _progress(TextColumn("{task.completed:,.0f}/{task.total:,.0f} minutes")) as progress:
+        task = progress.add_task(name, total=0)
+        yield lambda done, every: progress.update(task, completed=done, total=every)
 
 
 def second_progress() -> Progress:
     """Return a progress bar over seconds of a capture; like byte_progress otherwise."""
+    return _progress(TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"))
+
+
+def _progress(amount: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"),
+        amount,
         TimeRemainingColumn(),
         console=stderr,
         transient=True,

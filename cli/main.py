@@ -25,17 +25,25 @@ _MODULES: Final = {
     "serve": "serve",
     "replay": "replay",
     "sql": "sql",
+    "map": "map",
+    "ui": "ui",
+    "mqe": "mqe",
     "calls": "calls",
+    "recompute": "recompute",
+    "definitions": "applying",
+    "mcp": "mcp",
     "status": "status",
     "snapshot": "snapshot",
     "export": "export",
     "record": "serve",
+    "query-server": "query_server",
     "send": "send",
     "entities": "entities",
     "generate": "generate",
     "quarantine": "quarantine",
     "config": "config",
     "oal": "oal",
+    "panels": "panels",
 }
 # How a query may begin, and no option with its value does.
 _SQL_COMMENT: Final = re.compile(r"--(\s|[^=\n]*\n)")
@@ -52,7 +60,7 @@ class _Loaded(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - typer keeps its classes to itself
         module = import_module(f"framewalk.cli.{_MODULES[name]}")
-        found = getattr(module, name)
+        found = getattr(module, name.replace("-", "_"))
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         alone = typer.Typer(**_SETTINGS)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from framewalk.cli.console import stdout, warn
+from framewalk.cli.console import counted, stdout, warn
+from framewalk.cli.definitions import OalOption
 from framewalk.engine import load_plan
 from framewalk.engine.errors import InputError
 from framewalk.engine.explain import explain_metric, explain_plan, find_metric
@@ -67,12 +68,12 @@ def check(
     found = read_definitions(paths or (), skip_unknown_scopes=skip_unknown_scopes)
     _print_findings(found.diagnostics)
     counts = [
-        _count(len(found.files), "file"),
-        _count(found.definitions, "definition"),
-        _count(found.errors, "error") if found.errors else "no errors",
+        counted(len(found.files), "file"),
+        counted(found.definitions, "definition"),
+        counted(found.errors, "error") if found.errors else "no errors",
     ]
     if found.warnings:
-        counts.append(_count(found.warnings, "warning"))
+        counts.append(counted(found.warnings, "warning"))
     _print(", ".join(counts))
     if found.errors:
         raise typer.Exit(1)
@@ -107,7 +108,7 @@ def format_files(
         _print(f"{'would change' if only_check else 'changed'} {path}")
     _print_findings(findings)
     wrong = len({finding.path for finding in findings})
-    counts = [_count(changed, "file") + (" would change" if only_check else " changed")]
+    counts = [counted(changed, "file") + (" would change" if only_check else " changed")]
     counts.append(f"{len(files) - changed - wrong} unchanged")
     if wrong:
         counts.append(f"{wrong} with errors")
@@ -124,16 +125,7 @@ def explain(
             metavar="METRIC", help="The metric. Default: all, in numbers.", show_default=False
         ),
     ] = None,
-    definitions: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--oal",
-            metavar="PATH",
-            help="Definitions to use instead of the shipped ones: an OAL file or a folder; "
-            "may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    definitions: OalOption = None,
 ) -> None:
     """Show what a definition means and how its values are computed.
 
@@ -187,7 +179,3 @@ def _print_sections(sections: Iterable[Section]) -> None:
 def _print(text: str) -> None:
     """Print a text as it is."""
     stdout.print(text, markup=False, highlight=False, emoji=False)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -51,7 +51,7 @@ def list_set_aside(
         ),
     ] = None,
     output: Annotated[
-        Format, typer.Option("--format", "-f", help="How to print: table, csv or json.")
+        Format, typer.Option("--format", "-f", help="How to print: table, wide, csv or json.")
     ] = Format.TABLE,
 ) -> None:
     """List them: the capture of each, where it was, and what it does to a process.

@@ -60,6 +60,11 @@ class Range(NamedTuple):
         return f"from {shown(self.since)} to {shown(self.until)}"
 
 
+def utc_now() -> dt.datetime:
+    """Return the time by which ranges beside a server end, to the second."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
+
+
 def shown(time: dt.datetime) -> str:
     """Return a time in UTC as ISO 8601."""
     return f"{time.isoformat()}Z"
@@ -80,7 +85,7 @@ class Wanted:
             problem = "both say where to begin: give one of them"
             raise typer.BadParameter(problem, param_hint="--last, --from")
         wanted = cls(
-            None if last is None else _duration(last),
+            None if last is None else length_of(last, "--last"),
             None if since is None else _time(since, "--from"),
             None if until is None else _time(until, "--to"),
         )
@@ -118,7 +123,8 @@ def _check(asked: Range) -> Range:
     return asked
 
 
-def _duration(text: str) -> dt.timedelta:
+def length_of(text: str, option: str) -> dt.timedelta:
+    """Return a length of time; raises BadParameter."""
     parts = _PART.findall(text) if _LAST.fullmatch(text) else []
     try:
         found = sum(
@@ -127,10 +133,10 @@ def _duration(text: str) -> dt.timedelta:
         )
     except (OverflowError, ValueError) as error:
         problem = f"{text!r} is longer than there are times"
-        raise typer.BadParameter(problem, param_hint="--last") from error
+        raise typer.BadParameter(problem, param_hint=option) from error
     if not found:
         problem = f"{text!r} is no length of time: give minutes, hours or days, as 30m, 1h or 2d"
-        raise typer.BadParameter(problem, param_hint="--last")
+        raise typer.BadParameter(problem, param_hint=option)
     return found
 
 

@@ -18,17 +18,30 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 import typer
 from rich.markup import escape
 
-from framewalk.cli.console import byte_progress, print_summary, warn
+from framewalk.cli.console import byte_progress, minute_progress, print_summary, warn
+from framewalk.cli.definitions import ApdexOption, OalOption, PatternsOption
 from framewalk.cli.naming import Naming, known_share
 from framewalk.cli.suspicion import guarded
 from framewalk.cli.worker import Worker, worker
-from framewalk.engine import Store, load_plan
-from framewalk.engine.archive import Archive, ArchiveOptions, Mode
+from framewalk.cli.workers import (
+    Scheduler,
+    SchedulerCaOption,
+    SchedulerCertificateOption,
+    SchedulerKeyOption,
+    SchedulerOption,
+    WithoutTlsOption,
+    WorkersOption,
+    chosen,
+    pool_of,
+)
+from framewalk.engine import Store
+from framewalk.engine.archive import TEXTS, Archive, ArchiveOptions, Mode, Sampling, Shown
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
 from framewalk.engine.captures import find_captures
 from framewalk.engine.errors import InputError, StoreError
-from framewalk.engine.oal import SCOPES, read_apdex_thresholds, read_endpoint_patterns
+from framewalk.engine.oal import SCOPES, load_plan_of_files
 from framewalk.engine.paths import keep_files_private
+from framewalk.engine.remaking import RelatingOptions, relate
 from framewalk.engine.runs import (
     COMMIT_LOGS,
     ReadingNote,
@@ -36,8 +49,8 @@ from framewalk.engine.runs import (
     ReplaySummary,
     Setup,
 )
-from framewalk.engine.runs import replay as replay_captures
 from framewalk.engine.schemas import DEFAULT_MOST_AHEAD_S, NEAR_CHANGE
+from framewalk.engine.spreading import ReplayOptions, replay_spread
 from framewalk.engine.store import IN_MEMORY
 
 if TYPE_CHECKING:
@@ -51,6 +64,13 @@ class ArchiveMode(StrEnum):
 
     HTTP = Mode.HTTP.value
     ALL = Mode.ALL.value
+    SAMPLED = Mode.SAMPLED.value
+
+
+DEFAULT_SAMPLING = Sampling()
+# Of a request.
+_SHOWN = Shown()
+_TEXTS = tuple(name for name in TEXTS if getattr(_SHOWN, name))
 
 
 def replay(
@@ -85,36 +105,9 @@ def replay(
             show_default=False,
         ),
     ] = None,
-    oal: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--oal",
-            metavar="PATH",
-            help="Definitions to use instead of the shipped ones: an OAL file or a folder; "
-            "may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    apdex_thresholds: Annotated[
-        Path | None,
-        typer.Option(
-            "--apdex-thresholds",
-            metavar="FILE",
-            help="YAML with `service: milliseconds` lines, `default` being all other services. "
-            "Without it every service has 500.",
-            show_default=False,
-        ),
-    ] = None,
-    endpoint_patterns: Annotated[
-        Path | None,
-        typer.Option(
-            "--endpoint-patterns",
-            metavar="FILE",
-            help="YAML with `service: [number, uuid, hex]` lines: what folds the paths of its "
-            "endpoints, `default` being all other services. Without it nothing does.",
-            show_default=False,
-        ),
-    ] = None,
+    oal: OalOption = None,
+    apdex_thresholds: ApdexOption = None,
+    endpoint_patterns: PatternsOption = None,
     commit_logs: Annotated[
         int,
         typer.Option(
@@ -189,11 +182,40 @@ def replay(
         ArchiveMode,
         typer.Option(
             "--archive-mode",
-            help="What is kept: requests with the sums of their reads and writes, or each log.",
+            help="What is kept: requests with the sums of their reads and writes, some of these, "
+            "or each log.",
             rich_help_panel="Archive",
         ),
     ] = ArchiveMode.HTTP,
+    archive_one_in: Annotated[
+        int,
+        typer.Option(
+            "--archive-one-in",
+            min=1,
+            max=10**9,
+            metavar="REQUESTS",
+            help="With `sampled`: of so many requests that neither failed nor were slow one stays.",
+            rich_help_panel="Archive",
+        ),
+    ] = DEFAULT_SAMPLING.one_in,
+    archive_slow_ms: Annotated[
+        int,
+        typer.Option(
+            "--archive-slow-ms",
+            min=1,
+            max=60_000,
+            metavar="MS",
+            help="With `sampled`: a request that was being served for so long is slow.",
+            rich_help_panel="Archive",
+        ),
+    ] = DEFAULT_SAMPLING.slow_ms,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    scheduler_ca: SchedulerCaOption = None,
+    scheduler_certificate: SchedulerCertificateOption = None,
+    scheduler_key: SchedulerKeyOption = None,
     *,
+    scheduler_without_tls: WithoutTlsOption = False,
     name_by_owner: Annotated[
         bool,
         typer.Option(
@@ -222,10 +244,10 @@ def replay(
     note = store.with_name(f"{store.name}.reading")
     # Before anything is computed: a process with threads must not be forked.
     process = worker(note) if context.obj else Worker.alone()
-    plan = load_plan(
+    plan = load_plan_of_files(
         oal or (),
-        read_apdex_thresholds(apdex_thresholds) if apdex_thresholds else None,
-        read_endpoint_patterns(endpoint_patterns) if endpoint_patterns else None,
+        apdex_thresholds,
+        endpoint_patterns,
         skip_unknown_scopes=skip_unknown_scopes,
         on_warning=lambda warning: warn(str(warning)),
     )
@@ -238,22 +260,33 @@ def replay(
     if str(store) == IN_MEMORY:
         raise StoreError(store, "would be gone when the command ends", "name a file")
     keep_files_private()
+    cluster = None
+    if scheduler is not None:
+        cluster = Scheduler(
+            scheduler, scheduler_ca, scheduler_certificate, scheduler_key, scheduler_without_tls
+        )
     setup = Setup(
         tuple(oal or ()),
         apdex_thresholds,
         skip_unknown_scopes=skip_unknown_scopes,
         endpoint_patterns_path=endpoint_patterns,
+        archive_mode=None if archive is None else Mode(archive_mode.value),
+        archived_texts=_TEXTS,
     )
-    with process.fault_ends_it(), Store(store, plan) as opened:
+    with (
+        process.fault_ends_it(),
+        pool_of(chosen(workers, paths), store, cluster) as pool,
+        Store(store, plan) as opened,
+    ):
         opened.limit_memory()
         naming.settle(opened)
         guard = guarded(opened, ReadingNote(note), setup, naming.entities)
         started_s = time.monotonic()
-        with _archive(opened, archive, archive_mode) as logs, byte_progress() as progress:
-            summary = replay_captures(
-                paths,
-                naming.entities,
-                opened,
+        kept = ArchiveOptions(
+            Mode(archive_mode.value), sampling=Sampling(archive_one_in, archive_slow_ms)
+        )
+        with _archive(opened, archive, kept) as logs, byte_progress() as progress:
+            options = ReplayOptions(
                 on_progress=_Bars(progress, paths),
                 commit_logs=commit_logs,
                 most_ahead_s=max_ahead,
@@ -263,7 +296,9 @@ def replay(
                 guard=guard,
                 archive=logs,
                 roll_up=True,
+                when_read=lambda: _relate(opened, logs),
             )
+            summary = replay_spread(paths, naming.entities, opened, pool, options)
         rows = _summary_rows(summary, opened, time.monotonic() - started_s) + naming.shared()
     for capture in summary.captures:
         if capture.warning:
@@ -277,17 +312,34 @@ def replay(
 
 
 @contextmanager
-def _archive(store: Store, folder: Path | None, mode: ArchiveMode) -> Iterator[Archive | None]:
+def _archive(
+    store: Store, folder: Path | None, options: ArchiveOptions
+) -> Iterator[Archive | None]:
     """Open the archive that was asked for; at the end its small files become few."""
     if folder is None:
         yield None
         return
-    with Archive(store, folder, ArchiveOptions(Mode(mode.value))) as archive:
+    with Archive(store, folder, options) as archive:
         for problem in archive.problems:
             warn(f"{problem}; what it had is not in the views")
         yield archive
         while archive.compact(time.monotonic()):
             pass
+
+
+def _relate(store: Store, archive: Archive | None) -> None:
+    """Have relations of endpoints made of calls, now that both sides of them are there."""
+    if archive is None:
+        return
+    with minute_progress("relations of endpoints") as show:
+        related = relate(store, archive, options=RelatingOptions(on_progress=show))
+    if related.minutes:
+        store.forget_unused("endpoint_relation")
+    if related.crowded:
+        warn(
+            f"{related.crowded:,} minutes have too many requests to put calls together; "
+            "their endpoint relations are what the called sides saw"
+        )
 
 
 class _Bars:

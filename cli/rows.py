@@ -1,4 +1,4 @@
-"""How `framewalk sql` prints rows: as a table, as CSV or as JSON."""
+"""How commands print rows: as a table, as CSV or as JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from framewalk.cli.console import say, stdout, warn
+from framewalk.cli.fitting import Column, fitted, text_width
 from framewalk.cli.ranges import shown
 from framewalk.queries.reading import as_json, unique_names
 
@@ -27,16 +28,15 @@ if TYPE_CHECKING:
 Rows = list[tuple[Any, ...]]
 
 _CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_GAP: Final = "   "
-# A table that is too wide for the terminal is still read line by line, up to here.
-_MOST_COLUMNS: Final = 12
-_MOST_SCREENS: Final = 3
+# Between columns; the narrower ones where a table would not fit otherwise.
+_GAPS: Final = (3, 2, 1)
 
 
 class Format(StrEnum):
     """How rows are printed."""
 
     TABLE = "table"
+    WIDE = "wide"
     CSV = "csv"
     JSON = "json"
 
@@ -46,7 +46,8 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="How to print the rows. Default: table in a terminal, csv in a pipe.",
+        help="How to print the rows. A table is made to fit the terminal, a wide one is not. "
+        "Default: table in a terminal, csv in a pipe.",
         show_default=False,
     ),
 ]
@@ -88,48 +89,74 @@ def print_rows(
 
 
 def _print_table(columns: Sequence[str], rows: Rows) -> None:
-    names = [_as_text(column) for column in columns]
-    cells = [[_as_text(value) for value in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
-    if rows and stdout.is_terminal and _is_too_wide(widths):
-        _print_records(names, rows)
+    whole = _columns(columns, rows)
+    # A console that is no terminal has room for everything.
+    if not rows or not stdout.is_terminal or _room(whole, _GAPS[0]) >= sum(map(_width, whole)):
+        _write_table(whole)
         return
-    numeric = [any(map(_is_number, column)) for column in zip(*rows, strict=True)]
-    right = numeric or [False] * len(names)
+    mark = "..." if stdout.options.ascii_only else "…"
+    tried = [(gap, fitted(whole, _room(whole, gap), mark)) for gap in _GAPS]
+    able = [(found.is_cut, gap, found) for gap, found in tried if found is not None]
+    if able:
+        is_cut, gap, found = min(able, key=lambda one: (one[0], -one[1]))
+        _write_table(found.columns, gap)
+        if is_cut:
+            say("some texts are shortened; --format wide prints them whole")
+        return
+    _print_records([column.name for column in whole], rows)
+
+
+def _room(columns: Sequence[Column], gap: int) -> int:
+    """Return how many cells of a terminal's line columns may have, beside what is between them."""
+    return stdout.width - 1 - gap * (len(columns) - 1)
+
+
+def _width(column: Column) -> int:
+    return column.width
+
+
+def _print_wide(columns: Sequence[str], rows: Rows) -> None:
+    _write_table(_columns(columns, rows))
+
+
+def _columns(names: Sequence[str], rows: Rows) -> list[Column]:
+    values = list(zip(*rows, strict=True)) or [()] * len(names)
+    return [
+        Column(_as_text(name), [_as_text(value) for value in column], any(map(_is_number, column)))
+        for name, column in zip(names, values, strict=True)
+    ]
+
+
+def _write_table(columns: Sequence[Column], gap: int = _GAPS[0]) -> None:
+    widths = [column.width for column in columns]
+    right = [column.is_number for column in columns]
     sys.stdout.write("\n")
-    for line in _table_lines(names, widths, right):
+    for line in _table_lines([column.name for column in columns], widths, right, gap):
         stdout.print(Text(line, style="bold"))
     dash = "-" if stdout.options.ascii_only else "─"
-    sys.stdout.write(f" {dash * (sum(widths) + len(_GAP) * (len(widths) - 1))}\n")
-    for row in cells:
-        _write_lines(_table_lines(row, widths, right))
+    sys.stdout.write(f" {dash * (sum(widths) + gap * (len(widths) - 1))}\n")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        _write_lines(_table_lines(row, widths, right, gap))
     sys.stdout.write("\n")
-
-
-def _is_too_wide(widths: Sequence[int]) -> bool:
-    width = sum(widths) + len(_GAP) * len(widths)
-    if width <= stdout.width:
-        return False
-    return len(widths) > _MOST_COLUMNS or width > _MOST_SCREENS * stdout.width
 
 
 def _table_lines(
-    cells: Iterable[str], widths: Sequence[int], right: Sequence[bool]
+    cells: Iterable[str], widths: Sequence[int], right: Sequence[bool], gap: int
 ) -> Iterator[str]:
     """Give the lines of one row: more than one only where a value has several."""
-    for parts in zip_longest(*map(_lines, cells), fillvalue=""):
+    for parts in zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""):
         padded = map(_pad, parts, widths, right)
-        yield f" {_GAP.join(padded)}".rstrip()
+        yield f" {(' ' * gap).join(padded)}".rstrip()
 
 
 def _print_records(names: Sequence[str], rows: Rows) -> None:
     """Print each row as lines of a column and its value; what is NULL is left out."""
-    width = max(map(_width, names))
+    widths, right = (max(map(text_width, names)), 0), (False, False)
     for number, row in enumerate(rows, 1):
         stdout.print(Text(f"row {number:,}", style="bold"))
         for name, value in zip(names, row, strict=True):
             if value is not None:
-                _write_lines(_table_lines((name, _as_text(value)), (width, 0), (False, False)))
+                _write_lines(_table_lines((name, _as_text(value)), widths, right, _GAPS[0]))
         sys.stdout.write("\n")
 
 
@@ -152,14 +179,6 @@ def _visible(control: re.Match[str]) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-
-
-def _lines(text: str) -> list[str]:
-    return text.split("\n")
-
-
-def _width(text: str) -> int:
-    return max(map(cell_len, _lines(text)))
 
 
 def _pad(text: str, width: int, right: bool) -> str:  # noqa: FBT001 - one of three columns
@@ -187,4 +206,4 @@ def _print_json(columns: Sequence[str], rows: Rows, about: Mapping[str, object] 
     sys.stdout.write(f"{text}\n")
 
 
-_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv}
+_PRINTERS = {Format.TABLE: _print_table, Format.WIDE: _print_wide, Format.CSV: _print_csv}

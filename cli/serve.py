@@ -55,7 +55,7 @@ def record(config: _ConfigFile = None, port: _Port = None, spool: _Spool = None)
     It takes the place of the OAP server in Rover's configuration. Stop it with Ctrl-C or SIGTERM;
     what it has acknowledged is on disk. Then: [bold]framewalk replay FOLDER[/bold].
     """
-    _run(_settings(config), config, port, spool, computes=False)
+    _run(settings_of(config), config, port, spool, computes=False)
 
 
 def serve(
@@ -117,6 +117,17 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            "--publish",
+            metavar="URI",
+            help="Publish every commit to the Delta table at this path or URI (s3://...), which "
+            "engines share and `framewalk query-server --follow` reads. Needs "
+            "framewalk[distributed].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Receive what SkyWalking Rover sends, and turn it into metrics while it comes.
 
@@ -125,7 +136,7 @@ def serve(
     [bold]framewalk status[/bold]. Stop it with Ctrl-C or SIGTERM: what it has acknowledged is on
     disk, and is counted once.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     if settings.engine is None and (store is not None or entities):
         option = "--store" if store is not None else "--entities"
         message = "is of no use: the configuration turns the engine off"
@@ -137,7 +148,17 @@ def serve(
         _check_sources(entities)
         engine = settings.engine.model_copy(update={"entities_paths": tuple(entities)})
         settings = settings.model_copy(update={"engine": engine})
+    if publish is not None:
+        settings = _publishing(settings, publish)
     _run(_watching(settings, kubernetes, kubeconfig, context), config, port, spool, computes=True)
+
+
+def _publishing(settings: Config, uri: str) -> Config:
+    """Return settings with the table that the command line names."""
+    if settings.engine is None or settings.publish is None:
+        message = "is of no use: the configuration turns the engine or publishing off"
+        raise typer.BadParameter(message, param_hint="--publish")
+    return settings.model_copy(update={"publish": settings.publish.model_copy(update={"uri": uri})})
 
 
 def _watching(
@@ -190,7 +211,8 @@ def _run(
         raise typer.Exit(1) from error
 
 
-def _settings(path: Path | None) -> Config:
+def settings_of(path: Path | None) -> Config:
+    """Read a configuration; say all of its problems and exit where there are any."""
     try:
         return load_config(path, os.environ, lambda warning: warn(str(warning)))
     except ConfigError as error:

@@ -145,10 +145,17 @@ class StoreFile:
     def ask(self, query: str) -> SqlAnswer:
         """Run a query, and return its rows.
 
-        Raises QueryError where DuckDB finds fault with it, StoreError where with the file.
+        Raises as `read`.
+        """
+        return self.read(lambda connection: _ask(connection, query))
+
+    def read(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
+        """Let DuckDB work, and return what comes of it.
+
+        Raises QueryError where DuckDB finds fault with a query, StoreError where with the file.
         """
         try:
-            return self.interruptible(lambda connection: _ask(connection, query))
+            return self.interruptible(work)
         except duckdb.Error as error:
             text = one_line(str(error))
             if str(self._store.resolve()) in text:
@@ -213,13 +220,20 @@ def open_store(store: Path) -> Iterator[StoreFile]:
 
     Raises StoreError and its kinds.
     """
+    with open_store_connection(store) as connection:
+        yield StoreFile(store, connection)
+
+
+@contextmanager
+def open_store_connection(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a store read-only, as `open_store` does, for whoever needs DuckDB's own connection."""
     try:
         connection = open_for_reading(store)
     except StoreLockedError as error:
         remedy = f"{error.remedy}; framewalk serve answers meanwhile if its module sql is on"
         raise StoreLockedError(store, error.problem, remedy) from error
     try:
-        yield StoreFile(store, connection)
+        yield connection
     finally:
         # After a second Ctrl-C it may be at work still.
         with suppress(duckdb.Error):

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from framewalk.cli.asking import PAGE, Asking, Said, Source, is_file, lost_archive, values_of
-from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted
+from framewalk.cli.asking import (
+    PAGE,
+    Asking,
+    NamespaceOption,
+    Query,
+    Said,
+    ServiceOption,
+    Source,
+    is_file,
+    lost_archive,
+    values_of,
+)
+from framewalk.cli.ranges import FromOption, LastOption, ToOption, Wanted, utc_now
 from framewalk.cli.rows import FormatOption, print_answer
 from framewalk.cli.sources import (
     DEFAULT_STORE,
@@ -25,7 +35,7 @@ from framewalk.cli.sources import (
 )
 from framewalk.engine.errors import InputError
 from framewalk.queries import shipped_queries
-from framewalk.queries.reading import QUERY_PLACE, QueryError
+from framewalk.queries.reading import QUERY_PLACE, QueryError, SqlAnswer
 
 if TYPE_CHECKING:
     from framewalk.engine.questions import Question
@@ -46,24 +56,8 @@ def sql(
     last: LastOption = None,
     since: FromOption = None,
     until: ToOption = None,
-    service: Annotated[
-        str | None,
-        typer.Option(
-            "--service",
-            metavar="NAME",
-            help="Ask about this service, such as reviews.bookinfo.",
-            show_default=False,
-        ),
-    ] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace",
-            metavar="NAME",
-            help="Ask about the services of this namespace.",
-            show_default=False,
-        ),
-    ] = None,
+    service: ServiceOption = None,
+    namespace: NamespaceOption = None,
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,20 +116,28 @@ def sql(
         Wanted.read(last, since, until), values_of(service, namespace, parameters or ()), limit
     )
     place = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
+    found, answer = answer_of(query, said, place)
+    print_answer(found, answer, output)
+
+
+def answer_of(query: str, said: Said, place: Asked) -> tuple[Query, SqlAnswer]:
+    """Ask a running server, or else the file: return what was asked, and its rows.
+
+    Raises InputError where the query is at fault, StoreError where the file is.
+    """
     running = place.find_server()
-    now = None if running is None else dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
+    now = None if running is None else utc_now()
     with ExitStack() as stack:
-        source: Source = running or stack.enter_context(open_store(store))
+        source: Source = running or stack.enter_context(open_store(place.store))
         try:
             found = Asking(source, now, said).find(query)
-            answer = source.ask(found.text)
+            return found, source.ask(found.text)
         except QueryError as error:
             raise _explained(query, str(error)) from error
         except InputError as error:
             if error.place != QUERY_PLACE:
                 raise
             raise InputError(_place(query), error.problem, error.remedy) from error
-    print_answer(found, answer, output)
 
 
 def _as_name(query: str) -> str:

@@ -144,6 +144,7 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         *_counts("logs dropped: ", samples.get("framewalk_engine_dropped_logs", {})),
         *_counts("bad input: ", samples.get("framewalk_engine_bad_input", {})),
         *_known_addresses(samples.get("framewalk_engine_addresses", {})),
+        *_published(samples),
         ("rows written", f"{one('framewalk_engine_rows'):,.0f}"),
         ("flushes", f"{flushes:,.0f}"),
         ("mean flush seconds", f"{mean_s:,.3f}"),
@@ -159,6 +160,21 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ),
         ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
         ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),
+    ]
+
+
+def _published(samples: _Samples) -> list[tuple[str, str]]:
+    """Say how far commits are published, where they are."""
+    if "framewalk_publish_pending_commits" not in samples:
+        return []
+    pending, pending_bytes, last_s, failures = (
+        samples[f"framewalk_publish_{name}"][""]
+        for name in ("pending_commits", "pending_bytes", "last_success_seconds", "failures")
+    )
+    return [
+        ("commits not published", f"{pending:,.0f} ({pending_bytes:,.0f} bytes)"),
+        ("published last", _time(last_s)),
+        ("publishing failed", f"{failures:,.0f}"),
     ]
 
 

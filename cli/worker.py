@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import typer
 
-from framewalk.cli.console import complain
-from framewalk.engine.errors import FramewalkError
+from framewalk.cli.console import complain, warn
+from framewalk.engine.errors import BrokenTaskError, FramewalkError
 from framewalk.engine.processes import end_with_parent, used_by
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class Worker:
         """End the process at what nobody thought of, for the next one to see to."""
         try:
             yield
+        except BrokenTaskError as error:
+            if self.is_last:
+                raise
+            warn(str(error))
+            os._exit(_FAULT)
         except (FramewalkError, OSError, KeyboardInterrupt, SystemExit, typer.Exit):
             raise
         except BaseException:
@@ -101,6 +106,11 @@ def _is_end(code: int, problem: str) -> bool:
 
 
 def _end_as(code: int) -> NoReturn:
+    if code == _FAULT:
+        complain(
+            "the process that did the work has met an error that is not foreseen; run this again "
+            "with FRAMEWALK_TRACEBACK=1 to see it, and report it"
+        )
     if code < 0 and -code not in _ENDING:
         complain(
             f"the process that did the work was ended by signal {-code}; run this again to go on"

@@ -18,6 +18,7 @@ from .runs import ReplayProgress as ReplayProgress
 from .runs import ReplaySummary as ReplaySummary
 from .runs import replay as replay
 from .stages import partial as partial
+from .stages import partial_files as partial_files
 from .states import ScopeStates as ScopeStates
 from .states import States as States
 from .states import merge as merge

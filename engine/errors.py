@@ -6,6 +6,10 @@ FramewalkError
 │   ├── EntitiesError     a Kubernetes dump
 │   ├── DefinitionError   an OAL file (engine/oal/diagnostics.py)
 │   └── ConfigError       a configuration (server/config/files.py)
+├── TableError            a table that engines share cannot be used, or is another's
+│   └── TableAwayError    its storage does not answer: wait, it is tried again
+├── WorkersError          processes that do the work cannot be started or reached
+│   └── BrokenTaskError   those that were at the same have all ended
 └── StoreError            the store cannot be used as it is; what it holds is untouched
     ├── StoreLockedError  another process has it open: wait, or stop that process
     ├── StoreMemoryError  DuckDB had no memory for it: ask less at a time, or give more
@@ -38,6 +42,10 @@ class LocatedError(FramewalkError):
         self.remedy = remedy
         super().__init__(f"{self.place}: {problem}; {remedy}")
 
+    def __reduce__(self) -> tuple[type[LocatedError], tuple[object, ...]]:
+        """Have it be the same in another process."""
+        return type(self), (self.place, self.problem, self.remedy)
+
 
 class InputError(LocatedError):
     """An input could not be read."""
@@ -69,3 +77,19 @@ class StoreRoomError(StoreError):
 
 class StoreVersionError(StoreError):
     """The store was written by a newer framewalk."""
+
+
+class TableError(LocatedError):
+    """A table that engines share cannot be used by this one; what it holds is unchanged."""
+
+
+class TableAwayError(TableError):
+    """The storage of a table that engines share did not do what it was asked to."""
+
+
+class WorkersError(LocatedError):
+    """Processes that do the work cannot be started or reached."""
+
+
+class BrokenTaskError(WorkersError):
+    """Every process that was at a task has ended."""

@@ -1,10 +1,11 @@
-"""Processes as Linux shows them: what one has used, and one that must not outlive its parent."""
+"""Processes as Linux has them: what one has used, and how one is told to end."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _NS_PER_S: Final = 10**9
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Used(NamedTuple):
@@ -58,3 +60,33 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT, whichever thread the system hands them to. To be made by the main thread.
+
+    A lock is no way to wait for them: Python runs handlers in the main thread only, and a lock
+    wakes it up only for a signal that it got itself.
+    """
+
+    def __init__(self) -> None:
+        """Take them from now on, until the process ends."""
+        self._told, self._telling = socket.socketpair()
+        self._telling.settimeout(0)
+        signal.set_wakeup_fd(self._telling.fileno(), warn_on_full_buffer=False)
+        for number in _STOPS:
+            signal.signal(number, _nothing)
+
+    def wait(self, timeout_s: float | None = None) -> str:
+        """Wait for one; return its name, or the empty string after this long."""
+        self._told.settimeout(timeout_s)
+        try:
+            while (number := self._told.recv(1)[0]) not in _STOPS:
+                continue
+        except TimeoutError:
+            return ""
+        return signal.Signals(number).name
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Only that the signal does not end the process."""

@@ -220,6 +220,8 @@ AHEAD_REASON: Final = "time_out_of_range"
 NEAR_CHANGE: Final = "near_change"
 # How far clocks of nodes are taken to be wrong, where an address changes hands.
 MOST_SKEW_NS: Final = 30 * 10**9
+# For how long a request that was being served may have made calls.
+LONGEST_SERVED_NS: Final = 600 * 10**9
 QUALITY_COUNTERS: Final = (
     "undecodable_message",
     "oversized_message",

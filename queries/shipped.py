@@ -11,9 +11,9 @@ from framewalk.engine.store import literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a place can stand for: a time in UTC, a text, or nothing. Numbers are texts, too: DuckDB
-# takes a quoted one for what it stands beside.
-Value: TypeAlias = dt.datetime | str | None
+# What a place can stand for: a time in UTC, a text, a number, or nothing. A number may be a text,
+# too: DuckDB takes a quoted one for what it stands beside.
+Value: TypeAlias = dt.datetime | str | bool | int | float | None
 
 
 def shipped_queries() -> dict[str, Question]:
@@ -35,4 +35,8 @@ def asked(question: Question, values: Mapping[str, Value], limit: int | None = N
 def _as_sql(value: Value) -> str:
     if isinstance(value, dt.datetime):
         return f"TIMESTAMP '{value:%Y-%m-%d %H:%M:%S.%f}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
     return "NULL" if value is None else literal(value)

@@ -28,19 +28,25 @@ from framewalk.queries.plain_http import Http1Server
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
+from framewalk.server.endpoints import (
+    graphql_endpoint,
+    promql_endpoint,
+    sql_endpoint,
+    token_of,
+)
 from framewalk.server.engine import (
     ArchiveSettings,
     DiskBudget,
     EngineChild,
     EngineOptions,
     EngineTelemetry,
-    SqlEndpoint,
     default_limit_bytes,
     reserve_bytes,
     reserve_path,
     shortages,
 )
 from framewalk.server.logs import flush_logging, start_logging
+from framewalk.server.sharing import PublishSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,9 +62,8 @@ if TYPE_CHECKING:
 _ENGINE_END_S: Final = 1
 # What the disk has for the last streams, when the time of a stop is used up.
 _LAST_WRITE_S: Final = 1
-# What listens on every address is found on this one.
-_HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
 _OTHERS: Final = 0o007
+_NO_ARCHIVE: Final = "logs are to be published, and none are archived"
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -141,7 +146,9 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         oal_paths=config.engine.oal_paths,
         apdex_path=config.engine.apdex_path,
         endpoint_patterns_path=config.engine.endpoint_patterns_path,
-        sql=_sql_endpoint(config),
+        sql=sql_endpoint(config),
+        graphql=graphql_endpoint(config),
+        promql=promql_endpoint(config),
         log_format=config.logging.format,
         log_level=config.logging.level,
         caps=_caps(config.engine),
@@ -150,6 +157,7 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
         store_budget_bytes=config.storage.budget_bytes,
         reserve_bytes=spool.reserve_bytes,
         archive=_archive(config),
+        publish=_publish(config),
     )
     return EngineChild(options)
 
@@ -163,7 +171,19 @@ def _archive(config: Config) -> ArchiveSettings | None:
         ttl_days=config.core.record_ttl_days,
         budget_bytes=config.archive.budget_bytes,
         texts=config.archive.kept_texts,
+        sample_one_in=config.archive.sample_one_in,
+        slow_ms=config.archive.slow_ms,
     )
+
+
+def _publish(config: Config) -> PublishSettings | None:
+    block = config.publish
+    if block is None or not block.uri:
+        return None
+    label = block.engine_name or socket.gethostname()
+    if block.logs and _archive(config) is None:
+        raise InputError(block.uri, _NO_ARCHIVE, "turn that on (FRAMEWALK_ARCHIVE_MODE=http)")
+    return PublishSettings(block.uri, block.every_s, block.outbox_bytes, label, block.logs)
 
 
 def _caps(engine: EngineConfig) -> Caps:
@@ -226,32 +246,6 @@ def _sizes_bytes(paths: Iterable[Path]) -> int:
     return sizes_bytes
 
 
-def _sql_endpoint(config: Config) -> SqlEndpoint | None:
-    if config.sql is None:
-        return None
-    return SqlEndpoint(
-        host=config.sql.host,
-        port=config.sql.port,
-        token=_token(config),
-        tls=config.grpc.tls,
-        max_rows=config.sql.max_rows,
-        timeout_s=config.sql.timeout_s,
-        metrics_url=_metrics_url(config.telemetry),
-    )
-
-
-def _metrics_url(block: TelemetryBlock | None) -> str | None:
-    """Return where this machine finds the metrics."""
-    if block is None:
-        return None
-    host = _HERE.get(block.host, block.host)
-    return f"http://[{host}]:{block.port}" if ":" in host else f"http://{host}:{block.port}"
-
-
-def _token(config: Config) -> str | None:
-    return config.authentication.get_secret_value() if config.authentication else None
-
-
 @contextmanager
 def _opened(options: SpoolOptions, telemetry: Telemetry) -> Iterator[Spool]:
     spool = Spool(options, telemetry.flushed, partial(_tell_recovered, options))
@@ -308,7 +302,7 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
         "framewalk_in_flight_bytes", "Bytes received, not on disk.", lambda: in_flight.size_bytes
     )
     stop = parts.signals.first(asyncio.get_running_loop())
-    token = _token(config)
+    token = token_of(config)
     collector = Collector(spool, in_flight, telemetry)
     transport = open_transport(config.core.grpc_transport, server, collector, token)
     with _metrics_endpoint(config.telemetry, telemetry):
@@ -357,7 +351,7 @@ def _read_again(engine: EngineChild | None) -> None:
     if engine is None:
         tell(logging.INFO, "SIGHUP changes nothing, there is no engine")
         return
-    tell(logging.INFO, "entities are to be read again", reason="SIGHUP")
+    tell(logging.INFO, "entities and definitions are to be read again", reason="SIGHUP")
     engine.read_entities()
 
 

@@ -51,8 +51,8 @@ def url(server: SqlServer, scheme: str = "http") -> str:
     return f"{scheme}://127.0.0.1:{server.port}"
 
 
-def ask(server: SqlServer, query: str, **bounds: float) -> httpx.Response:
-    content = {"query": query, **bounds}
+def ask(server: SqlServer, query: str, **more: object) -> httpx.Response:
+    content = {"query": query, **more}
     return httpx.post(f"{url(server)}/sql", json=content, timeout=DEADLINE_S, verify=NO_TLS)
 
 

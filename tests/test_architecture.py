@@ -21,7 +21,8 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MOST_MODULES = 12
 # A file of a package that the wheel has no use for would be a surprise.
-DATA = (".lark", ".oal", ".proto", ".pyi", ".sql", ".typed", ".yml")
+DATA = (".graphql", ".json", ".lark", ".oal", ".proto", ".pyi", ".sql", ".typed", ".yml")
+PAGE = (".css", ".html", ".js", ".mjs", ".svg", ".toml", "/LICENSE")
 
 
 def rooms() -> dict[str, set[str]]:
@@ -133,7 +134,7 @@ def packaged() -> set[str]:
     return {
         f"framewalk/{name}"
         for name in names
-        if name.endswith((".py", *DATA)) and not name.startswith("fixtures/captures/")
+        if name.endswith((".py", *DATA, *PAGE)) and not name.startswith("fixtures/captures/")
     }
 
 

@@ -232,6 +232,23 @@ def test_merged_files_have_the_same_rows_sorted_by_edge_and_time(
     assert rows.equals(rows.sort("local_service", "remote_service", maintain_order=True))
 
 
+def test_files_alike_in_size_of_an_hour_that_is_over_become_one_in_a_server(
+    tmp_path: Path, archived: Store
+) -> None:
+    """Each is a little larger than the one before, and far larger than a handful of logs."""
+    sizes_bytes = sorted(path.stat().st_size for path in listed(archived)["http"])
+    assert 2**16 < sizes_bytes[0] < sizes_bytes[-1] < 2 * sizes_bytes[0]
+    before = contents(archived)
+    with Archive(archived, tmp_path / "logs", ArchiveOptions(Mode.ALL)) as archive:
+        while archive.compact(1, open_from_ns=2**62):
+            pass
+    assert {kind: len(files) for kind, files in listed(archived).items()} == dict.fromkeys(
+        VIEW_OF, 1
+    )
+    after = contents(archived)
+    assert all(after[kind].equals(before[kind]) for kind in VIEW_OF)
+
+
 def test_what_a_process_left_that_was_ended_is_removed(tmp_path: Path, archived: Store) -> None:
     before = rows_of(archived)
     file = listed(archived)["http"][0]
@@ -292,6 +309,25 @@ def test_old_logs_go_by_their_time_and_by_what_they_take(tmp_path: Path, archive
         assert archive.size_bytes() == 0
     assert rows_of(archived) == dict.fromkeys(VIEW_OF, 0)
     assert not list((tmp_path / "logs").glob("*/*"))
+
+
+def test_files_that_were_replaced_take_room_until_queries_are_over(
+    tmp_path: Path, archived: Store
+) -> None:
+    with Archive(archived, tmp_path / "logs", ArchiveOptions(Mode.ALL)) as archive:
+        small = archive.size_bytes()
+        while archive.compact(1):
+            pass
+        assert archive.waiting_bytes() == small
+        large = archive.size_bytes()
+        on_disk = sum(one.stat().st_size for one in (tmp_path / "logs").glob("*/*/*.parquet"))
+        assert on_disk == small + large
+        assert archive.keep_budget(small + large, 1) == 0
+        assert archive.keep_budget(small + large - 1, 1) == 1
+        # What went for the budget does not have more go.
+        assert archive.keep_budget(small + large - 1, 1) == 0
+        archive.tidy(12, longest_query_s=10)
+        assert archive.waiting_bytes() == 0
 
 
 def test_a_folder_is_of_one_store_and_one_process(
@@ -358,6 +394,36 @@ def test_logs_find_the_hour_of_their_event(tmp_path: Path, few: Plan, parts: lis
             assert sum(row[4] for row in found) == rows_of(store)["http"]
             # A file of several hours is for the others.
             assert len(found) == len(own) + (most_hours == 2)
+
+
+def test_a_node_whose_clock_runs_wild_opens_so_many_hours(tmp_path: Path, few: Plan) -> None:
+    hour_ns, most = 3600 * 10**9, 5
+    options = ArchiveOptions(Mode.ALL, most_hours=3, most_hours_of_node=most)
+
+    def of(node: str, hour: int, logs: int = 1) -> Kept:
+        one = kept_log("transfer", hour * hour_ns, operation="read", syscall=0)
+        many = {kind: pl.concat([frame] * logs) for kind, frame in one.frames.items()}
+        named = one.connections.with_columns(node=pl.lit(node))
+        return replace(one, connections=named, frames=many)
+
+    def hours(store: Store) -> dict[int | None, int]:
+        found = store.query("SELECT hour, sum(rows)::BIGINT FROM internal.archived GROUP BY 1")
+        return dict(found.fetchall())
+
+    with Store(":memory:", few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        archive.tidy(0, longest_query_s=1)
+        for hour in range(20):
+            add(store, archive, of("wild", 100 + hour))
+        assert hours(store) == {100 + hour: 1 for hour in range(most)} | {None: 20 - most}
+        # In one commit those hours come first that the most nodes have, however many logs one has.
+        parts = [of("wild", 100, 9), of("wild", 101, 9), of("wild", 102, 9)]
+        add(store, archive, *parts, of("a", 50), of("b", 50), of("c", 51), of("d", 51))
+        assert (hours(store)[50], hours(store)[51]) == (2, 2)
+        # Others open hours of their own, and after an hour so does the node.
+        add(store, archive, of("a", 200))
+        archive.tidy(3601, longest_query_s=1)
+        add(store, archive, of("wild", 300))
+        assert (hours(store)[200], hours(store)[300]) == (1, 1)
 
 
 def earlier(content: bytes, hours: int) -> bytes:
@@ -553,7 +619,36 @@ def test_a_new_file_systems_folder_can_be_an_archive(tmp_path: Path, few: Plan) 
         Archive(store, tmp_path, ArchiveOptions(Mode.HTTP)).close()
 
 
-def test_a_restored_store_does_not_remove_what_was_merged_since(
+def test_a_restored_store_lists_what_was_merged_since(
+    tmp_path: Path, few: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, options = tmp_path / "metrics.duckdb", ArchiveOptions(Mode.ALL)
+    numbers = "SELECT l2_ifindex FROM transfer_logs ORDER BY 1"
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        for number in (1, 2, 3):
+            add(store, archive, transfer(l2_ifindex=number))
+        assert archive.compact(1) == 3
+        add(store, archive, transfer(l2_ifindex=4))
+    backup = path.read_bytes()
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        assert archive.compact(1) == 2
+        # What came later comes again, from where it came.
+        add(store, archive, transfer(l2_ifindex=5))
+    path.write_bytes(backup)
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        assert archive.problems == []
+        assert "listed again" in caplog.text
+        assert store.query(numbers).fetchall() == [(1,), (2,), (3,), (4,)]
+        add(store, archive, transfer(l2_ifindex=5))
+        while archive.compact(1):
+            pass
+        assert store.query(numbers).fetchall() == [(1,), (2,), (3,), (4,), (5,)]
+    with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        assert archive.problems == []
+        assert store.query(numbers).fetchall() == [(1,), (2,), (3,), (4,), (5,)]
+
+
+def test_a_restored_store_does_not_remove_what_was_merged_with_others_since(
     tmp_path: Path, few: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, options = tmp_path / "metrics.duckdb", ArchiveOptions(Mode.ALL)
@@ -562,7 +657,8 @@ def test_a_restored_store_does_not_remove_what_was_merged_since(
             add(store, archive, transfer(l2_ifindex=number))
     backup = path.read_bytes()
     with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:
-        assert archive.compact(1) == 2
+        add(store, archive, transfer(l2_ifindex=3))
+        assert archive.compact(1) == 3
     (merged,) = (tmp_path / "logs" / "transfer").glob("*/*.parquet")
     path.write_bytes(backup)
     with Store(path, few) as store, Archive(store, tmp_path / "logs", options) as archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -392,6 +393,17 @@ def test_a_replay_that_needs_more_memory_than_it_may_is_an_error() -> None:
     assert done.returncode == 1, done.stderr
     assert "limit 100.00\nmemory " in done.stdout
     assert done.stdout.endswith(" MB, limit 10 MB\n")
+
+
+def test_the_steps_of_a_live_engine_are_told_and_every_log_is_counted(tmp_path: Path) -> None:
+    found = tmp_path / "steps.json"
+    size = ("--services", "12", "--minutes", "1")
+    done = run(BENCHMARKS / "live_steps.py", *size, "--json", found)
+    assert done.returncode == 0, done.stderr
+    assert read(found)["logs"] == 3_600
+    # 600 pairs of pods, six logs each.
+    assert re.search(r"^look +12 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^\d+ commits of 3,600 logs, ", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_the_profile_names_every_stage_of_a_replay() -> None:

@@ -22,6 +22,7 @@ logs = from(K8SService.*).count();
 calls = from(K8SService.*).cpm();
 longest = from(K8SService.write.duration).filter(type == "write").max();
 kinds = from(K8SService.*).labelCount(type);
+spread = from(K8SService.write.duration).percentile2(1);
 """
 
 
@@ -72,6 +73,24 @@ def test_a_range_is_what_its_minutes_are(engine: Engine, since_s: int, until_s: 
     found = engine.store.query(
         "SELECT service, logs::INT, longest, kinds['write']::INT FROM "
         f"service_between(TIMESTAMP '{since:%F %T}', TIMESTAMP '{until:%F %T}') ORDER BY ALL"
+    ).fetchall()
+    assert found == wanted
+    assert wanted
+
+
+@pytest.mark.parametrize(("since_s", "until_s"), RANGES)
+def test_percentiles_added_up_as_rows_are_the_same(
+    engine: Engine, since_s: int, until_s: int
+) -> None:
+    times = (dt.datetime.fromtimestamp(one, dt.UTC) for one in (since_s, until_s))
+    since, until = (f"TIMESTAMP '{one:%F %T}'" for one in times)
+    wanted = engine.store.query(
+        "SELECT service, unnest(spread) FROM "
+        f"service_between({since}, {until}) WHERE spread IS NOT NULL ORDER BY ALL"
+    ).fetchall()
+    found = engine.store.query(
+        "SELECT service, p50, p75, p90, p95, p99 FROM "
+        f"service_percentiles_between({since}, {until}, 'spread') ORDER BY ALL"
     ).fetchall()
     assert found == wanted
     assert wanted

@@ -19,6 +19,7 @@ import duckdb
 import polars as pl
 import pytest
 from conftest import CAPTURES
+from processes import ending
 from test_order import (
     BASE,
     NS,
@@ -422,7 +423,8 @@ def total(store: Store) -> int:
 def kill_after_changes(script: str, path: Path, definition: Path, changes: int) -> None:
     log = Path(f"{path}.wal")
     seen, size_bytes = 0, 0
-    with subprocess.Popen([sys.executable, "-c", script, str(path), str(definition)]) as process:
+    command = [sys.executable, "-c", script, str(path), str(definition)]
+    with ending(subprocess.Popen(command)) as process:
         while process.poll() is None and seen < changes:
             grown = log.stat().st_size if log.exists() else 0
             seen += grown != size_bytes

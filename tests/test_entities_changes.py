@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,8 +153,15 @@ def same_as_all_at_once(table: Table, inventory: Inventory, *, by_owner: bool) -
     assert made.boundaries_ns.to_list() == wanted.boundaries_ns.to_list()
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), by_owner=st.booleans(), every=st.sampled_from((1, 4, STEPS)))
+WORLDS = {
+    "seed": st.integers(0, 2**32),
+    "by_owner": st.booleans(),
+    "every": st.sampled_from((1, 4, STEPS)),
+}
+
+
+@settings(max_examples=25)
+@given(**WORLDS)
 def test_changes_make_the_table_that_all_at_once_makes(
     seed: int, every: int, *, by_owner: bool
 ) -> None:
@@ -162,6 +170,14 @@ def test_changes_make_the_table_that_all_at_once_makes(
         table.update("c", world.step())
         if step % every == 0 or step == STEPS:
             same_as_all_at_once(table, world.inventory(), by_owner=by_owner)
+
+
+@pytest.mark.long
+@settings(max_examples=500)
+@given(**WORLDS)
+def test_changes_of_many_worlds(seed: int, every: int, *, by_owner: bool) -> None:
+    inner = test_changes_make_the_table_that_all_at_once_makes.hypothesis.inner_test
+    inner(seed, every, by_owner=by_owner)
 
 
 def test_a_table_that_was_given_away_stays_as_it_is() -> None:

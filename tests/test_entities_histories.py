@@ -199,12 +199,12 @@ def read(folder: Path, lives: list[Life], seen: Seen, *, is_reversed: bool) -> E
     return read_entities(*(reversed(paths) if is_reversed else paths))
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(lives=histories(), seen=looks, is_reversed=st.booleans())
+SLOW_TO_MAKE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+SEEN = {"lives": histories(), "seen": looks, "is_reversed": st.booleans()}
+
+
+@settings(max_examples=150, suppress_health_check=SLOW_TO_MAKE)
+@given(**SEEN)
 def test_an_address_is_named_after_the_pod_that_had_it(
     tmp_path_factory: pytest.TempPathFactory, lives: list[Life], seen: Seen, *, is_reversed: bool
 ) -> None:
@@ -219,6 +219,16 @@ def test_an_address_is_named_after_the_pod_that_had_it(
             )
             found = entities.lookup(asked).select("service", "instance").rows()
             assert found == [(f"{life.app}.shop", life.name)] * len(seconds)
+
+
+@pytest.mark.long
+@settings(max_examples=3_000, suppress_health_check=SLOW_TO_MAKE)
+@given(**SEEN)
+def test_an_address_in_many_histories(
+    tmp_path_factory: pytest.TempPathFactory, lives: list[Life], seen: Seen, *, is_reversed: bool
+) -> None:
+    inner = test_an_address_is_named_after_the_pod_that_had_it.hypothesis.inner_test
+    inner(tmp_path_factory, lives, seen, is_reversed=is_reversed)
 
 
 # ---- clocks that are wrong ---------------------------------------------------
@@ -294,16 +304,15 @@ def plan_in(folder: Path) -> Plan:
     return load_plan(path)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(
-    lives=histories(),
-    dumps=st.lists(st.integers(0, LENGTH_S), min_size=1, max_size=3, unique=True),
-    skew_s=st.integers(-MOST_SKEW_S, MOST_SKEW_S),
-)
+SKEWED = {
+    "lives": histories(),
+    "dumps": st.lists(st.integers(0, LENGTH_S), min_size=1, max_size=3, unique=True),
+    "skew_s": st.integers(-MOST_SKEW_S, MOST_SKEW_S),
+}
+
+
+@settings(max_examples=12, suppress_health_check=SLOW_TO_MAKE)
+@given(**SKEWED)
 def test_what_a_wrong_clock_may_have_named_wrongly_is_counted(
     tmp_path_factory: pytest.TempPathFactory,
     lives: list[Life],
@@ -346,3 +355,13 @@ def test_what_a_wrong_clock_may_have_named_wrongly_is_counted(
         and one.is_near(list(one.life.had[0][1:]), MOST_SKEW_S)
     ]
     assert not clear or counted(entities, plan, clear)[1] == len(clear)
+
+
+@pytest.mark.long
+@settings(max_examples=250, suppress_health_check=SLOW_TO_MAKE)
+@given(**SKEWED)
+def test_wrong_clocks_in_many_histories(
+    tmp_path_factory: pytest.TempPathFactory, lives: list[Life], dumps: list[int], skew_s: int
+) -> None:
+    inner = test_what_a_wrong_clock_may_have_named_wrongly_is_counted.hypothesis.inner_test
+    inner(tmp_path_factory, lives, dumps, skew_s)

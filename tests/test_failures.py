@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
-NEEDED = [Path(__file__).with_name(name) for name in ("conftest.py", "server_logs.py")]
+NEEDED = [
+    Path(__file__).with_name(name) for name in ("conftest.py", "processes.py", "server_logs.py")
+]
 TESTS = """
 import time
 
@@ -26,6 +29,15 @@ def test_that_fails():
 
 def test_that_goes_on():
     time.sleep(600)
+"""
+LEAVING = """
+import os, subprocess
+
+def test_that_ends_with_its_process():
+    left = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    with open("left", "w") as file:
+        file.write(str(left.pid))
+    os._exit(1)
 """
 
 
@@ -57,3 +69,28 @@ def test_failures_are_printed_as_they_come(tmp_path: Path, processes: list[str])
             assert run.poll() is None
         finally:
             os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_what_a_test_leaves_running_is_ended_with_the_tests(tmp_path: Path) -> None:
+    for path in NEEDED:
+        shutil.copy(path, tmp_path)
+    (tmp_path / "test_some.py").write_text(LEAVING)
+    options = ["--rootdir", ".", "-p", "no:cacheprovider", "--numprocesses", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--max-worker-restart", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTEST_ADDOPTS": ""},
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 1
+    left = int((tmp_path / "left").read_text())
+    wait_until(lambda: not _runs(left))
+
+
+def _runs(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
+    return "\nState:\tZ" not in status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from processes import ending, free_port
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import DEADLINE_S, wait_until
 
@@ -98,11 +98,6 @@ def read_only(container: dict[str, Any]) -> set[str]:
     return {one["name"] for one in container["volumeMounts"] if one.get("readOnly")}
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return str(taken.getsockname()[1])
-
-
 def test_every_variable_is_one_of_the_configuration() -> None:
     own = {name for name in variables(MAIN) if VARIABLE.fullmatch(name)}
     assert own
@@ -122,7 +117,7 @@ def test_the_cluster_is_watched(config: Config) -> None:
     assert variables(MAIN).keys().isdisjoint({"FRAMEWALK_ENTITIES_PATHS"})
     project = tomllib.loads(read(ROOT / "pyproject.toml"))
     assert "kubernetes" in project["project"]["optional-dependencies"]
-    assert "/requirements/kubernetes.txt" in read(FOLDER / "Dockerfile")
+    assert "ARG LOCK=kubernetes" in read(FOLDER / "Dockerfile")
 
 
 def test_no_variable_is_injected_for_a_service_called_framewalk() -> None:
@@ -132,10 +127,17 @@ def test_no_variable_is_injected_for_a_service_called_framewalk() -> None:
 def test_ports_services_and_probes_agree(config: Config) -> None:
     ports = {one["name"]: one["containerPort"] for one in MAIN["ports"]}
     assert config.telemetry is not None
-    assert ports == {"grpc": config.grpc.port, "metrics": config.telemetry.port}
+    assert config.graphql is not None
+    assert config.promql is not None
+    assert ports == {
+        "grpc": config.grpc.port,
+        "metrics": config.telemetry.port,
+        "graphql": config.graphql.port,
+        "promql": config.promql.port,
+    }
     for service in SERVICES:
-        (port,) = service["spec"]["ports"]
-        assert port["port"] == ports[port["targetPort"]]
+        for port in service["spec"]["ports"]:
+            assert port["port"] == ports[port["targetPort"]]
         template = STATEFUL_SET["template"]["metadata"]["labels"]
         assert service["spec"]["selector"].items() <= template.items()
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -150,6 +152,13 @@ def test_what_is_asked_from_outside_listens_there_and_sql_does_not(config: Confi
     assert config.sql is not None
     assert config.telemetry.host == config.grpc.host == "0.0.0.0"  # noqa: S104 - in a pod
     assert config.sql.host == "127.0.0.1"
+    assert config.graphql is not None
+    assert config.promql is not None
+    names = {f"framewalk-queries{rest}" for rest in ("", ".framewalk", ".framewalk.svc")}
+    assert ("Service", "framewalk-queries") in SERVER
+    for endpoint in (config.graphql, config.promql):
+        assert endpoint.host == config.grpc.host
+        assert set(endpoint.host_names) == names
 
 
 def test_a_stop_has_the_time_it_may_take(config: Config) -> None:
@@ -263,25 +272,25 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     folder = tmp_path_factory.mktemp("served")
     port = free_port()
     own_ports = {
-        "SW_CORE_GRPC_PORT": free_port(),
-        "SW_TELEMETRY_PROMETHEUS_PORT": port,
-        "FRAMEWALK_SQL_LISTEN_PORT": free_port(),
+        "SW_CORE_GRPC_PORT": str(free_port()),
+        "SW_TELEMETRY_PROMETHEUS_PORT": str(port),
+        "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
+        "SW_CORE_REST_PORT": str(free_port()),
+        "SW_PROMQL_REST_PORT": str(free_port()),
     }
-    process = subprocess.Popen(
+    starting = subprocess.Popen(
         [FRAMEWALK, *MAIN["args"]],
         env=environment(folder) | own_ports,
         cwd=folder,
         stderr=subprocess.DEVNULL,
     )
-    try:
-        wait_until(lambda: process.poll() is not None or "k8s_als" in metrics(int(port)))
-        families = list(text_string_to_metric_families(metrics(int(port))))
+    with ending(starting) as process:
+        wait_until(lambda: process.poll() is not None or "k8s_als" in metrics(port))
+        families = list(text_string_to_metric_families(metrics(port)))
         # Nothing is written beside the folder, as all else is read-only in the container.
         assert {one.name for one in folder.iterdir()} == {"lib"}
         yield {one.name for one in families}
-    finally:
         process.kill()
-        process.wait()
 
 
 def metrics(port: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,14 +15,13 @@ from conftest import CAPTURES
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import DEADLINE_S
+from prepared import framewalk
 from wire_bytes import OVERFLOWING_LENGTHS, varint, with_overflowing_lengths
 
 from framewalk.engine import CaptureWriter, Counters, Entities, partial
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 EVERY_FIELD = Path(__file__).parent / "spec" / "message.txtpb"
 
 
@@ -53,13 +50,8 @@ def test_each_costs_its_message_and_nothing_is_written_about_it(
     with CaptureWriter(capture) as writer:
         writer.write_messages([1] * count, range(count), [10**18] * count, messages)
     dump = CAPTURES / "bookinfo" / "kubectl.yaml"
-    done = subprocess.run(
-        [COMMAND, "replay", capture, "--entities", dump, "--store", tmp_path / "store.duckdb"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_S,
-    )
+    store = tmp_path / "store.duckdb"
+    done = framewalk("replay", capture, "--entities", dump, "--store", store)
     assert (done.returncode, done.stderr) == (0, "")
     told = dict(line.split("\t") for line in done.stdout.splitlines())
     assert told["messages"].strip() == f"{count:,}"

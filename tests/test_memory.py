@@ -10,13 +10,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
+import pytest
 
 from framewalk.engine.captures.format import CAPTURE_SCHEMA, DIGEST_KEY, batch_digest
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "memory.py"
 
-# Measured: 1.02. A capture that is read as a whole shows as 2.6.
+# Measured: 1.02 of four times as long. A capture that is read as a whole shows as 2.6, and as 1.5
+# of twice as long. Of captures of half the length memory still grows.
 GROWTH_LIMIT = 1.15
 
 REQUESTS_PER_SECOND = 150
@@ -39,13 +41,14 @@ print(logs, most_kib)
 """
 
 
-def test_a_capture_four_times_as_long_needs_no_more_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_a_capture_many_times_as_long_needs_no_more_memory(tmp_path: Path, times: int) -> None:
     memory = benchmark()
     measured = [
         memory.measure(tmp_path, duration_s, REQUESTS_PER_SECOND, COMMIT_LOGS)
-        for duration_s in (90, 360)
+        for duration_s in (90, times * 90)
     ]
-    assert measured[1].logs > 3 * measured[0].logs > 1_000_000
+    assert measured[1].logs > 0.75 * times * measured[0].logs > 500_000
     assert memory.growth(measured) < GROWTH_LIMIT
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.queries.plain_http import Http1Server, patient_http1
 from framewalk.queries.sql_endpoint.server import SqlServer, secure
 
+PATIENCE_S = 0.4
 HEAD = b"POST /sql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n"
 LONG = b"SELECT repeat('x', 1000) FROM range(1000000)"
 
@@ -27,7 +30,7 @@ LONG = b"SELECT repeat('x', 1000) FROM range(1000000)"
 def impatient(tmp_path: Path, plan: Plan) -> Iterator[SqlServer]:
     with Store(tmp_path / "store.duckdb", make_plan(plan.metrics[::12])) as store:
         secure(store.connection)
-        options = replace(OPTIONS, patience_s=0.4, max_rows=10**9)
+        options = replace(OPTIONS, patience_s=PATIENCE_S, max_rows=10**9)
         with serving(store.connection, tmp_path / "store.duckdb", options) as server:
             yield server
 
@@ -96,6 +99,21 @@ def test_an_answer_that_is_read_steadily_comes_to_its_end(impatient: SqlServer) 
             assert part
             size_bytes += len(part)
         assert size_bytes > 45_000_000
+
+
+def test_who_asks_again_and_again_keeps_a_connection(impatient: SqlServer) -> None:
+    """Between its requests nothing is awaited for as long as the patience."""
+    thinks = threading.Event()
+    begun_s = time.monotonic()
+    with connected(impatient.port) as client:
+        answers = client.makefile("rb")
+        while time.monotonic() - begun_s < 4 * PATIENCE_S:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            head = list(iter(answers.readline, b"\r\n"))
+            assert head[0] == b"HTTP/1.1 200 OK\r\n"
+            (length,) = (line for line in head if line.startswith(b"content-length:"))
+            assert answers.read(int(length.split()[1]))
+            thinks.wait(PATIENCE_S / 20)
 
 
 def test_one_peer_has_only_so_many_connections() -> None:

@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from prepared import COMMAND
+from prepared import framewalk as run
+from processes import ending
 
 import framewalk.queries
 from framewalk.engine.captures.format import CAPTURE_SCHEMA, CaptureReader, CaptureWriter
@@ -350,7 +352,10 @@ def long_job(rows: pa.Table, folder: Path) -> LongJob:
     return LongJob(capture, rows.num_rows * REPEATED, plan, empty, want, duration_s)
 
 
-def test_a_killed_replay_goes_on_where_it_stopped(job: LongJob, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_replay_goes_on_where_it_stopped(
+    job: LongJob, tmp_path: Path, workers: int
+) -> None:
     """Killed as soon as the store is seen to change for the first, second, ... time.
 
     On a busy machine a kill may come before the first commit: it goes on until one comes between.
@@ -359,13 +364,13 @@ def test_a_killed_replay_goes_on_where_it_stopped(job: LongJob, tmp_path: Path) 
     while len(known) < KILLS or not any(0 < messages < job.messages for messages in known):
         changes = len(known) + 1
         assert changes <= MOST_KILLS, f"no kill between two commits: {known}"
-        known.append(killed_and_finished(job, tmp_path / f"{changes}.duckdb", changes))
+        known.append(killed_and_finished(job, tmp_path / f"{changes}.duckdb", changes, workers))
 
 
-def killed_and_finished(job: LongJob, store: Path, changes: int) -> int:
+def killed_and_finished(job: LongJob, store: Path, changes: int, workers: int) -> int:
     """Check a replay that was killed and done again; return how much of it was not lost."""
     shutil.copyfile(job.empty_store, store)
-    kill_after_changes(job.capture, store, changes)
+    kill_after_changes(job.capture, store, changes, workers)
     return finished_exactly(job, store)
 
 
@@ -396,11 +401,10 @@ def drawn_out(rows: pa.Table) -> pa.Table:
     return spread.select(CAPTURE_SCHEMA.names).to_arrow().cast(CAPTURE_SCHEMA)
 
 
-def command(capture: Path, store: Path, *definitions: Path) -> list[str]:
-    program = str(Path(sys.executable).with_name("framewalk"))
+def arguments(capture: Path, store: Path, *definitions: Path) -> list[str]:
     paths = [str(capture), "--entities", str(DUMP), "--store", str(store)]
     chosen = [text for path in definitions for text in ("--oal", str(path))]
-    return [program, "replay", *paths, *chosen, "--commit-logs", "3000"]
+    return ["replay", *paths, *chosen, "--commit-logs", "3000"]
 
 
 def finished(
@@ -410,9 +414,7 @@ def finished(
 
     One that was killed may have been reading: what it read is tried first, and is harmless.
     """
-    done = subprocess.run(
-        command(capture, store, *definitions), capture_output=True, text=True, check=False
-    )
+    done = run(*arguments(capture, store, *definitions))
     tried = f"warning: a replay ended while it read {capture}: its messages are tried apart\n"
     told = done.stderr.replace(f"{tried}they do no harm\n", "") if killed else done.stderr
     assert (done.returncode, told) == (0, "")
@@ -424,17 +426,16 @@ def known_messages(summary: dict[str, str]) -> int:
     return int(summary.get("already stored", "0").split()[0].replace(",", ""))
 
 
-def started(capture: Path, store: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(capture, store, *DEFINITIONS), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def started(capture: Path, store: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+    command = [COMMAND, *arguments(capture, store, *DEFINITIONS), "--workers", str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_after_changes(capture: Path, store: Path, changes: int) -> None:
+def kill_after_changes(capture: Path, store: Path, changes: int, workers: int) -> None:
     """Kill a replay at the moment in which its store's log of changes grows again."""
     log = Path(f"{store}.wal")
     seen, size_bytes = 0, 0
-    with started(capture, store) as process:
+    with ending(started(capture, store, workers)) as process:
         while process.poll() is None and seen < changes:
             grown = log.stat().st_size if log.exists() else 0
             seen += grown != size_bytes
@@ -444,7 +445,7 @@ def kill_after_changes(capture: Path, store: Path, changes: int) -> None:
 
 
 def kill_after(capture: Path, store: Path, delay_s: float) -> None:
-    with started(capture, store) as process:
+    with ending(started(capture, store)) as process:
         try:
             process.wait(timeout=delay_s)
         except subprocess.TimeoutExpired:

@@ -262,7 +262,10 @@ def test_rows_are_deleted_a_bounded_number_at_a_time(start: Start) -> None:
 
     tables = ["internal.service_minutes", "internal.endpoint_minutes"]
     before = FIRST_DAY.replace(tzinfo=None) + dt.timedelta(days=1)
-    deleted = delete_before(engine.store.connection, tables, before, look, 10_000)
+    deleted = 0
+    for rows in delete_before(engine.store.connection, tables, before, 10_000):
+        deleted += rows
+        look()
     assert deleted == ROWS_OF_A_DAY
     assert left[-1] == ROWS_OF_A_DAY
     steps = [one - two for one, two in pairwise([2 * ROWS_OF_A_DAY, *left])]

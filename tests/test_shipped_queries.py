@@ -18,6 +18,7 @@ from framewalk.engine import (
     Entities,
     Store,
     load_plan,
+    open_for_reading,
     read_entities,
     replay,
 )
@@ -180,7 +181,56 @@ def test_a_macro_or_view_of_a_store_answers_as_its_query(bookinfo: Store, name: 
     assert sum(nothing) <= NOTHING_BEFORE.get(name, 0)
 
 
-@pytest.mark.parametrize("name", ["service_map", "endpoints", "namespaces", "tcp", "unnamed"])
+# The twelve questions of an operator, in the order of the issue that asked for them: who calls
+# whom, what fails, what is slow, who has most bytes, what is sent again, who cannot connect, where
+# packages wait, who is unknown, what changed, versions, over time, request to request.
+OF_OPERATORS = (
+    "service_map errors slowest_endpoints talkers retransmits connect_failures queue_times unnamed "
+    "changes versions trend endpoint_map"
+)
+
+
+@pytest.mark.parametrize("name", OF_OPERATORS.split())
+def test_what_an_operator_asks_is_of_a_range_a_service_and_a_namespace(
+    bookinfo: Store, name: str
+) -> None:
+    question = shipped_queries()[name]
+    assert {"since", "until", "service", "namespace"} <= set(question.places)
+    assert not question.needed
+    range_only = "'2026-11-02 09:00', '2026-11-02 09:06'"
+    rows = bookinfo.query(f"FROM {name}({range_only})").fetchall()
+    assert rows == ask(bookinfo, name)
+    for of_one in ("of_service := 'reviews.bookinfo'", "of_namespace := 'bookinfo'"):
+        fewer = bookinfo.query(f"FROM {name}({range_only}, {of_one})").fetchall()
+        assert 0 < len(fewer) <= len(rows)
+
+
+def test_talkers_are_told_by_the_bytes_of_the_views(bookinfo: Store) -> None:
+    sizes = ", ".join(
+        f"coalesce(sum(kubernetes_service_instance_{way}_package_size), 0)::BIGINT"
+        for way in ("write", "read")
+    )
+    told = bookinfo.query(
+        f"SELECT service, instance, {sizes} FROM service_instance_minute GROUP BY ALL"
+    ).fetchall()
+    every = sum(sent + received for *_, sent, received in told)
+    expected = {
+        (service, pod): (sent, received, round((sent + received) / 6))
+        for service, pod, sent, received in told
+        if sent + received
+    }
+    rows = ask(bookinfo, "talkers")
+    assert {row[:2]: row[2:5] for row in rows} == expected
+    sums = [sent + received for _, _, sent, received, *_ in rows]
+    assert sums == sorted(sums, reverse=True)
+    assert [row[-1] for row in rows] == [
+        pytest.approx(100 * one / every, abs=0.006) for one in sums
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["service_map", "endpoints", "namespaces", "tcp", "unnamed", "talkers", "trend"]
+)
 def test_a_filter_takes_rows_away_and_changes_none(bookinfo: Store, name: str) -> None:
     every = ask(bookinfo, name)
     assert ask(bookinfo, name, namespace="bookinfo") == [
@@ -303,7 +353,21 @@ def test_a_store_of_before_has_macros_when_it_is_written_again(tmp_path: Path) -
     with Store(path, plan) as store:
         store.query("SELECT 1").fetchall()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DROP VIEW time_range; DROP MACRO TABLE top_services").fetchall()
+        connection.execute("DROP VIEW internal.macros_2; DROP MACRO TABLE top_services").fetchall()
     with Store(path, plan) as store:
         assert store.query("FROM time_range").fetchall() == [(None, None)]
         assert store.query("FROM top_services('logs', '2026-11-02', '2026-11-03')").fetchall() == []
+
+
+def test_a_store_of_before_has_macros_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "few.duckdb"
+    with Store(path, load_plan()):
+        pass
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP VIEW internal.macros_2; DROP MACRO TABLE top_services").fetchall()
+    with duckdb.connect(str(path), read_only=True), open_for_reading(path) as connection:
+        # Somebody reads it: it cannot be written, and is read as it is.
+        assert connection.execute("FROM service_minute").fetchall() == []
+    with open_for_reading(path) as connection:
+        asked = "FROM top_services('kubernetes_service_http_call_cpm', '2026-11-02', '2026-11-03')"
+        assert connection.execute(asked).fetchall() == []

@@ -99,13 +99,40 @@ def test_many_columns_are_lines_in_a_terminal(store: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_wide_table_has_one_line_per_row_in_a_terminal(store: Path) -> None:
-    words = ", ".join(f"'{'word' * 6} {i}' AS column_{i}" for i in range(5))
+TOO_WIDE = (
+    "SELECT range AS requests_per_minute_of_all, 'istio-ingressgateway.istio-system' AS source, "
+    "'what was said of it, in many words' AS problem_of_it, 1234567890 AS sent_bytes, "
+    "TIMESTAMP '2026-11-02 09:00' AS at FROM range(2)"
+)
+
+
+def test_a_table_is_made_to_fit_the_terminal(store: Path) -> None:
+    """Names are on several lines, texts are shortened; numbers and times are whole."""
+    lines = run_in_terminal("sql", TOO_WIDE, "-s", store)
+    head, rows = [line.rstrip() for line in lines if "─" not in line][1:-2], lines[-4:-2]
+    assert max(map(len, lines)) <= 80
+    assert [row.split()[0] for row in rows] == ["0", "1"]
+    assert all(re.search(r" 1,234,567,890 +2026-11-02 09:00:00$", row) for row in rows)
+    assert all(re.search(r"^ +\d +istio\S*…\S*ystem +what.*… +1", row) for row in rows)
+    assert "".join(line.split()[0] for line in head[:4]) == "requests_per_minute_of_"
+    assert "--format wide" in lines[-1]
+
+
+def test_a_table_that_cannot_fit_is_a_line_for_each_column(store: Path) -> None:
+    words = ", ".join(f"'{'word' * 6} {i}' AS column_{i}" for i in range(7))
     lines = run_in_terminal("sql", f"SELECT 1234 AS number, {words} FROM range(2)", "-s", store)
-    rows = [line for line in lines if line.startswith("  1,234   ")]
-    assert len(rows) == 2
-    assert all(row.endswith("wordwordwordwordwordword 4") for row in rows)
-    assert "word" not in "".join(line for line in lines if line not in rows)
+    assert [line for line in lines if line.startswith("row")] == ["row 1", "row 2"]
+    assert lines.count(f" column_4   {'word' * 6} 4") == 2
+
+
+def test_a_wide_table_is_as_it_is(store: Path) -> None:
+    lines = run_in_terminal("sql", TOO_WIDE, "-s", store, "-f", "wide")
+    printed = query(store, TOO_WIDE, "wide")
+    assert [line for line in lines if line] == [line for line in printed.splitlines() if line]
+    assert printed == query(store, TOO_WIDE, "table")
+    assert (
+        printed.count("istio-ingressgateway.istio-system   what was said of it, in many words") == 2
+    )
 
 
 def test_table_in_a_pipe_has_one_line_per_row(store: Path) -> None:

@@ -6,18 +6,18 @@ import datetime as dt
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
+from prepared import framewalk
 
-from framewalk.cli.asking import values_of
+from framewalk.cli.asking import Asking, Said, values_of
 from framewalk.cli.ranges import Range, Wanted
 from framewalk.engine import Store, load_plan, read_entities, replay
+from framewalk.queries.reading import SqlAnswer
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
-COMMAND = str(Path(sys.executable).with_name("framewalk"))
 USAGE, WRONG = 2, 1
 
 
@@ -104,8 +104,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, "sql", *arguments, "--store", str(store)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    return framewalk("sql", *arguments, "--store", store)
 
 
 def test_a_query_of_ones_own_has_places(store: Path) -> None:
@@ -139,6 +138,21 @@ def test_a_list_is_a_page(store: Path) -> None:
     assert len(whole.stdout.splitlines()) > 3
     assert short.stderr.endswith("these are the first 2 rows; --limit 0 prints all\n")
     assert whole.stderr.count("\n") == 1
+
+
+def test_a_series_of_one_service_is_no_page() -> None:
+    """Fifty rows of it would be its beginning."""
+    assert [_limit("trend", **values) for values in ({}, {"service": "a.b"})] == [50, None]
+    assert _limit("errors", service="a.b") == 50
+
+
+def _limit(name: str, **values: str) -> int | None:
+    class Source:
+        def ask(self, query: str) -> SqlAnswer:
+            raise AssertionError(query)
+
+    said = Said(Wanted.read("1h", None, "2026-11-02"), values, None)
+    return Asking(Source(), None, said).find(name).limit
 
 
 def test_a_view_has_a_range_and_a_limit(store: Path) -> None:

@@ -106,6 +106,68 @@ def test_a_changed_meaning_is_refused_and_nothing_is_lost(
         assert rows(store, "reads") == before
 
 
+def test_what_a_server_takes_begins_with_the_next_minute(
+    tmp_path: Path, half: Path, entities: Entities
+) -> None:
+    """Of the minute in which it does all logs count in what metrics meant before."""
+    path = tmp_path / "store.duckdb"
+    changed = READS.replace('"read"', '"write"')
+    columns = "reads, writes, sizes"
+    with Store(path, plan_of(tmp_path, READS)) as store:
+        replay([half], entities, store)
+        newest = max(row[0] for row in rows(store, "reads"))
+    with Store(path, plan_of(tmp_path, changed, WRITES, SIZES), at_s=4e9) as store:
+        replay([BOOKINFO], entities, store)
+        for _ in range(2):
+            found = rows(store, columns)
+            hours = store.query(f"SELECT {columns} FROM service_hour").fetchall()
+            assert set(hours) == {(None, None, None)}
+            store.compact()
+    with (
+        Store(":memory:", plan_of(tmp_path, READS)) as old,
+        Store(":memory:", plan_of(tmp_path, changed, WRITES, SIZES)) as new,
+    ):
+        replay([BOOKINFO], entities, old)
+        replay([BOOKINFO], entities, new)
+        before = [row for row in rows(old, "reads, NULL, NULL") if row[0] <= newest]
+        after = [row for row in rows(new, columns) if row[0] > newest]
+    assert found == before + after
+    assert before
+    assert after
+
+
+def test_what_can_be_made_of_the_states_that_are_there_has_values_at_once(
+    tmp_path: Path, half: Path, entities: Entities
+) -> None:
+    path = tmp_path / "store.duckdb"
+    with Store(path, plan_of(tmp_path, READS)) as store:
+        replay([half], entities, store)
+        before = store.query("SELECT service, reads FROM service_minute ORDER BY ALL").fetchall()
+    counted = READS.replace("cpm", "count")
+    with Store(
+        path, plan_of(tmp_path, counted, counted.replace("reads", "again")), at_s=4e9
+    ) as one:
+        for name in ("reads", "again"):
+            view = f"SELECT service, {name} FROM service_minute ORDER BY ALL"
+            assert one.query(view).fetchall() == before
+        assert one.query("FROM former_meanings").fetchall() == []
+
+
+def test_a_meaning_that_comes_back_is_the_same_again(
+    tmp_path: Path, half: Path, entities: Entities
+) -> None:
+    path = tmp_path / "store.duckdb"
+    texts = [READS, READS.replace('"read"', '"write"'), READS]
+    with Store(path, plan_of(tmp_path, READS)) as store:
+        replay([half], entities, store)
+        before = rows(store, "reads")
+    for text in texts[1:]:
+        with Store(path, plan_of(tmp_path, text), at_s=4e9) as store:
+            assert rows(store, "reads") == before
+            ((definition,),) = store.query("SELECT definition FROM metrics").fetchall()
+            assert ('"write"' in definition) == ('"write"' in text)
+
+
 def test_other_ways_to_write_the_same_are_no_change(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     client, read = "filter(detectPoint == DetectPoint.CLIENT)", 'filter(type == "read")'

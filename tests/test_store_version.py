@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from processes import ending
 
 from framewalk.engine import Plan, Store, open_for_reading, read_entities, replay
 
@@ -137,7 +138,7 @@ def test_a_migration_that_is_killed_leaves_the_old_store_or_the_new_one(
     before = read(version_2, asked)
     # A line for the beginning, one for each scope, one for the end.
     command = [sys.executable, "-c", MIGRATE, str(version_2)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with ending(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         for _ in range(lines):
             assert process.stdout.readline().startswith(b"store ")

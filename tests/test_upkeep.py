@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import polars as pl
 import pytest
 from batches import as_batch
 from engine_options import engine_options
+from small_disk import small_disk
 
 from framewalk.engine import CaptureWriter, Entities, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode
@@ -20,8 +23,9 @@ from framewalk.engine.errors import StoreRoomError
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.runs.live import SpoolFollower
 from framewalk.engine.stages.pipeline import partial
-from framewalk.engine.store import Borders
+from framewalk.engine.store import Borders, room
 from framewalk.engine.wire import access_log_pb2 as pb
+from framewalk.fixtures import GenerateOptions, generate
 from framewalk.server.engine.link import ArchiveSettings
 from framewalk.server.engine.upkeep import Upkeep
 
@@ -321,18 +325,65 @@ def test_what_a_day_takes_is_told_and_whether_the_budget_holds_it(
         engine.store.close()
 
 
-def test_what_is_too_much_for_one_compaction_is_left_for_the_next(
+def test_a_compaction_gives_way_to_commits_and_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A transaction has one entity, and as many rows are enough until the next look.
     monkeypatch.setattr("framewalk.engine.store.compact.CHUNK_ROWS", 1)
-    minutes = [NOW_S - hours * HOUR_S for hours in (3, 2, 1)]
-    for minute_s in minutes:
-        engine.store_logs(minute_s, commits=2)
-    for done in range(1, 4):
-        assert engine.store.compact(2**31, most_rows=1).minutes == 1
-        # The oldest first, a whole hour at a time.
-        assert [engine.minutes()[minute_s] for minute_s in minutes] == [1] * done + [2] * (3 - done)
-    assert engine.store.compact(2**31, most_rows=1).minutes == 0
+    monkeypatch.setattr("framewalk.server.engine.upkeep._COMPACT_ROWS", 1)
+    for hours in (1, 0):
+        for number in range(5):
+            engine.store_logs(NOW_S - hours * HOUR_S, commits=2, service=f"service-{number}")
+    before = engine.store.query("FROM service_hour ORDER BY ALL").pl()
+    assert before.height == 10
+    assert waiting(engine) == 20
+    # What comes late while it goes on is for the next one.
+    late_s = NOW_S - 2 * HOUR_S
+    left = []
+    for looks in range(8):
+        engine.run_after(5 if looks else 300)
+        left.append(waiting(engine) - looks)
+        engine.store_logs(late_s)
+        rows = engine.store.query("FROM service_hour ORDER BY ALL").pl()
+        assert rows[1:].equals(before)
+    # Other scopes have their turns, too.
+    assert left[0] in (18, 20)
+    assert all(one - other in (0, 2) for one, other in itertools.pairwise([20, *left]))
+    for _ in range(30):
+        engine.run_after(5)
+    assert waiting(engine) == 8
+    engine.run_after(300)
+    for _ in range(5):
+        engine.run_after(5)
+    assert waiting(engine) == 0
+
+
+def test_an_expiry_gives_way_to_commits_and_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_minute = functools.partial(room.delete_before, rows_at_once=1)
+    monkeypatch.setattr(room, "delete_before", by_minute)
+    monkeypatch.setattr("framewalk.server.engine.upkeep._EXPIRE_ROWS", 1)
+    for minute in range(4):
+        engine.store_logs(OLD_S + 60 * minute)
+    engine.store_logs(NOW_S)
+    left = []
+    for looks in range(4):
+        engine.run_after(5 if looks else HOUR_S)
+        left.append(len(engine.minutes()))
+        engine.store_logs(NOW_S)
+    assert left == [4, 3, 2, 1]
+    for coarser in (1, 0):
+        engine.run_after(5)
+        assert len(logs_by_age(engine, "hour")) == 1
+        assert len(logs_by_age(engine, "day")) == 1 + coarser
+    engine.run_after(HOUR_S)
+    assert logs_by_age(engine, "day") == {0: 5}
+
+
+def waiting(engine: Engine) -> int:
+    """Return how many rows of services are not rolled up."""
+    return int(engine.store.query("SELECT count(*) FROM internal.service_states").fetchall()[0][0])
 
 
 def test_archived_logs_are_merged_and_expire(
@@ -390,3 +441,67 @@ def test_a_full_disk_costs_logs_and_no_metrics(
         ):
             replay([again], entities, store, archive=archive)
         assert store.query("SELECT calls FROM service_minute").fetchall() == [(1,)]
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    with small_disk(64 * 1024**2) as folder:
+        yield folder
+
+
+def test_a_disk_that_is_nearly_full_costs_archived_logs_first(
+    tmp_path: Path, disk: Path, plan: Plan, entities: Entities
+) -> None:
+    settings = ArchiveSettings("all", disk / "logs", ttl_days=3, budget_bytes=2**30, texts=())
+    engine = Engine(tmp_path, plan, entities, archive=settings)
+    options = ArchiveOptions(Mode.ALL, gives_up=True)
+    files = "SELECT count(*) FROM internal.archived"
+    with engine.store, Archive(engine.store, disk / "logs", options) as archive:
+        engine.follower.archive = archive
+        for number in range(2):
+            event_s = NOW_S - number * HOUR_S
+            path = tmp_path / f"{number}.capture.arrows"
+            with CaptureWriter(path) as writer:
+                writer.write(as_batch([(number, 0, event_s * NS, message(event_s, "local"))]))
+            replay([path], entities, engine.store, archive=archive)
+        engine.run_after(1)
+        assert engine.store.query(files).fetchall() == [(2,)]
+        free = os.statvfs(disk)
+        left_bytes = free.f_blocks * free.f_frsize // 20
+        with (disk / "filler").open("wb") as filler:
+            # A page less than is to be free: the older of two files is enough.
+            room = free.f_bavail * free.f_frsize - left_bytes + 4096
+            os.posix_fallocate(filler.fileno(), 0, room)
+        engine.run_after(1)
+        assert engine.store.query(files).fetchall() == [(1,)]
+        ((hour,),) = engine.store.query("SELECT hour FROM internal.archived").fetchall()
+        assert hour == NOW_S // HOUR_S
+        # What waits for queries is as good as gone.
+        engine.run_after(1)
+        assert engine.store.query(files).fetchall() == [(1,)]
+        assert engine.store.query("SELECT sum(calls) FROM service_minute").fetchall() == [(2,)]
+        engine.run_after(300)
+        assert len(list((disk / "logs").glob("transfer/*/*"))) == 1
+
+
+def test_relations_are_made_of_minutes_that_are_over(tmp_path: Path, plan: Plan) -> None:
+    begins = dt.datetime.fromtimestamp(NOW_S - 120, dt.UTC)
+    options = GenerateOptions("bookinfo", duration_s=240, requests_per_second=0.5, start=begins)
+    path = tmp_path / "made.capture.arrows"
+    generate(options, path, tmp_path / "dump.yaml")
+    entities = read_entities(tmp_path / "dump.yaml")
+    engine = Engine(tmp_path, plan, entities)
+    made = "SELECT DISTINCT epoch(time_bucket)::BIGINT FROM endpoint_calls_minute ORDER BY 1"
+    kept = ArchiveOptions(Mode.HTTP)
+    with engine.store, Archive(engine.store, tmp_path / "logs", kept) as archive:
+        engine.follower.archive = archive
+        replay([path], entities, engine.store, archive=archive)
+        engine.run_after(60)
+        engine.run_after(60)
+        # Those of the four minutes before are not over, nor are the last two.
+        assert engine.store.query(made).fetchall() == [(NOW_S - 120,)]
+        for _ in range(8):
+            engine.run_after(60)
+        wanted = [(NOW_S + after_s,) for after_s in (-120, -60, 0, 60)]
+        assert engine.store.query(made).fetchall() == wanted
+        assert archive.changed_minutes() == []

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 _READY: Final = re.compile(r"ready host=\S+ port=(\d+)")
+_SERVED: Final = re.compile(r"(\w+) served host=\S+ port=(\d+)")
+_PORTS: Final = ("FRAMEWALK_SQL_LISTEN_PORT", "SW_CORE_REST_PORT", "SW_PROMQL_REST_PORT")
 _START_S: Final = 300
 _ANSWER_S: Final = 120
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -37,12 +39,21 @@ class Server:
     engine: int
     port: int
     metrics_port: int
+    query_ports: Mapping[str, int]
 
     def told(self) -> dict[str, float]:
         """Return what it tells Prometheus."""
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         families = text_string_to_metric_families(httpx.get(url, timeout=_ANSWER_S).text)
         return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A running query server: its process, and its ports by protocol (sql, graphql, promql)."""
+
+    process: int
+    ports: Mapping[str, int]
 
 
 @contextmanager
@@ -63,14 +74,51 @@ def running(entities: Path, environment: Mapping[str, str]) -> Iterator[Server]:
                 stderr=stderr,
             )
         try:
-            _wait_for(log, "engine ready")
+            _wait_for(log, "engine ready", process)
             ready = _READY.search(log.read_text())
             assert ready is not None, log.read_text()
-            yield Server(process.pid, _child_of(process.pid), int(ready[1]), metrics_port)
+            yield Server(
+                process.pid,
+                _child_of(process.pid),
+                int(ready[1]),
+                metrics_port,
+                query_ports(log),
+            )
         finally:
             process.terminate()
             code = process.wait()
         assert code == 0, log.read_text()
+
+
+@contextmanager
+def serving_store(store: Path) -> Iterator[Serving]:
+    """Run `framewalk query-server` until the end of the block; it must end well."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [FRAMEWALK, "query-server", "--store", store],
+                cwd=folder,
+                env={**os.environ, **free_ports()},
+                stderr=stderr,
+            )
+        try:
+            _wait_for(log, " ready ", process)
+            yield Serving(process.pid, query_ports(log))
+        finally:
+            process.terminate()
+            code = process.wait()
+        assert code == 0, log.read_text()
+
+
+def free_ports() -> dict[str, str]:
+    """Return settings of the query protocols by which each has a port that is free."""
+    return {name: str(_free_port()) for name in _PORTS}
+
+
+def query_ports(log: Path) -> dict[str, int]:
+    """Return the port of each query protocol, as a server tells it."""
+    return {name: int(port) for name, port in _SERVED.findall(log.read_text())}
 
 
 def cpu_s(process: int) -> float:
@@ -88,8 +136,9 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for(log: Path, event: str) -> None:
+def _wait_for(log: Path, event: str, process: subprocess.Popen[bytes]) -> None:
     end_s = time.monotonic() + _START_S
     while event not in log.read_text():
+        assert process.poll() is None, log.read_text()
         assert time.monotonic() < end_s, log.read_text()
         time.sleep(0.1)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,7 +51,6 @@ class Replayed:
     services: int
     logs: int
     cpu_s: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +76,29 @@ def write_growth(growth: Growth, path: Path) -> None:
     path.write_text(json.dumps(asdict(growth), indent=2) + "\n", encoding="utf-8")
 
 
-def measure_point(services: int, hours: int) -> Point:
-    """Make a store of so many hours, and ask it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "store.duckdb"
-        minutes = Minutes(make_cluster(services))
-        began_s = time.process_time()
-        first = _Times()
-        write_store(path, minutes, hours * 60, tell=first.tell)
-        # What it takes to compute the states that are varied is before the first commit ends.
-        done, since_s = first.after_first or (0, began_s)
-        minute_cpu_s = (time.process_time() - since_s) / max(hours * 60 - done, 1)
-        return Point(services, hours, path.stat().st_size, minute_cpu_s, ask_all(path))
+def measure_point(services: int, hours: int, stores: Path) -> Point:
+    """Make a store of so many hours, which is kept, and ask it."""
+    path = store_of(services, hours, stores)
+    minutes = Minutes(make_cluster(services))
+    began_s = time.process_time()
+    first = _Times()
+    write_store(path, minutes, hours * 60, tell=first.tell)
+    # What it takes to compute the states that are varied is before the first commit ends.
+    done, since_s = first.after_first or (0, began_s)
+    minute_cpu_s = (time.process_time() - since_s) / max(hours * 60 - done, 1)
+    return Point(services, hours, path.stat().st_size, minute_cpu_s, ask_all(path))
+
+
+def asked_again(point: Point, stores: Path) -> Point:
+    """Return a point with what its store, where it was kept, takes to answer now."""
+    path = store_of(point.services, point.hours, stores)
+    return replace(point, asked=ask_all(path)) if path.exists() else point
+
+
+def store_of(services: int, hours: int, stores: Path) -> Path:
+    """Return where a store of so many services and hours is kept."""
+    stores.mkdir(parents=True, exist_ok=True)
+    return stores / f"{services}-services-{hours}-hours.duckdb"
 
 
 class _Times:
@@ -111,7 +121,7 @@ def measure_replay(services: int, capture: Path, dump: Path, logs: int) -> Repla
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0, command
-    return Replayed(services, logs, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    return Replayed(services, logs, used.ru_utime + used.ru_stime)
 
 
 def draw(growth: Growth, path: Path) -> None:

@@ -49,19 +49,19 @@ def write_store(  # noqa: PLR0913 - options, each with a default
     plan = load_plan()
     entities_path = path.with_suffix(".json")
     write_dump(minutes.cluster, entities_path)
-    made = [_states(minutes, number, entities_path, plan) for number in range(variants)]
+    made = [states_of_minute(minutes, number, entities_path, plan) for number in range(variants)]
     rows = sum(scope.scalars.height for scope in made[0].scopes.values())
     at_once = max(_COMMIT_ROWS // rows, 1)
     with Store(path, plan) as store:
         for begin in range(0, count, at_once):
             some = range(begin, min(begin + at_once, count))
-            parts = [_varied(made[one % variants], one, first_minute + one) for one in some]
+            parts = [varied(made[one % variants], one, first_minute + one) for one in some]
             store.commit(None, path, [], _together(parts))
             tell(some.stop)
     entities_path.unlink()
 
 
-def _states(minutes: Minutes, number: int, entities_path: Path, plan: Plan) -> States:
+def states_of_minute(minutes: Minutes, number: int, entities_path: Path, plan: Plan) -> States:
     """Compute one minute from its messages."""
     entities = read_entities(entities_path)
     messages = cut(minutes.make(number).batches(0))
@@ -70,7 +70,8 @@ def _states(minutes: Minutes, number: int, entities_path: Path, plan: Plan) -> S
     return roll_up([log_states(one, plan) for one in logs], plan)
 
 
-def _varied(states: States, number: int, minute: int) -> States:
+def varied(states: States, number: int, minute: int) -> States:
+    """Return the states as of another minute, with sums of their own by the number."""
     draws = np.random.default_rng(number)
     scopes = {
         view: ScopeStates(

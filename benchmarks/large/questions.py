@@ -23,9 +23,11 @@ _RANGES: Final = {"hour": 1, "six_hours": 6, "day": 24}
 QUESTIONS: Final[Mapping[str, str]] = {
     "map of the last 6 hours": """
         SELECT source_service, dest_service, kubernetes_service_relation_server_http_call_cpm,
-          kubernetes_service_relation_server_http_success_cpm,
-          kubernetes_service_relation_server_http_latency_ns_percentile.p99
+          kubernetes_service_relation_server_http_success_cpm, p99
         FROM service_relation_between({six_hours})
+        LEFT JOIN service_relation_percentiles_between(
+          {six_hours}, 'kubernetes_service_relation_server_http_latency_ns_percentile'
+        ) USING (source_service, dest_service)
     """,
     "one metric of one edge, 6 hours of minutes": """
         SELECT time_bucket, kubernetes_service_relation_server_http_call_cpm
@@ -35,8 +37,9 @@ QUESTIONS: Final[Mapping[str, str]] = {
         ORDER BY time_bucket
     """,
     "top 10 services of an hour": """
-        SELECT service, kubernetes_service_http_latency_ns_percentile.p99 AS p99_ns
-        FROM service_between({hour}) ORDER BY p99_ns DESC NULLS LAST LIMIT 10
+        SELECT service, p99 AS p99_ns
+        FROM service_percentiles_between({hour}, 'kubernetes_service_http_latency_ns_percentile')
+        ORDER BY p99_ns DESC NULLS LAST LIMIT 10
     """,
     "all metrics of one edge, an hour": """
         SELECT * FROM service_relation_minute
@@ -45,9 +48,10 @@ QUESTIONS: Final[Mapping[str, str]] = {
         ORDER BY time_bucket
     """,
     "p99 of every edge, 24 hours": """
-        SELECT source_service, dest_service,
-          kubernetes_service_relation_server_http_latency_ns_percentile.p99
-        FROM service_relation_between({day})
+        SELECT source_service, dest_service, p99
+        FROM service_relation_percentiles_between(
+          {day}, 'kubernetes_service_relation_server_http_latency_ns_percentile'
+        )
     """,
     "metric_values of one edge and metric": """
         SELECT time_bucket, value FROM metric_values

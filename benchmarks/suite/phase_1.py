@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
 from frame.contest import Benchmark, Call, Contest, sums_answer
 from frame.stages import Stages, beside_bare_decode
 
 from framewalk.engine.stages.peer_states import log_states
+from framewalk.engine.states import MINUTE
 
 if TYPE_CHECKING:
     from frame.contest import Answer, Context
@@ -41,5 +43,7 @@ def states_of_peers_answer(found: list[PeerStates]) -> Answer:
         for operation, states in one.operations.items():
             frames[f"{operation} {number}"] = states.scalars.drop("peer")
             for state, frame in states.keyed.items():
-                frames[f"{operation} {state} {number}"] = frame.drop("peer")
+                minutes = states.scalars[MINUTE].gather(frame["row"])
+                rows = frame.select(minutes.alias(MINUTE), pl.exclude("row"))
+                frames[f"{operation} {state} {number}"] = rows
     return sums_answer(frames)

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framewalk.engine.archive.schema import KINDS, TABLES, TIME, arrow_schema
+from framewalk.engine.archive.minutes import served_span
+from framewalk.engine.archive.schema import HTTP, KINDS, TABLES, TIME, arrow_schema
 from framewalk.engine.errors import StoreError, StoreLockedError
 
 if TYPE_CHECKING:
@@ -46,11 +47,43 @@ COMPRESSION_LEVEL: Final = 1
 ROW_GROUP_ROWS: Final = 65_536
 
 
+_KEY: Final = b"framewalk.merged"
+
+
+class Origin(NamedTuple):
+    """Of which files (numbers) the rows of one are, and how many rows these had together.
+
+    Where it is sampled only some of these rows are left.
+    """
+
+    files: frozenset[int]
+    rows: int
+    is_sampled: bool = False
+
+    def as_metadata(self) -> dict[bytes, bytes]:
+        """Return what a Parquet file says of it."""
+        said = {"files": sorted(self.files), "rows": self.rows, "is_sampled": self.is_sampled}
+        return {_KEY: json.dumps(said, separators=(",", ":")).encode()}
+
+
+def origin_of(path: Path) -> Origin | None:
+    """Return what a file says of its origin; None for one that was not merged, or is no file."""
+    try:
+        said = json.loads((pq.read_metadata(path).metadata or {})[_KEY])
+        numbers = frozenset(map(int, said["files"]))
+        return Origin(numbers, int(said["rows"]), bool(said["is_sampled"]))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ArchivedFile:
     """A file: where it is, and what is in it.
 
-    `hour` is that of all its rows, in hours since 1970; None where they are of several.
+    `hour` is that of all its rows, in hours since 1970; None where they are of several. Of requests
+    `served_first_ns` and `served_last_ns` are when the first and the last began to be served; an
+    earlier version did not say so. `is_sampled` tells whether only some rows are left; None of an
+    earlier version, whose files have not all columns.
     """
 
     number: int
@@ -60,6 +93,16 @@ class ArchivedFile:
     size_bytes: int
     first_ns: int
     last_ns: int
+    served_first_ns: int | None = None
+    served_last_ns: int | None = None
+    is_sampled: bool | None = None
+
+    @property
+    def served_ns(self) -> tuple[int, int]:
+        """Return when the first and the last request began to be served, or else their logs."""
+        if self.served_first_ns is None or self.served_last_ns is None:
+            return self.first_ns, self.last_ns
+        return self.served_first_ns, self.served_last_ns
 
     @property
     def name(self) -> str:
@@ -71,6 +114,23 @@ def _hour_name(hour: int | None) -> str:
     if hour is None:
         return _MIXED
     return f"{_EPOCH + dt.timedelta(hours=hour):%Y-%m-%dT%H}"
+
+
+def oldest(files: Iterable[ArchivedFile], size_bytes: int) -> list[ArchivedFile]:
+    """Return the files whose logs end first, of so many bytes together, if there are."""
+    found: list[ArchivedFile] = []
+    for file in sorted(files, key=lambda file: file.last_ns):
+        if size_bytes <= 0:
+            break
+        found.append(file)
+        size_bytes -= file.size_bytes
+    return found
+
+
+def problem_of(error: Exception) -> str:
+    """Return what could not be written, and why, in a few words."""
+    problem = (str(error).splitlines() or [type(error).__name__])[0].lower()
+    return (error.strerror or problem).lower() if isinstance(error, OSError) else problem
 
 
 class ArchiveFolder:
@@ -108,9 +168,17 @@ class ArchiveFolder:
         return self.path / _EMPTY.format(kind)
 
     def write(
-        self, number: int, kind: str, hour: int | None, tables: Iterable[pa.Table]
+        self,
+        number: int,
+        kind: str,
+        hour: int | None,
+        tables: Iterable[pa.Table],
+        *,
+        origin: Origin | None = None,
     ) -> ArchivedFile:
         """Write a file of rows of a kind, to the disk; a part of one is not left behind.
+
+        `origin` is that of a merged one.
 
         Raises OSError.
         """
@@ -118,15 +186,29 @@ class ArchiveFolder:
         is_new = not target.parent.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = _written(target, kind, tables)
+            found = _written(target, kind, tables, origin)
             _sync(target, target.parent, *([target.parent.parent, self.path] if is_new else []))
         except BaseException:
             with contextlib.suppress(OSError):
                 target.unlink(missing_ok=True)
             raise
         size_bytes = target.stat().st_size
+        is_sampled = origin is not None and origin.is_sampled
         return ArchivedFile(
-            number, kind, hour, found.rows, size_bytes, found.first_ns, found.last_ns
+            number, kind, hour, found.rows, size_bytes, *found[1:], is_sampled=is_sampled
+        )
+
+    def look(self, path: Path, like: ArchivedFile, *, is_sampled: bool) -> ArchivedFile:
+        """Return what is known of a file that is there, of the kind and the hour of another.
+
+        Raises OSError, and pyarrow.ArrowException for one that is damaged.
+        """
+        names = [TIME] + (["duration_ns", *_SERVING] if like.kind == HTTP else [])
+        found = _with_span(_NOTHING, pq.read_table(path, columns=names), like.kind)
+        size_bytes = path.stat().st_size
+        number, rest = int(path.stem), found[1:]
+        return ArchivedFile(
+            number, like.kind, like.hour, found.rows, size_bytes, *rest, is_sampled=is_sampled
         )
 
     def has(self, file: ArchivedFile) -> bool:
@@ -165,7 +247,7 @@ class ArchiveFolder:
         """Remove what a process that was ended has left; returns how many files that were."""
         names = {file.name for file in listed}
         removed = 0
-        for path in self._own_files():
+        for path in self.own_files():
             if path.relative_to(self.path).as_posix() not in names:
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -175,9 +257,10 @@ class ArchiveFolder:
 
     def next_number(self) -> int:
         """Return a number that no file here has, nor a higher one."""
-        return max((int(path.stem) for path in self._own_files()), default=-1) + 1
+        return max((int(path.stem) for path in self.own_files()), default=-1) + 1
 
-    def _own_files(self) -> Iterator[Path]:
+    def own_files(self) -> Iterator[Path]:
+        """Yield the paths of files that have the name of one of the archive, listed or not."""
         for kind in KINDS:
             for folder in sorted((self.path / kind).glob("*")):
                 if _HOUR.fullmatch(folder.name) and not folder.is_symlink():
@@ -241,24 +324,42 @@ class _Found(NamedTuple):
     rows: int
     first_ns: int
     last_ns: int
+    served_first_ns: int | None = None
+    served_last_ns: int | None = None
 
 
-def _written(target: Path, kind: str, tables: Iterable[pa.Table]) -> _Found:
+_NOTHING: Final = _Found(0, 2**63 - 1, 0)
+_SERVING: Final = ("serving_before_ns", "serving_after_ns")
+
+
+def _written(
+    target: Path, kind: str, tables: Iterable[pa.Table], origin: Origin | None = None
+) -> _Found:
     """Write tables, which have one schema, to a file; there is at least one."""
-    found = _Found(0, 2**63 - 1, 0)
+    found = _NOTHING
     each = iter(tables)
     first = next(each)
     with _writer(target, kind, first.schema) as writer:
         for table in chain([first], each):
             writer.write_table(table, ROW_GROUP_ROWS)
             if table.num_rows:
-                times = pc.min_max(table[TIME].cast(pa.int64()))
-                found = _Found(
-                    found.rows + table.num_rows,
-                    min(found.first_ns, times["min"].as_py()),
-                    max(found.last_ns, times["max"].as_py()),
-                )
+                found = _with_span(found, table, kind)
+        if origin is not None:
+            writer.add_key_value_metadata(origin.as_metadata())
     return found
+
+
+def _with_span(found: _Found, table: pa.Table, kind: str) -> _Found:
+    times = pc.min_max(table[TIME].cast(pa.int64()))
+    first_ns = min(found.first_ns, times["min"].as_py())
+    last_ns = max(found.last_ns, times["max"].as_py())
+    rows = found.rows + table.num_rows
+    if kind != HTTP:
+        return _Found(rows, first_ns, last_ns)
+    served = served_span(table)
+    if found.served_first_ns is not None and found.served_last_ns is not None:
+        served = min(served[0], found.served_first_ns), max(served[1], found.served_last_ns)
+    return _Found(rows, first_ns, last_ns, *served)
 
 
 def _writer(target: Path, kind: str, schema: pa.Schema) -> pq.ParquetWriter:

@@ -28,11 +28,15 @@ _MESSAGE: Final = "message"
 
 
 class Mode(StrEnum):
-    """What is kept: nothing, requests with the sums of their reads and writes, or each log."""
+    """What is kept: nothing, requests with the sums of their reads and writes, or each log.
+
+    Sampled are requests, of which some are left when their hour is over.
+    """
 
     OFF = "off"
     HTTP = "http"
     ALL = "all"
+    SAMPLED = "sampled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,12 @@ class Kept:
     def rows(self) -> int:
         """How many rows there are."""
         return sum(frame.height for frame in self.frames.values())
+
+    @property
+    def minutes(self) -> set[int]:
+        """Of which minutes (since 1970) the rows are."""
+        times = [frame["time_ns"] for frame in self.frames.values()]
+        return set(pl.concat(one // _NS_PER_MINUTE for one in times).unique()) if times else set()
 
     def without(self, pairs: pl.DataFrame) -> Kept:
         """Leave out the logs of pairs of `peer` and `minute`."""

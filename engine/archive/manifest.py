@@ -6,16 +6,21 @@ change of the list, in the same transaction: a reader sees one list or the other
 
 from __future__ import annotations
 
+import logging
 import uuid
+from dataclasses import astuple, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.archive.files import ArchivedFile
-from framewalk.engine.archive.schema import KINDS, view_name, view_select
-from framewalk.engine.store import literal
+from framewalk.engine.archive.minutes import NS_PER_MINUTE
+from framewalk.engine.archive.restoring import found_again
+from framewalk.engine.archive.schema import HTTP, KINDS, read_files, view_name, view_select
+from framewalk.engine.schemas import LONGEST_SERVED_NS
+from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from pathlib import Path
 
     from framewalk.engine.archive.files import ArchiveFolder
     from framewalk.engine.store import Store
@@ -26,7 +31,8 @@ _TABLES: Final = (
       identity VARCHAR NOT NULL,
       folder VARCHAR NOT NULL,
       next_file BIGINT NOT NULL,
-      next_request BIGINT NOT NULL
+      next_request BIGINT NOT NULL,
+      gone_ns BIGINT
     )
     """,
     """
@@ -37,11 +43,22 @@ _TABLES: Final = (
       rows BIGINT NOT NULL,
       size_bytes BIGINT NOT NULL,
       first_ns BIGINT NOT NULL,
-      last_ns BIGINT NOT NULL
+      last_ns BIGINT NOT NULL,
+      served_first_ns BIGINT,
+      served_last_ns BIGINT,
+      is_sampled BOOLEAN
     )
     """,
 )
-_COLUMNS: Final = "file, kind, hour, rows, size_bytes, first_ns, last_ns"
+# Of tables that an earlier version made.
+_ADDED: Final = (
+    "ALTER TABLE internal.archive ADD COLUMN IF NOT EXISTS gone_ns BIGINT",
+    "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS served_first_ns BIGINT",
+    "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS served_last_ns BIGINT",
+    "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS is_sampled BOOLEAN",
+)
+_COLUMNS: Final = ", ".join(one.name for one in fields(ArchivedFile)).replace("number", "file", 1)
+_PLACES: Final = ", ".join("?" for _ in fields(ArchivedFile))
 
 
 class Manifest:
@@ -50,12 +67,12 @@ class Manifest:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._damaged: set[int] = set()
-        for table in _TABLES:
-            self._store.run(table)
+        for statement in (*_TABLES, *_ADDED):
+            self._store.run(statement)
         found = self._store.run("SELECT identity, next_file, next_request FROM internal.archive")
         if not found:
             found = [(str(uuid.uuid4()), 0, 0)]
-            self._store.run("INSERT INTO internal.archive VALUES (?, '', ?, ?)", found[0])
+            self._store.run("INSERT INTO internal.archive VALUES (?, '', ?, ?, NULL)", found[0])
         self.identity, self.next_file, self.next_request = found[0]
 
     def readable(self, folder: ArchiveFolder) -> list[ArchivedFile]:
@@ -91,16 +108,8 @@ class Manifest:
                 [numbers],
             )
         for file in added:
-            values = (
-                file.number,
-                file.kind,
-                file.hour,
-                file.rows,
-                file.size_bytes,
-                file.first_ns,
-                file.last_ns,
-            )
-            self._store.run("INSERT INTO internal.archived VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            sql = f"INSERT INTO internal.archived ({_COLUMNS}) VALUES ({_PLACES})"
+            self._store.run(sql, astuple(file))
         self._store.run(
             "UPDATE internal.archive SET next_file = ?, next_request = ?",
             [self.next_file, self.next_request],
@@ -112,8 +121,51 @@ class Manifest:
         for kind in sorted(kinds):
             listed = [file for file in self.files([kind]) if file.number not in self._damaged]
             there = [file for file in listed if folder.has(file)]
-            paths = [folder.path / file.name for file in there]
-            self._store.run(_view(kind, [folder.empty_file(kind), *paths]))
+            files = self.reading(folder, kind, there)
+            self._store.run(
+                f"CREATE OR REPLACE VIEW {view_name(kind)} AS "
+                f"SELECT {view_select(kind)} FROM {files}"
+            )
+
+    @staticmethod
+    def reading(folder: ArchiveFolder, kind: str, files: Sequence[ArchivedFile]) -> str:
+        """Return the SQL that reads files of a kind, and columns where there are none."""
+        paths = [folder.empty_file(kind), *(folder.path / file.name for file in files)]
+        # Requests alone got columns that files of an earlier version do not have.
+        have_all = kind != HTTP or all(file.is_sampled is not None for file in files)
+        return read_files([str(path) for path in paths], have_all_columns=have_all)
+
+    def note_gone(self, files: Sequence[ArchivedFile]) -> None:
+        """Note that logs are gone for good: some of any time up to then may be."""
+        last_ns = max(file.last_ns for file in files)
+        self._store.run("UPDATE internal.archive SET gone_ns = greatest(gone_ns, ?)", [last_ns])
+
+    def gone_ns(self) -> int | None:
+        """Return up to when logs may be gone, in ns since 1970; None if none are."""
+        gone_ns: int | None = self._store.run("SELECT gone_ns FROM internal.archive")[0][0]
+        return gone_ns
+
+    def take_back(self, folder: ArchiveFolder) -> set[int]:
+        """List files in the place of those that they replaced after this list was copied.
+
+        Returns the minutes of which a sample is left now.
+        """
+        found = list(found_again(folder, self.files()))
+        # The list is older than the files: none of them is to be written over.
+        if found:
+            self.next_file = max(self.next_file, folder.next_number())
+        minutes = set[int]()
+        for new, replaced in found:
+            self.change(folder, [new], replaced)
+            if new.is_sampled:
+                # Of which requests are left out is not known: of any that may be.
+                first_ns = min(file.first_ns for file in replaced) - LONGEST_SERVED_NS
+                last_ns = max(file.last_ns for file in replaced) + LONGEST_SERVED_NS
+                minutes.update(range(first_ns // NS_PER_MINUTE, last_ns // NS_PER_MINUTE + 1))
+        if found:
+            event = "archived files that were merged since are listed again"
+            tell(logging.WARNING, event, folder=folder.path, files=len(found))
+        return minutes
 
     def begin(self, folder: ArchiveFolder) -> list[str]:
         """Note where the archive is, and make all views; returns what is wrong with its files."""
@@ -126,9 +178,8 @@ class Manifest:
         ]
 
 
-def _view(kind: str, paths: Sequence[Path]) -> str:
-    names = ", ".join(literal(str(path)) for path in paths)
-    return (
-        f"CREATE OR REPLACE VIEW {view_name(kind)} AS SELECT {view_select(kind)} "
-        f"FROM read_parquet([{names}], hive_partitioning = false)"
-    )
+def archive_folder(store: Store) -> Path | None:
+    """Return where the archive of a store is; None where it has none."""
+    has = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'archive'"
+    rows = store.run("SELECT folder FROM internal.archive") if store.run(has) else []
+    return Path(rows[0][0]) if rows and rows[0][0] else None

@@ -19,6 +19,7 @@ from framewalk.engine.archive.schema import (
     TABLES,
     TIME,
     UNKNOWN_MEMBER,
+    arrow_schema,
 )
 from framewalk.engine.schemas import READ_SYSCALLS, WRITE_SYSCALLS
 from framewalk.engine.stages import endpoint_expression
@@ -26,6 +27,7 @@ from framewalk.engine.stages import endpoint_expression
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from framewalk.engine.archive.hours import OpenedHours
     from framewalk.engine.archive.kept import Kept
     from framewalk.engine.archive.schema import Column
     from framewalk.engine.oal import EndpointPatterns
@@ -65,12 +67,12 @@ class Numbering:
 
 
 def tables_of(
-    kind: str, parts: Sequence[Kept], numbering: Numbering, most_hours: int
+    kind: str, parts: Sequence[Kept], numbering: Numbering, most_hours: int, opened: OpenedHours
 ) -> Iterator[tuple[int | None, pa.Table]]:
     """Yield the rows of a kind by the hour of their time, in hours since 1970.
 
-    Those of one edge lie together. What would be more than `most_hours` tables is in one of no
-    hour, the hours with fewest rows.
+    Those of one edge lie together. What would be more than `most_hours` tables, or more hours than
+    a node may open, is in one of no hour.
     """
     frame = _together(kind, parts, numbering.first_request)
     if frame is None:
@@ -80,21 +82,38 @@ def tables_of(
     if kind == HTTP:
         frame = _with_shown(_with_serving(frame), peers, numbering)
     frame = _by_edge(frame, peers)
-    for hour, rows in _by_hour(frame, most_hours):
+    for hour, rows in _by_hour(frame, opened.own(frame, connections, most_hours)):
         arrays = [_array(column, rows, peers, connections) for column in TABLES[kind]]
         yield hour, pa.table(arrays, names=[column.name for column in TABLES[kind]])
 
 
-def _by_hour(frame: pl.DataFrame, most_hours: int) -> Iterator[tuple[int | None, pl.DataFrame]]:
+def tables_again(
+    kind: str, rows: pl.DataFrame, most_hours: int, opened: OpenedHours
+) -> Iterator[tuple[int | None, pa.Table]]:
+    """Yield rows of a kind as `tables_of` does: rows with the columns of TABLES, of any order."""
+    if rows.is_empty():
+        return
+    schema = arrow_schema(kind)
+    named = rows.sort(EDGE, maintain_order=True).with_columns(
+        time_ns=pl.col(TIME).cast(pl.Int64), connection=pl.struct("cluster", "node").rank("dense")
+    )
+    nodes = named.select("connection", "cluster", "node").unique("connection").sort("connection")
+    frame = named.with_columns(pl.col("connection").cast(pl.UInt32) - 1)
+    for hour, own in _by_hour(frame, opened.own(frame, nodes, most_hours)):
+        yield hour, own.select(schema.names).to_arrow().cast(schema)
+
+
+def _by_hour(frame: pl.DataFrame, own: Sequence[int]) -> Iterator[tuple[int | None, pl.DataFrame]]:
     hours = frame["time_ns"] // _NS_PER_HOUR
     if hours.min() == hours.max():
-        yield int(hours[0]), frame
+        yield int(hours[0]) if own else None, frame
         return
-    counts = hours.value_counts(sort=True)["time_ns"].to_list()
-    own = counts if len(counts) <= most_hours else counts[: most_hours - 1]
+    left = frame.height
     for hour in own:
-        yield hour, frame.filter(hours == hour)
-    if len(own) < len(counts):
+        rows = frame.filter(hours == hour)
+        left -= rows.height
+        yield hour, rows
+    if left:
         yield None, frame.filter(~hours.is_in(own))
 
 

@@ -7,7 +7,7 @@ its own message; `connection` has the connects, accepts and closes, `transfer` t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -16,11 +16,16 @@ from framewalk.engine.schemas import (
     HTTP_METHODS,
     HTTP_VERSIONS,
     KERNEL_OPERATIONS,
+    LONGEST_SERVED_NS,
     OPERATION_LEAVES,
     READ_SYSCALLS,
     TRACE_PROVIDERS,
     WRITE_SYSCALLS,
 )
+from framewalk.engine.store import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HTTP: Final = "http"
 CONNECTION: Final = "connection"
@@ -34,6 +39,9 @@ NAME_LENGTH: Final = 255
 
 TIME: Final = "time"
 REQUEST: Final = "request"
+# Of a request that stands for others: for how many, and what it shares with those of one fate.
+WEIGHT: Final = "weight"
+SAMPLE: Final = "sample"
 UNKNOWN_MEMBER: Final = "UNKNOWN"
 
 # By these a query finds its rows, so rows that are alike in them lie together.
@@ -129,6 +137,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("trace_provider", _TEXT, TRACE_PROVIDERS),
         *(Column(f"trace_{name}", _TEXT) for name in ("id", "segment_id", "span_id")),
         *_SUMS,
+        *_numbers(WEIGHT, SAMPLE),
     ),
     CONNECTION: (
         *_COMMON,
@@ -144,6 +153,10 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         *_numbers(*dict.fromkeys((*_MEASURES["read"], *_MEASURES["write"]))),
     ),
 }
+
+
+# Texts that are few.
+DICTIONARIES: Final = frozenset({*EDGE, "method", "operation", "syscall", "l2_device_name"})
 
 
 def arrow_schema(kind: str) -> pa.Schema:
@@ -173,10 +186,37 @@ _SHOWN_OF_HTTP: Final = {
         f"{_SERVING} AS serving_duration_ns",
     ),
     "serving_after_ns": (),
+    WEIGHT: (f"coalesce({WEIGHT}, 1) AS {WEIGHT}",),
     "endpoint": (
         f"coalesce(endpoint, left(method || ':' || path, {ENDPOINT_LENGTH})) AS endpoint",
     ),
 }
+
+
+# When a request of a file began to be served, or else its log, and for how long it was.
+_SERVED_NS: Final = 'epoch_ns("time")::HUGEINT + coalesce(serving_before_ns, 0)'
+_LASTED_NS: Final = (
+    "least(duration_ns::HUGEINT - coalesce(serving_before_ns, 0) - coalesce(serving_after_ns, 0), "
+    f"{LONGEST_SERVED_NS})"
+)
+
+
+def being_served(since_ns: int, until_ns: int) -> str:
+    """Return the condition, as SQL, for the requests of files that were being served in a range."""
+    return f"{_SERVED_NS} < {until_ns} AND {_SERVED_NS} + {_LASTED_NS} >= {since_ns}"
+
+
+def select_rows(kind: str, files: str, condition: str) -> str:
+    """Return the SQL of rows of files as the view shows them, with `components` beside."""
+    return f"SELECT {view_select(kind)}, components FROM {files} WHERE {condition}"
+
+
+def read_files(paths: Sequence[str], *, have_all_columns: bool) -> str:
+    """Return the SQL that reads files; columns that some do not have are null there."""
+    names = ", ".join(literal(path) for path in paths)
+    # To look into each file before the first is read costs a query as many reads as there are.
+    by_name = "" if have_all_columns else ", union_by_name = true"
+    return f"read_parquet([{names}], hive_partitioning = false{by_name})"
 
 
 def view_select(kind: str) -> str:

@@ -1,5 +1,7 @@
 from .archived import ARCHIVED_COLUMNS as ARCHIVED_COLUMNS
 from .archived import archived_logs as archived_logs
+from .connections import TCP_LOGS_SCHEMA as TCP_LOGS_SCHEMA
+from .connections import counted as counted
 from .edges import edges_of as edges_of
 from .logs import HTTP_LOGS_SCHEMA as HTTP_LOGS_SCHEMA
 from .logs import read_http_logs as read_http_logs
@@ -8,5 +10,6 @@ from .pairing import pair as pair
 from .relations import WINDOW_NS as WINDOW_NS
 from .relations import Relations as Relations
 from .relations import calls_of as calls_of
+from .relations import relations_as_called as relations_as_called
 from .relations import relations_of as relations_of
 from .sources import with_sources as with_sources

@@ -25,12 +25,15 @@ ARCHIVED_COLUMNS: Final = """
 
 
 def archived_logs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of ARCHIVED_COLUMNS as HTTP_LOGS_SCHEMA; `components` are not kept, and null."""
+    """Return rows of ARCHIVED_COLUMNS as HTTP_LOGS_SCHEMA.
+
+    `components` are null if the rows do not have them; the view does not show them.
+    """
+    if "components" not in rows.columns:
+        rows = rows.with_columns(components=pl.lit(None, pl.Int64))
     return as_http_logs(
         rows.with_columns(
-            _number("method", HTTP_METHODS),
-            _number("trace_provider", TRACE_PROVIDERS),
-            components=pl.lit(None, pl.Int64),
+            _number("method", HTTP_METHODS), _number("trace_provider", TRACE_PROVIDERS)
         )
     )
 

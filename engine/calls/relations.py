@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.calls.logs import HTTP_LOGS_SCHEMA
+from framewalk.engine.calls.connections import TCP_LOGS_SCHEMA, connections_of, counted
+from framewalk.engine.calls.logs import HTTP_LOGS_SCHEMA, as_numbers
 from framewalk.engine.calls.pairing import (
     CLIENT_LOG,
     OBSERVED_BY,
@@ -18,14 +19,20 @@ from framewalk.engine.calls.pairing import (
 )
 from framewalk.engine.calls.sources import DERIVATION, SOURCE_LOG, with_sources
 from framewalk.engine.counters import Counters
-from framewalk.engine.schemas import PEER_SCHEMA, UNKNOWN, UNKNOWN_PEERS_SCHEMA
+from framewalk.engine.schemas import (
+    LONGEST_SERVED_NS,
+    PEER_SCHEMA,
+    UNKNOWN,
+    UNKNOWN_DERIVATION,
+    UNKNOWN_PEERS_SCHEMA,
+)
 from framewalk.engine.stages import ResolvedLogs, endpoint_expression, log_states, roll_up
 from framewalk.engine.states import MINUTE, empty_states, merge_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from framewalk.engine.oal import EndpointPatterns, Plan
+    from framewalk.engine.oal import EndpointPatterns, Plan, ScopePlan
     from framewalk.engine.states import ScopeStates
 
 VIEW: Final = "endpoint_relation"
@@ -49,16 +56,30 @@ _FIGURES: Final = (
 )
 
 
+def _no_connections() -> pl.DataFrame:
+    return counted(TCP_LOGS_SCHEMA.to_frame().with_columns(source_endpoint=pl.lit(None, pl.String)))
+
+
 @dataclass(frozen=True, slots=True)
 class Relations:
     """The relations between endpoints: `states` of all metrics of their scope.
 
     `observed` has the names of a relation, `minute` and how many of its calls were seen by `both`
-    sides, by the `client` or the `server` alone (Int64).
+    sides, by the `client` or the `server` alone (Int64). `connections` are what `connections_of`
+    gives.
     """
 
     states: ScopeStates
     observed: pl.DataFrame
+    connections: pl.DataFrame = field(default_factory=_no_connections)
+
+    @staticmethod
+    def added(scope: ScopePlan, parts: Sequence[Relations]) -> Relations:
+        """Return the relations of several frames of calls together; each call is in one."""
+        observed = pl.concat([_observed(_no_calls()), *(part.observed for part in parts)])
+        keys = [name for name in observed.columns if name not in _SEEN_BY]
+        counts = observed.group_by(keys).agg(pl.col(_SEEN_BY).sum()).sort(keys)
+        return Relations(merge_scope(scope, [part.states for part in parts]), counts)
 
 
 def calls_of(logs: pl.DataFrame, patterns: EndpointPatterns | None = None) -> pl.DataFrame:
@@ -69,16 +90,20 @@ def calls_of(logs: pl.DataFrame, patterns: EndpointPatterns | None = None) -> pl
     `observed_by` say who called whom for what; the figures are those of the server's log, else of
     the client's.
     """
-    calls = with_sources(pair(logs), logs)
+    numbers = as_numbers(logs)
+    every = _with_time(pair(numbers), logs)
+    return _named(with_sources(every, numbers), logs, patterns)
+
+
+def _named(
+    calls: pl.DataFrame, logs: pl.DataFrame, patterns: EndpointPatterns | None
+) -> pl.DataFrame:
     of_client = logs.select(source="local_service", dest="remote_service")[calls[CLIENT_LOG]]
     of_server = logs.select(source="remote_service", dest="local_service")[calls[SERVER_LOG]]
     counted = pl.select(pl.coalesce(calls[SERVER_LOG], calls[CLIENT_LOG])).to_series()
-    when = logs.select("serving_start_ns", "time_ns")
-    served_ns = when["serving_start_ns"].gather(calls[SERVER_LOG])
-    own_ns = when["time_ns"].gather(counted)
     asked = logs.select("method", "path", service="local_service")[calls[SOURCE_LOG]]
     rows = logs.select(_FIGURES)[counted].with_columns(
-        time_ns=pl.coalesce(served_ns, calls["start_ns"], own_ns),
+        time_ns=calls["time_ns"],
         source_service=_known(of_client["source"], of_server["source"]),
         source_endpoint=_endpoint(asked, asked["service"], patterns).fill_null(UNKNOWN),
         dest_service=_known(of_server["dest"], of_client["dest"]),
@@ -90,31 +115,77 @@ def calls_of(logs: pl.DataFrame, patterns: EndpointPatterns | None = None) -> pl
     return rows.with_columns(endpoint.alias("dest_endpoint"))
 
 
-def relations_of(logs: pl.DataFrame, plan: Plan, minutes: Iterable[int] | None = None) -> Relations:
+def _with_time(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
+    """Say when calls count."""
+    counted = pl.select(pl.coalesce(calls[SERVER_LOG], calls[CLIENT_LOG])).to_series()
+    served_ns = logs["serving_start_ns"].gather(calls[SERVER_LOG])
+    own_ns = logs["time_ns"].gather(counted)
+    return calls.with_columns(time_ns=pl.coalesce(served_ns, "start_ns", own_ns))
+
+
+def relations_of(
+    logs: pl.DataFrame,
+    plan: Plan,
+    minutes: Iterable[int] | None = None,
+    tcp: pl.DataFrame | None = None,
+) -> Relations:
     """Return the relations of some minutes (since 1970), or of all that the logs have calls in.
 
-    `logs` are all HTTP logs within WINDOW_NS of these minutes. What comes of a minute depends on
-    nothing else.
+    `logs` are all HTTP logs within WINDOW_NS of these minutes, or LONGEST_SERVED_NS before that,
+    which may still have been served then. What comes of a minute depends on nothing else. `tcp` are
+    logs of connections of these minutes, see `connections_of`.
     """
+    numbers = as_numbers(logs)
     windows = logs.select(window_expressions())
+    # As lengths: no end is beyond the range of times.
+    lasts_ns = windows["end_ns"] - windows["start_ns"]
+    ends_ns = windows["start_ns"] + lasts_ns.clip(upper_bound=LONGEST_SERVED_NS)
     if minutes is None:
         starts = pl.concat([windows["start_ns"], logs["time_ns"]]) // NS_PER_MINUTE
-        near = [starts - 1, starts, starts + 1]
-        minutes = pl.concat(near).unique().sort().to_list()
+        minutes = pl.concat([starts - 1, starts, starts + 1]).unique().sort().to_list()
     scope = next(scope for scope in plan.scopes if scope.scope.view == VIEW)
     parts = [empty_states(scope)]
-    observed = []
+    observed, connections = [], [_no_connections()]
     for minute in minutes:
         first_ns, end_ns = minute * NS_PER_MINUTE, (minute + 1) * NS_PER_MINUTE
-        is_near = (windows["start_ns"] < end_ns + WINDOW_NS) & (
-            windows["end_ns"] >= first_ns - WINDOW_NS
-        )
-        calls = calls_of(logs.filter(is_near), plan.endpoint_patterns)
-        calls = calls.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
+        is_near = (windows["start_ns"] < end_ns + WINDOW_NS) & (ends_ns >= first_ns - WINDOW_NS)
+        own = numbers.filter(is_near)
+        every = _with_time(pair(own), own)
+        of_minute = every.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
+        calls = with_sources(of_minute, own, every)
+        near = logs.filter(is_near)
+        calls = _named(calls, near, plan.endpoint_patterns)
+        if tcp is not None:
+            own_tcp = tcp.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
+            endpoints = _endpoint(near, near["local_service"], plan.endpoint_patterns)
+            connections.append(connections_of(own_tcp, near, every, endpoints))
         if calls.height:
             parts.append(_states(calls, plan))
             observed.append(_observed(calls))
-    return Relations(merge_scope(scope, parts), pl.concat(observed or [_observed(_no_calls())]))
+    seen = pl.concat(observed or [_observed(_no_calls())])
+    return Relations(merge_scope(scope, parts), seen, pl.concat(connections))
+
+
+def relations_as_called(logs: pl.DataFrame, plan: Plan) -> Relations:
+    """Return relations of what called sides saw alone: from unknown endpoints.
+
+    For logs (HTTP_LOGS_SCHEMA) that are too many to put them together.
+    """
+    rows = logs.filter(pl.col("role") == "server")
+    calls = rows.select(_FIGURES).with_columns(
+        rows.select(
+            time_ns=pl.coalesce("serving_start_ns", "time_ns"),
+            source_service="remote_service",
+            dest_service="local_service",
+        ),
+        source_endpoint=pl.lit(UNKNOWN),
+        derivation=pl.lit(UNKNOWN_DERIVATION),
+        observed_by=pl.lit("server"),
+        latency_ms=pl.col("duration_ns") // _NS_PER_MS,
+    )
+    endpoint = _endpoint(calls, calls["dest_service"], plan.endpoint_patterns)
+    calls = calls.with_columns(endpoint.alias("dest_endpoint"))
+    return Relations(_states(calls, plan), _observed(calls))
 
 
 def _known(first: pl.Series, second: pl.Series) -> pl.Series:

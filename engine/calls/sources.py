@@ -31,12 +31,15 @@ _POD: Final = ("cluster", "pod")
 _TRACE: Final = ("trace_provider", "trace_id")
 _CONTEXT: Final = ("trace_segment_id", "trace_span_id")
 _REQUESTS: Final = "requests"
+_GROUP: Final = "group"
 
 
-def with_sources(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
+def with_sources(
+    calls: pl.DataFrame, logs: pl.DataFrame, every: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Add SOURCE_LOG (UInt32: the request's own log, a row of `logs`, or null) and DERIVATION.
 
-    `calls` are those that `pair` makes of `logs`.
+    `calls` are those that `pair` makes of `logs`, or some of these if `every` is given.
     """
     requests = _requests(logs)
     asked = _asked(calls, logs)
@@ -44,7 +47,7 @@ def with_sources(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
     traced = served.filter(pl.col("trace_id").is_not_null())
     by_trace = _over_whole_call(asked, traced, [*_POD, *_TRACE])
     by_context = _over_whole_call(asked, traced, [*_POD, *_TRACE, *_CONTEXT])
-    unseen = _unseen_requests(calls, logs)
+    unseen = _unseen_requests(calls if every is None else every, logs)
     by_time = _over_whole_call(asked, pl.concat([requests, unseen], how="diagonal"), list(_POD))
     found = asked.select(
         "end_ns",
@@ -77,6 +80,31 @@ def with_sources(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
             .alias(DERIVATION),
         )
     )
+
+
+def served_meanwhile(asked: pl.DataFrame, logs: pl.DataFrame, calls: pl.DataFrame) -> pl.Series:
+    """Return the one request (a row of `logs`) that was being served over each time, or null.
+
+    `asked` has `cluster`, `pod`, `start_ns` and `end_ns`; `calls` are those that `pair` makes of
+    `logs`.
+    """
+    served = (
+        logs.with_row_index("log")
+        .filter(pl.col("role") == "server")
+        .select(
+            "log",
+            "cluster",
+            *window_expressions(),
+            pod="local_pod",
+            is_served=pl.col("serving_start_ns").is_not_null(),
+        )
+    )
+    requests = pl.concat([served, _unseen_requests(calls, logs)], how="diagonal")
+    found = _over_whole_call(asked, requests, list(_POD))
+    only = found.select(pl.when(pl.col(_REQUESTS) == 1).then("log").alias("log"))
+    known = served.filter("is_served").select("log", own="log")
+    # An unseen request has the number of its client's log, and was not served for all we know.
+    return only.join(known, on="log", how="left", maintain_order="left")["own"]
 
 
 def _requests(logs: pl.DataFrame) -> pl.DataFrame:
@@ -123,32 +151,43 @@ def _over_whole_call(asked: pl.DataFrame, requests: pl.DataFrame, by: list[str])
     `requests` is 0, 1, or 2 for several; `log` is that of the one.
     """
     place = pl.int_range(pl.len(), dtype=pl.UInt32)
-    last_ns = pl.col("end_ns").cum_max()
+    last_start_ns, first_end_ns = asked["start_ns"].max(), asked["end_ns"].min()
+    lasting = (pl.col("start_ns") <= pl.lit(last_start_ns, pl.Int64)) & (
+        pl.col("end_ns") >= pl.lit(first_end_ns, pl.Int64)
+    )
+    requests = requests.filter(lasting)
+    # One number is told apart faster than several columns.
+    groups = requests.select(by).unique().with_row_index(_GROUP)
+    last_ns, before_ns = pl.col("last_ns"), pl.col("before_ns")
     begun = (
-        requests.sort("start_ns", maintain_order=True)
-        .with_columns(place.alias("place"))
+        requests.with_columns(_group_of(requests, groups, by))
+        .sort("start_ns", maintain_order=True)
+        .with_columns(last_ns=pl.col("end_ns").cum_max().over(_GROUP))
+        .with_columns(before_ns=last_ns.shift(1).over(_GROUP))
         .with_columns(
-            last_ns=last_ns.over(by),
             # The second that ends last: what is overtaken, or does not overtake.
-            second_ns=pl.min_horizontal("end_ns", last_ns.shift(1).over(by)),
-            overtakes=pl.col("end_ns") > last_ns.shift(1).over(by).fill_null(-1),
-            has_other=last_ns.shift(1).over(by).is_not_null(),
+            second_ns=pl.when(before_ns.is_not_null())
+            .then(pl.min_horizontal("end_ns", before_ns))
+            .otherwise(-1),
+            last_log=pl.when(pl.col("end_ns") > before_ns.fill_null(-1)).then("log"),
         )
-        .with_columns(
-            second_ns=pl.when("has_other").then("second_ns").otherwise(-1).cum_max().over(by),
-            last_log=pl.when("overtakes").then("log").forward_fill().over(by),
+        .select(
+            _GROUP,
+            "last_ns",
+            pl.col("second_ns").cum_max().over(_GROUP),
+            pl.col("last_log").forward_fill().over(_GROUP),
+            begun_ns="start_ns",
         )
-        .select(*by, "last_ns", "second_ns", "last_log", begun_ns="start_ns")
     )
     return (
-        asked.with_columns(place.alias("place"))
-        .filter(pl.col("start_ns").is_not_null())
+        asked.select(place.alias("place"), "start_ns", "end_ns", _group_of(asked, groups, by))
+        .drop_nulls(["start_ns", _GROUP])
         .sort("start_ns", maintain_order=True)
         .join_asof(
             begun,
             left_on="start_ns",
             right_on="begun_ns",
-            by=by,
+            by=_GROUP,
             strategy="backward",
             check_sortedness=False,  # polars cannot check it within groups, and says so
         )
@@ -161,6 +200,10 @@ def _over_whole_call(asked: pl.DataFrame, requests: pl.DataFrame, by: list[str])
         .join(asked.select(place.alias("place")), on="place", how="right", maintain_order="right")
         .select("log", pl.col(_REQUESTS).fill_null(0))
     )
+
+
+def _group_of(rows: pl.DataFrame, groups: pl.DataFrame, by: list[str]) -> pl.Series:
+    return rows.select(by).join(groups, on=by, how="left", maintain_order="left")[_GROUP]
 
 
 def _named(found: pl.DataFrame, name: str) -> dict[str, pl.Series]:

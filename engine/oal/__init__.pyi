@@ -3,6 +3,7 @@ from .bound import ApdexPredicate as ApdexPredicate
 from .bound import Band as Band
 from .bound import BoundCondition as BoundCondition
 from .bound import Bucket as Bucket
+from .bound import Former as Former
 from .bound import Keep as Keep
 from .bound import Kind as Kind
 from .bound import Metric as Metric
@@ -13,6 +14,7 @@ from .bound import Source as Source
 from .bound import State as State
 from .bound import StatePart as StatePart
 from .bound import Value as Value
+from .bound import is_former as is_former
 from .catalogue import DETECT_POINTS as DETECT_POINTS
 from .catalogue import ENUMERATIONS as ENUMERATIONS
 from .catalogue import SCOPES as SCOPES
@@ -30,12 +32,15 @@ from .expressions import threshold_column as threshold_column
 from .expressions import value_expression as value_expression
 from .files import definition_files as definition_files
 from .files import load_plan as load_plan
+from .files import load_plan_of_files as load_plan_of_files
 from .files import read_apdex_thresholds as read_apdex_thresholds
 from .files import read_bytes as read_bytes
 from .files import read_definitions as read_definitions
 from .files import read_endpoint_patterns as read_endpoint_patterns
 from .finish import DEFAULT_LABELS as DEFAULT_LABELS
 from .finish import PERCENTILES as PERCENTILES
+from .finish import rank_of as rank_of
+from .finish import told_of_bucket as told_of_bucket
 from .functions import FUNCTIONS as FUNCTIONS
 from .parser import parse as parse
 from .parser import parse_bytes as parse_bytes

@@ -307,6 +307,28 @@ class Metric:
         return str(self.definition.source.attribute)
 
 
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a metric meant before a time (us since 1970): `metric`, or nothing where that is None.
+
+    Meanings of one name are in order of `until_us`; each holds from the end of the one before it.
+    """
+
+    name: str
+    until_us: int
+    metric: Metric | None
+
+    @property
+    def own_name(self) -> str:
+        """The name under which it is computed beside what the metric means now: see `is_former`."""
+        return f"{self.name} before {self.until_us}"
+
+
+def is_former(name: str) -> bool:
+    """Tell whether a name is that of a former meaning: no metric has a space in its name."""
+    return " " in name
+
+
 _FAMILIES: Final = {"connect": "connection", "accept": "connection", "close": "connection"}
 
 

@@ -145,8 +145,9 @@ class DefinitionError(InputError):
         self.diagnostics: Final = tuple(diagnostics)
         paths = ", ".join(dict.fromkeys(finding.path for finding in self.diagnostics))
         super().__init__(paths, tally(self.diagnostics), "mend the definitions")
-        # What copying and pickling call the class with.
-        self.args = (self.diagnostics,)
+
+    def __reduce__(self) -> tuple[type[DefinitionError], tuple[object, ...]]:
+        return type(self), (self.diagnostics,)
 
     def __str__(self) -> str:
         return render(self.diagnostics)

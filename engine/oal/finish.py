@@ -13,8 +13,13 @@ from framewalk.engine.latency_buckets import start_ns_sql, told_ns_sql
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from framewalk.engine.oal.bound import Metric
+
 DEFAULT_LABELS: Final = 50
 PERCENTILES: Final = (50, 75, 90, 95, 99)
+
+# Of a number that has a bucket of latencies above its count: more logs are never counted.
+_COUNT_BITS: Final = 52
 
 _LARGEST: Final = 2**63 - 1
 _SMALLEST: Final = -(2**63)
@@ -77,8 +82,29 @@ def finish_percentile(states: Sequence[str], _minutes: str, parameters: tuple[in
 def finish_relative_percentile(
     states: Sequence[str], _minutes: str, _parameters: tuple[int, ...]
 ) -> str:
-    """Find the bucket in which the running count reaches the rank, and what it is told as."""
-    return _at_ranks(states[0], told_ns_sql(start_ns_sql("key")))
+    """Find the bucket in which the running count reaches the rank, and what it is told as.
+
+    A bucket and its count are one number: those are sorted in half the time. What is left of the
+    rank is counted down; below 0 it is the bucket, from -1 on.
+    """
+    entries = states[0]
+    one_number = f"(e.key << {_COUNT_BITS}) | e.value"
+    count = f"(e & {2**_COUNT_BITS - 1})"
+    walk = (
+        f"CASE WHEN a < 0 THEN a WHEN a > {count} THEN a - {count} "
+        f"ELSE -1 - (e >> {_COUNT_BITS}) END"
+    )
+    bound = (
+        f"[{{'buckets': list_sort(list_transform({entries}, lambda e: {one_number})), "
+        f"'total': {_total(entries)}}}]"
+    )
+    # Each by itself: within another lambda the buckets would be copied for each.
+    each = ", ".join(
+        f"-1 - list_reduce(all_of.buckets, lambda a, e: {walk}, {rank_of(str(p), 'all_of.total')})"
+        for p in PERCENTILES
+    )
+    keys = f"list_transform({bound}, lambda all_of: [{each}])[1]"
+    return _named(entries, keys, told_ns_sql(start_ns_sql("key")))
 
 
 def _at_ranks(entries: str, told: str) -> str:
@@ -87,15 +113,35 @@ def _at_ranks(entries: str, told: str) -> str:
     Ranks are rounded half up. The sorted buckets and their total are bound to a lambda's parameter
     first: inside of another lambda they would be computed again for each bucket.
     """
-    total = f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
-    bound = f"[{{'buckets': list_sort({entries}), 'total': {total}}}]"
-    rank = "(all_of.total * p + 50) // 100"
+    bound = f"[{{'buckets': list_sort({entries}), 'total': {_total(entries)}}}]"
+    rank = rank_of("p", "all_of.total")
     reached = (
         f"list_reduce(all_of.buckets, lambda a, e: CASE WHEN a.value >= {rank} THEN a "
         "ELSE {'key': e.key, 'value': a.value + e.value} END).key"
     )
     each = f"list_transform({list(PERCENTILES)}, lambda p: {reached})"
     keys = f"list_transform({bound}, lambda all_of: {each})[1]"
+    return _named(entries, keys, told)
+
+
+def _total(entries: str) -> str:
+    return f"list_sum(list_transform({entries}, lambda e: e.value))::BIGINT"
+
+
+def rank_of(percentile: str, total: str) -> str:
+    """Return how many of all logs a percentile reaches, rounded half up."""
+    return f"({total} * {percentile} + 50) // 100"
+
+
+def told_of_bucket(metric: Metric, key: str) -> str:
+    """Return what a metric of percentiles tells of a bucket."""
+    if metric.function.finish is finish_relative_percentile:
+        return told_ns_sql(start_ns_sql(key))
+    return f"{key} * {metric.parameters[0]}"
+
+
+def _named(entries: str, keys: str, told: str) -> str:
+    """Return a struct of what is told of the key at each percentile."""
     values = f"list_transform({keys}, lambda key: {told})"
     named = ", ".join(f"'p{p}': told[{at}]" for at, p in enumerate(PERCENTILES, start=1))
     structs = f"list_transform([{values}], lambda told: {{{named}}})[1]"

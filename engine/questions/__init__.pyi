@@ -1,6 +1,8 @@
 from .comments import comment_statements as comment_statements
-from .macros import MARK as MARK
 from .macros import asked_macros as asked_macros
+from .macros import empty_percentiles as empty_percentiles
+from .macros import percentiles_head as percentiles_head
+from .macros import percentiles_of as percentiles_of
 from .places import filled as filled
 from .places import places_of as places_of
 from .shipped import Question as Question

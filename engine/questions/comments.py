@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.questions.macros import answered
+from framewalk.engine.questions.macros import answered, percentiles_name, percentiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +22,14 @@ _BETWEEN: Final = (
     "Metrics of each {} from since to before until (UTC), a row for each. Rates are per minute of "
     "the range; with divide_by := 1 they are counts. " + _UNITS + "."
 )
+_PERCENTILES: Final = (
+    "Percentiles of each {} by one metric (of_metric), from since to before until (UTC), in its "
+    "unit: what {}_between has, too, several times faster."
+)
 _VIEWS: Final = {
     "metrics": "Every metric: its definition, function and unit, and the columns it is in.",
+    "former_meanings": "What metrics meant before a time (until, UTC), which their values before "
+    "are of; without a definition they have none.",
     "entities": "Everything that was ever seen, once: since when and until when (UTC).",
     "metric_values": "All metrics of all scopes in the long form, a row for each value. "
     "metric_values_of is the same of one metric, and fast.",
@@ -51,6 +57,9 @@ def comment_statements(metrics: Sequence[Metric]) -> Iterator[str]:
         for resolution, text in _METRICS.items():
             yield _comment("VIEW", f"{scope.view}_{resolution}", text.format(scope.view))
         yield _comment("MACRO TABLE", f"{scope.view}_between", _BETWEEN.format(scope.view))
+        if percentiles_of(one for one in metrics if one.scope is scope):
+            text = _PERCENTILES.format(scope.view, scope.view)
+            yield _comment("MACRO TABLE", percentiles_name(scope), text)
     for view, text in _VIEWS.items():
         yield _comment("VIEW", view, text)
     for column, text in _COLUMNS.items():

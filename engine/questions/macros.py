@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.oal import SCOPES
+from framewalk.engine.oal import PERCENTILES, SCOPES
 from framewalk.engine.questions.places import filled
 from framewalk.engine.questions.shipped import shipped_questions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from framewalk.engine.oal import Metric, Scope
     from framewalk.engine.questions.shipped import Question
-
-# A view that a store has when it has these.
-MARK: Final = "time_range"
 
 _RANGE: Final = ("since", "until")
 # Names of metrics, as far as questions name some.
@@ -34,6 +31,7 @@ def asked_macros(metrics: Sequence[Metric]) -> Iterator[str]:
     used = {name: known[name] for question in questions for name in _named(question)}
     for scope in SCOPES.values():
         yield _empty_between(scope, used)
+        yield empty_percentiles(scope)
     for question in questions:
         yield _macro(question) if question.places else _view(question)
     yield from _metric_values_of(metrics)
@@ -66,6 +64,32 @@ def _empty_between(scope: Scope, metrics: Mapping[str, Metric]) -> str:
     )
 
 
+def percentiles_of(metrics: Iterable[Metric]) -> list[Metric]:
+    """Return those of metrics that are percentiles: structs of five."""
+    return [one for one in metrics if one.function.sql_type.startswith("STRUCT")]
+
+
+def percentiles_name(scope: Scope) -> str:
+    """Return the name of the macro of one metric's percentiles over a range of time."""
+    return f"{scope.view}_percentiles_between"
+
+
+def percentiles_head(scope: Scope) -> str:
+    """Return the macro with its parameters."""
+    optional = "of_service := NULL, of_namespace := NULL"
+    return f"{percentiles_name(scope)}(since, until, of_metric, {optional})"
+
+
+def empty_percentiles(scope: Scope) -> str:
+    """Return the statement that makes the macro of percentiles for a scope that has none."""
+    names = ", ".join(f"NULL::VARCHAR AS {name}" for name in ("entity_id", *scope.keys))
+    values = ", ".join(f"NULL::BIGINT AS p{p}" for p in PERCENTILES)
+    return (
+        f"CREATE OR REPLACE MACRO {percentiles_head(scope)} AS TABLE "
+        f"SELECT {names}, {values} LIMIT 0"
+    )
+
+
 def _view(question: Question) -> str:
     return f"CREATE OR REPLACE VIEW {question.name} AS\n{question.query}"
 
@@ -74,6 +98,9 @@ def _macro(question: Question) -> str:
     """Name what a place stands for `of_...`: a macro's parameters hide columns of their name."""
     names = {place: place if place in _RANGE else f"of_{place}" for place in question.places}
     wanted = [place for place in names if place in _RANGE or place in question.needed]
+    # From when comes before until when, whichever the text names first.
+    first, second = sorted(map(wanted.index, _RANGE))
+    wanted[first], wanted[second] = _RANGE
     others = [f"{names[place]} := NULL" for place in names if place not in wanted]
     parameters = ", ".join([*(names[place] for place in wanted), *others])
     query = filled(question.query, names)

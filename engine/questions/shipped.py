@@ -13,6 +13,8 @@ from framewalk.engine.questions.places import places_of
 _NEEDED: Final = re.compile(r"^-- Needs (.*)\.$", re.MULTILINE)
 # A store has no view of logs: these are asked beside an archive.
 _OF_ARCHIVE: Final = "-- Needs an archive of logs."
+# A page of a series would be its beginning.
+_WHOLE: Final = "-- Of one service it is printed whole."
 _PLACE: Final = re.compile(r"\$(\w+)")
 
 
@@ -34,6 +36,11 @@ class Question:
     def is_of_archive(self) -> bool:
         """Whether it asks about logs that are kept, which are not in a store."""
         return _OF_ARCHIVE in self.text.splitlines()
+
+    @property
+    def is_series(self) -> bool:
+        """Whether it is, of one service, a row for each time, and no list."""
+        return _WHOLE in self.text.splitlines()
 
     @property
     def query(self) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from framewalk.engine.caps import Caps
-    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.stages import OperationStates, PeerStates
     from framewalk.engine.states import ScopeStates, States
     from framewalk.engine.store import StoredNames
 
@@ -42,6 +42,7 @@ _OWNER: Final = "owner"
 _MEMBER: Final = "member"
 _KEYS: Final = [MINUTE, _OWNER]
 _Key: TypeAlias = tuple[int, str]
+NAMED_SCHEMA: Final = pl.Schema({MINUTE: pl.Int64, "service": pl.String, "instance": pl.String})
 _MEMBERS: Final = pl.Schema({MINUTE: pl.Int64, _OWNER: pl.String, _MEMBER: pl.UInt64})
 # Rows that are kept of what is known: bounds, and members (some 30 MB).
 _MOST_BOUNDS: Final = 100_000
@@ -77,6 +78,25 @@ class Admission:
         self._entities.trim()
         self._endpoints.trim()
         self._unknown.trim()
+
+    def has_room(self, named: Sequence[pl.DataFrame]) -> bool:
+        """Tell whether all services and pods that are named (`named_in`) are within the cap.
+
+        Those are admitted; where some are not, `admitted` is to be called with all parts.
+        """
+        rows = pl.concat([pl.DataFrame(schema=NAMED_SCHEMA), *named])
+        counted = [
+            ((minute, ""), count) for minute, count in rows[MINUTE].value_counts().iter_rows()
+        ]
+        crowded = self._entities.crowded(counted, self.caps.entities_per_minute)
+        if crowded.is_empty():
+            return True
+        members = (
+            rows.join(crowded, on=MINUTE, how="semi", maintain_order="left")
+            .select(MINUTE, pl.lit("").alias(_OWNER), _hash("service", "instance"))
+            .unique(keep="first", maintain_order=True)
+        )
+        return self._entities.refused(members, self.caps.entities_per_minute).is_empty()
 
     def admitted(self, parts: Sequence[PeerStates]) -> tuple[list[PeerStates], Counters]:
         """Drop the logs of services and pods beyond the cap, with the reason MINUTE_ENTITIES.
@@ -184,6 +204,21 @@ class Admission:
         )
 
 
+def named_in(parts: Sequence[PeerStates]) -> pl.DataFrame:
+    """Return the services and pods that parts name in each minute, those named first first.
+
+    Columns: minute, service, and instance, which is null for a service.
+    """
+    found = [pl.DataFrame(schema=NAMED_SCHEMA)]
+    for part in parts:
+        if not part.operations:
+            continue
+        pairs = pl.concat(one.scalars.select("peer", MINUTE) for one in part.operations.values())
+        named = pairs.unique().join(_named(part.peers), on="peer").sort("peer")
+        found.append(named.select(*NAMED_SCHEMA))
+    return pl.concat(found).unique(keep="first", maintain_order=True)
+
+
 class BeyondCaps:
     """Tells what is beyond the caps, at most once a minute."""
 
@@ -278,6 +313,11 @@ def _hash(*columns: str) -> pl.Expr:
 
 def _hashed(peers: pl.DataFrame) -> pl.DataFrame:
     """Return `peer` and `member`, the services and pods of each row of peers."""
+    return _named(peers).select("peer", _hash("service", "instance"))
+
+
+def _named(peers: pl.DataFrame) -> pl.DataFrame:
+    """Return `peer`, `service` and `instance`, the services and pods of each row of peers."""
     rows = peers.with_row_index("peer")
     sides = [(f"{side}_service", f"{side}_instance") for side in ("local", "remote")]
     parts = []
@@ -286,7 +326,7 @@ def _hashed(peers: pl.DataFrame) -> pl.DataFrame:
         parts.append(known.select("peer", service=service, instance=pl.lit(None, pl.String)))
         pods = known.filter(pl.col(instance).is_not_null())
         parts.append(pods.select("peer", service=service, instance=instance))
-    return pl.concat(parts).select("peer", _hash("service", "instance"))
+    return pl.concat(parts)
 
 
 def _minutes(parts: Sequence[PeerStates]) -> Sequence[int]:
@@ -309,19 +349,16 @@ def _pairs(part: PeerStates) -> pl.DataFrame:
 
 def _without(part: PeerStates, pairs: pl.DataFrame, dropped: Counters) -> PeerStates:
     """Leave out pairs of peers and minute."""
-    on = ["peer", MINUTE]
-    operations = {
-        name: replace(
-            one,
-            scalars=one.scalars.join(pairs, on=on, how="anti"),
-            keyed={
-                state: frame.join(pairs, on=on, how="anti") for state, frame in one.keyed.items()
-            },
-        )
-        for name, one in part.operations.items()
-    }
-    kept = None if part.kept is None else part.kept.without(pairs)
-    return replace(part, operations=operations, counters=part.counters + dropped, kept=kept)
+    gone = pairs.with_columns(is_gone=pl.lit(value=True))
+
+    def kept(states: OperationStates) -> pl.Series:
+        own = states.scalars.select("peer", MINUTE)
+        found = own.join(gone, on=own.columns, how="left", maintain_order="left")
+        return found["is_gone"].is_null()
+
+    operations = {name: one.only(kept(one)) for name, one in part.operations.items()}
+    logs = None if part.kept is None else part.kept.without(pairs)
+    return replace(part, operations=operations, counters=part.counters + dropped, kept=logs)
 
 
 def _endpoints(frame: pl.DataFrame, view: str) -> pl.DataFrame:

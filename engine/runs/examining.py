@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from framewalk.engine.store import Store
 
 _ENTITIES: Final = "entities.arrow"
+_SCRATCH: Final = "tried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,18 @@ def examine(
     folder.mkdir(mode=0o700, exist_ok=True)
     table = folder / _ENTITIES
     trial.entities.write(table)
+    # What an attempt that was ended has left there must not stay.
+    scratch = folder / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700)
     try:
-        with Prober(replace(trial.setup, entities=table), on_wait) as prober:
+        setup = replace(trial.setup, entities=table, scratch=scratch)
+        with Prober(setup, on_wait) as prober:
             search = Examination(trial.note, trial.quarantine, prober, on_found, is_wanted)
             return search.run(trial.reading)
     finally:
         table.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _StoppedError(Exception):

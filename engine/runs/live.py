@@ -223,7 +223,7 @@ class SpoolFollower(Closing):
         positions.extend(item.position for item in now)
         batches = [item for item in now if isinstance(item, CaptureBatch)]
         for messages in pieces([self._allowed(one, segment, pending) for one in batches]):
-            pending.computed.begin(messages)
+            pending.computed.begin(messages.nbytes)
             for found, carried in first_phase(
                 messages,
                 segment.carried,
@@ -303,7 +303,7 @@ class SpoolFollower(Closing):
 
         def commit() -> tuple[int, ...]:
             states = computed.rolled_up(lost)
-            also = computed.list_archived
+            also = partial(computed.list_archived, self._store)
             return self._store.commit_many(reached, states, ends_only=True, also=also)
 
         # What was written early is undone with the rest: only another engine can try again.

@@ -15,27 +15,28 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import polars as pl
 
-from framewalk.engine.archive import Kept
+from framewalk.engine.archive import Kept, note_unarchived
 from framewalk.engine.counters import Counters
 from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
 from framewalk.engine.stages import add_clocks, roll_up_in_parts, with_ahead
 from framewalk.engine.states import minutes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import pyarrow as pa
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from framewalk.engine.archive import Archive, ArchivedFile
+    from framewalk.engine.captures import CaptureBatch, CaptureReader
     from framewalk.engine.oal import Plan
     from framewalk.engine.runs.admission import Admission
-    from framewalk.engine.stages import PeerStates
+    from framewalk.engine.stages import Carried, PeerStates
     from framewalk.engine.states import States
+    from framewalk.engine.store import Store
 
 # Rows of states, of the logs' peers, that are held: some 50 MB.
-_MOST_ROWS: Final = 200_000
+MOST_HELD_ROWS: Final = 200_000
 # Messages whose states are held: these keep the texts of the logs, such as paths.
-_MOST_BYTES: Final = 64 * 2**20
+MOST_HELD_BYTES: Final = 64 * 2**20
 # Logs that are held for the archive.
 _MOST_KEPT_BYTES: Final = 128 * 2**20
 
@@ -49,6 +50,69 @@ class Target(Protocol):
 
     def append(self, states: States) -> None:
         """Write states that count when the next commit does."""
+
+
+class Waiting(Protocol):
+    """What waits for its commit, as whoever commits sees it; see Pending."""
+
+    minutes: pl.Series
+
+    @property
+    def counters(self) -> Counters:
+        """Those of all logs, without the dropping of those that are not decided about."""
+
+    def is_due(self, commit_logs: int) -> bool:
+        """Tell whether there is enough for a commit."""
+
+    def decide(self) -> None:
+        """Decide whether the logs that are ahead count."""
+
+    def rolled_up(self, others: Counters | None = None) -> Iterator[States]:
+        """Yield the states that are to be written."""
+
+    def list_archived(self, store: Store) -> None:
+        """List what was archived, or that nothing was."""
+
+
+class Computed(Protocol):
+    """What others have computed of some record batches."""
+
+    @property
+    def batches(self) -> Sequence[CaptureBatch]:
+        """The record batches, in their order."""
+
+    @property
+    def clock_ns(self) -> int:
+        """What the capture's own clock is after them."""
+
+    @property
+    def logs(self) -> int:
+        """How many logs they have."""
+
+    def add_to(self, pending: Waiting) -> None:
+        """Have it wait for its commit."""
+
+
+class Spread(Protocol):
+    """Has stretches of captures computed by others; commits are the replay's own."""
+
+    def pending(
+        self,
+        store: Store,
+        keeps_ahead: Callable[[pl.DataFrame], bool],
+        admission: Admission,
+        archive: Archive | None,
+    ) -> Waiting:
+        """Return what takes what is computed until the next commit."""
+
+    def reader(self, path: Path) -> CaptureReader:
+        """Open a capture of which the store has nothing."""
+
+    def drop(self, path: Path) -> None:
+        """Drop what was begun of a capture, of which the store has something by now."""
+
+    def found(self, path: Path, reader: CaptureReader, carried: Carried) -> Iterator[Computed]:
+        """Yield what is found in the rest of a capture, in its order."""
 
 
 @dataclass(slots=True)
@@ -80,7 +144,7 @@ class Pending:
     keeps_ahead: Callable[[pl.DataFrame], bool]
     on_progress: Callable[[], None] = lambda: None
     admission: Admission | None = None
-    most_rows: int = _MOST_ROWS
+    most_rows: int = MOST_HELD_ROWS
     archive: Archive | None = None
     rows: int = 0
     minutes: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
@@ -104,22 +168,22 @@ class Pending:
         """Those of all logs, without the dropping of those that are not decided about."""
         return self._counters + self._beyond
 
-    def begin(self, messages: pa.Table) -> None:
-        """Note messages whose states are about to come."""
-        self._found_bytes += messages.nbytes
+    def begin(self, size_bytes: int) -> None:
+        """Note how large messages are whose states are about to come."""
+        self._found_bytes += size_bytes
 
     def add(self, found: PeerStates) -> None:
         """Take states, and write early what is too much to hold."""
         self._take(found)
         held_bytes = self._found_bytes + self._ahead.size_bytes
-        is_much = held_bytes >= 2 * _MOST_BYTES or self._kept_bytes >= 2 * _MOST_KEPT_BYTES
+        is_much = held_bytes >= 2 * MOST_HELD_BYTES or self._kept_bytes >= 2 * _MOST_KEPT_BYTES
         if self._held_rows() >= self.most_rows or is_much:
             self._write_early()
         self.on_progress()
 
     def is_due(self, commit_logs: int) -> bool:
         """Tell whether there is enough for a commit."""
-        is_much = self._counters.logs >= commit_logs or self._found_bytes >= _MOST_BYTES
+        is_much = self._counters.logs >= commit_logs or self._found_bytes >= MOST_HELD_BYTES
         is_much |= self._kept_bytes >= _MOST_KEPT_BYTES
         return is_much or self._held_rows() >= self.most_rows // 2 or self.has_written
 
@@ -148,10 +212,15 @@ class Pending:
             yield replace(states, counters=states.counters + extra)
             extra = Counters()
 
-    def list_archived(self) -> None:
-        """List what was archived; to be called where all states are written."""
+    def list_archived(self, store: Store) -> None:
+        """List what was archived, or that nothing was; to be called where all states are written.
+
+        That is in the transaction of the commit.
+        """
         if self.archive is not None:
-            self.archive.list_files([*self._archived, *self._latest])
+            self.archive.list_files([*self._archived, *self._latest], self.minutes.to_list())
+        else:
+            note_unarchived(store, self.minutes.to_list())
 
     def _write_archive(self, found: list[PeerStates]) -> None:
         if self.archive is None:
@@ -195,7 +264,7 @@ class Pending:
         if ahead.parts:
             ahead.size_bytes += self._found_bytes
         is_many = 2 * (ahead.rows + ahead.clocks.height) >= self.most_rows
-        if is_many or ahead.size_bytes >= 2 * _MOST_BYTES:
+        if is_many or ahead.size_bytes >= 2 * MOST_HELD_BYTES:
             self.decide()
         self.has_written = True
         for states in self.rolled_up():

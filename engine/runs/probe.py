@@ -13,15 +13,19 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
+from framewalk.engine.archive import Archive, ArchiveOptions, Keeper, Mode, Shown
+from framewalk.engine.errors import StoreRoomError
 from framewalk.engine.kubernetes import Entities
-from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
+from framewalk.engine.oal import load_plan_of_files
 from framewalk.engine.processes import end_with_parent
 from framewalk.engine.runs.pending import Pending
 from framewalk.engine.runs.quarantine import Place, alone, without
@@ -35,18 +39,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from framewalk.engine.oal import Plan
+    from framewalk.engine.stages import Keep
     from framewalk.engine.states import States
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an engine computes with; `entities` is a table of addresses as an Arrow file."""
+    """What an engine computes with; `entities` is a table of addresses as an Arrow file.
+
+    Logs are archived as `archive_mode` says, with some texts of requests, into a folder of
+    `scratch`, which exists; None for no archive.
+    """
 
     oal_paths: tuple[Path, ...] = ()
     apdex_path: Path | None = None
     entities: Path | None = None
     skip_unknown_scopes: bool = False
     endpoint_patterns_path: Path | None = None
+    archive_mode: Mode | None = None
+    archived_texts: tuple[str, ...] = ()
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +106,12 @@ def _answer() -> None:
     if (first := next(lines, None)) is None:
         return
     setup = SETUP.validate_json(first)
-    apdex = read_apdex_thresholds(setup.apdex_path) if setup.apdex_path else None
-    folding = setup.endpoint_patterns_path
-    patterns = read_endpoint_patterns(folding) if folding else None
-    skips = setup.skip_unknown_scopes
-    plan = load_plan(setup.oal_paths, apdex, patterns, skip_unknown_scopes=skips)
+    plan = load_plan_of_files(
+        setup.oal_paths,
+        setup.apdex_path,
+        setup.endpoint_patterns_path,
+        skip_unknown_scopes=setup.skip_unknown_scopes,
+    )
     answers.write(b"ready\n")
     for line in lines:
         attempt = ATTEMPT.validate_json(line)
@@ -121,28 +134,51 @@ def _try(attempt: Attempt, setup: Setup, plan: Plan) -> int:
     try:
         entities = _entities(setup)
         messages = list(_messages(attempt))
+        keep = None if setup.archive_mode is None else Keeper(setup.archive_mode)
         if attempt.commits:
-            with Store(IN_MEMORY, plan) as store:
-                computed = _computed(messages, entities, store)
-                store.commit_many([Reached(None, Path("probe"), [])], computed.rolled_up())
+            _commit(messages, entities, plan, setup)
         else:
-            for _ in _computed(messages, entities, _Nowhere(plan)).rolled_up():
+            for _ in _computed(messages, entities, _Nowhere(plan), keep).rolled_up():
                 pass
+    except StoreRoomError:
+        # A disk that is full says nothing of messages.
+        return 0
     except BaseException:  # noqa: BLE001 - whatever would end an engine
         return 1
     return 0
 
 
+def _commit(messages: list[pa.RecordBatch], entities: Entities, plan: Plan, setup: Setup) -> None:
+    """Commit to a store in memory, and archive into a folder that is gone then."""
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(IN_MEMORY, plan))
+        archive = None
+        if setup.archive_mode is not None:
+            # Whoever has made `scratch` removes it: an attempt may not come to that.
+            folder = Path(mkdtemp(dir=setup.scratch))
+            options = ArchiveOptions(setup.archive_mode, Shown.of(setup.archived_texts))
+            archive = stack.enter_context(Archive(store, folder, options))
+        keep = None if archive is None else archive.keep
+        computed = _computed(messages, entities, store, keep)
+        computed.archive = archive
+        reached = Reached(None, Path("probe"), [])
+        also = partial(computed.list_archived, store)
+        store.commit_many([reached], computed.rolled_up(), also=also)
+
+
 def _computed(
-    batches: list[pa.RecordBatch], entities: Entities, target: _Nowhere | Store
+    batches: list[pa.RecordBatch],
+    entities: Entities,
+    target: _Nowhere | Store,
+    keep: Keep | None,
 ) -> Pending:
     # All logs, as an engine may have counted those that are ahead.
     pending = Pending(target, keeps_ahead=lambda _: True)
     carried = Carried()
     with_nameless(batches, entities)
     for messages in pieces(batches):
-        pending.begin(messages)
-        for found, after in first_phase(messages, carried, entities, target.plan):
+        pending.begin(messages.nbytes)
+        for found, after in first_phase(messages, carried, entities, target.plan, keep=keep):
             pending.add(found)
             carried = after
     pending.decide()

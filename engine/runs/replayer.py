@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from framewalk.engine.caps import DEFAULT_CAPS, beyond_caps
-from framewalk.engine.captures import CaptureReader, digests_at, find_captures
+from framewalk.engine.captures import CaptureReader, can_be_cut, digests_at, find_captures
 from framewalk.engine.counters import Counters
 from framewalk.engine.runs.admission import Admission
 from framewalk.engine.runs.clocks import NodeClocks
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from framewalk.engine.captures import CaptureBatch, CapturePosition
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.paths import Paths
+    from framewalk.engine.runs.pending import Computed, Spread, Waiting
     from framewalk.engine.runs.quarantine import Quarantine
     from framewalk.engine.runs.reading import ReadingNote
     from framewalk.engine.store import HeldPiece, Store
@@ -108,6 +109,8 @@ def replay(  # noqa: PLR0913 - options, each with a default
     guard: Guard | None = None,
     archive: Archive | None = None,
     roll_up: bool = False,
+    when_read: Callable[[], None] | None = None,
+    spread: Spread | None = None,
 ) -> ReplaySummary:
     """Add captures to a store; folders stand for the captures in them.
 
@@ -117,7 +120,8 @@ def replay(  # noqa: PLR0913 - options, each with a default
     written down before, and what was set aside is left out and counted. The logs that count are
     added to an `archive` of the store with their metrics. With `roll_up` rows do not stay as they
     were committed: minutes, hours and days are made of them, in the end of all. Values are the
-    same, and what is late is added to them by a later replay.
+    same, and what is late is added to them by a later replay. `when_read` is called before that,
+    when all captures are in the store. What can be computed by others is left to `spread`.
 
     Every capture is opened before the first one is read, so a wrong path costs no time.
     Memory use does not depend on the captures' length.
@@ -132,12 +136,14 @@ def replay(  # noqa: PLR0913 - options, each with a default
     store.discard()
     minutes = [pl.Series(dtype=pl.Int64)]
     summaries = []
-    options = _Options(on_progress, commit_logs, most_ahead_s, guard, archive, roll_up)
+    options = _Options(on_progress, commit_logs, most_ahead_s, guard, archive, roll_up, spread)
     admission = Admission(store.names, caps)
     for path in paths:
         job = _CaptureReplay(path, entities, store, admission, options)
         summaries.append(job.run())
         minutes.append(job.minutes)
+    if when_read is not None:
+        when_read()
     if roll_up:
         store.compact()
     return ReplaySummary(tuple(summaries), frozenset(pl.concat(minutes).to_list()))
@@ -164,6 +170,7 @@ class _Options:
     guard: Guard | None
     archive: Archive | None
     roll_up: bool
+    spread: Spread | None
 
 
 class _CaptureReplay:
@@ -187,6 +194,7 @@ class _CaptureReplay:
         self._clock_s: float = 0
         self._logs = 0
         self._counters = Counters()
+        self._spread: Spread | None = None
         self._pending = self._new_pending()
         self._reached: list[CapturePosition] = []
         self._known_bytes = 0
@@ -197,28 +205,67 @@ class _CaptureReplay:
     def run(self) -> CaptureSummary:
         """Replay what the store does not have yet."""
         known = find_stored(self._path, self._store)
+        spread = self._options.spread
+        if known is not None and spread is not None:
+            spread.drop(self._path)
         if known is not None and known.whole:
             messages = known.position.messages
             return CaptureSummary(self._path, self._counters, messages, known.warning)
         capture = known.capture if known else None
         known_bytes = known.position.offset_bytes if known else 0
-        with CaptureReader(self._path) as reader:
+        begun = spread if known is None else None
+        with begun.reader(self._path) if begun else CaptureReader(self._path) as reader:
             held: list[CaptureBatch] = []
             stored = self._without_held(reader.until(known_bytes), known, held)
             carried = self._carried_over(stored)
-            self._work_on_held(held, known_bytes)
-            guard = self._options.guard
-            careful_to_bytes = guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
-            for group, is_alone in grouped(reader, iter(reader), careful_to_bytes):
-                carried = self._work(group, carried)
-                self._tell(reader)
-                if is_alone or self._pending.is_due(self._options.commit_logs):
-                    capture = self._commit(capture)
+            if spread is not None and self._can_be_spread(held):
+                self._spread, self._known_bytes = spread, known_bytes
+                self._pending = self._new_pending()
+                capture = self._take_all(spread.found(self._path, reader, carried), reader, capture)
+            else:
+                self._work_on_held(held, known_bytes)
+                capture = self._work_on_all(reader, carried, capture)
             if self._reached:
                 self._commit(capture)
             held_messages = sum(one.messages.num_rows for one in held)
             known_messages = known.position.messages - held_messages if known else 0
             return CaptureSummary(self._path, self._counters, known_messages, self._warning(reader))
+
+    def _work_on_all(
+        self, reader: CaptureReader, carried: Carried, capture: int | None
+    ) -> int | None:
+        """Work on what is left of a capture; returns its id, if the store has some of it then."""
+        for group, is_alone in grouped(reader, iter(reader), self._careful_to_bytes()):
+            carried = self._work(group, carried)
+            self._tell(reader, reader.position.offset_bytes)
+            if is_alone or self._pending.is_due(self._options.commit_logs):
+                capture = self._commit(capture)
+        return capture
+
+    def _take_all(
+        self, computed: Iterable[Computed], reader: CaptureReader, capture: int | None
+    ) -> int | None:
+        """Take what others have computed of it; returns its id, as `_work_on_all` does."""
+        for one in computed:
+            self._clock_s = one.clock_ns / _NS_PER_S
+            self._logs += one.logs
+            one.add_to(self._pending)
+            self._reached.extend(batch.position for batch in one.batches)
+            self._left_out += sum(len(self._rows_set_aside(batch)) for batch in one.batches)
+            self._tell(reader, one.batches[-1].position.offset_bytes)
+            if self._pending.is_due(self._options.commit_logs):
+                # Others have lived on it: what is left to end this process is the commit.
+                self._write_down(one.batches)
+                capture = self._commit(capture)
+        return capture
+
+    def _can_be_spread(self, held: Sequence[CaptureBatch]) -> bool:
+        """Tell whether others may compute it: nothing was left for later, nothing is suspected."""
+        return not held and not self._careful_to_bytes() and can_be_cut(self._path)
+
+    def _careful_to_bytes(self) -> int:
+        guard = self._options.guard
+        return guard.careful_to_bytes.get(self._path, 0) if guard is not None else 0
 
     def _without_held(
         self, stored: Iterable[CaptureBatch], known: KnownCapture | None, held: list[CaptureBatch]
@@ -239,9 +286,11 @@ class _CaptureReplay:
 
     def _work(self, group: Sequence[CaptureBatch], carried: Carried) -> Carried:
         self._write_down(group)
+        pending = self._pending
+        assert isinstance(pending, Pending)  # noqa: S101 - tells the type
         archive = self._options.archive
         for messages in pieces([self._allowed(batch) for batch in group]):
-            self._pending.begin(messages)
+            pending.begin(messages.nbytes)
             for found, after in first_phase(
                 messages,
                 carried,
@@ -254,7 +303,7 @@ class _CaptureReplay:
                 carried = after
                 self._clock_s = carried.clock_ns / _NS_PER_S
                 self._logs += found.counters.logs
-                self._pending.add(found)
+                pending.add(found)
         self._reached.extend(batch.position for batch in group)
         return carried
 
@@ -264,7 +313,9 @@ class _CaptureReplay:
         pending.decide()
         lost = Counters(messages=self._left_out, quality=Counter(quarantined=self._left_out))
         (committed,) = self._store.commit_many(
-            [reached], pending.rolled_up(lost), also=pending.list_archived
+            [reached],
+            pending.rolled_up(lost),
+            also=lambda: pending.list_archived(self._store),
         )
         self._known_bytes = self._reached[-1].offset_bytes
         if self._options.guard is not None:
@@ -291,7 +342,7 @@ class _CaptureReplay:
             self._store.checkpoint()
             self._rolled_up_to = end
 
-    def _new_pending(self) -> Pending:
+    def _new_pending(self) -> Waiting:
         def keeps_ahead(clocks: pl.DataFrame) -> bool:
             return self._clocks.keeps_ahead(clocks, self._clock_s)
 
@@ -299,6 +350,8 @@ class _CaptureReplay:
         guard = self._options.guard
         on_progress = guard.note.touch if guard is not None else _do_nothing
         archive = self._options.archive
+        if self._spread is not None:
+            return self._spread.pending(self._store, keeps_ahead, self._admission, archive)
         return Pending(self._store, keeps_ahead, on_progress, self._admission, archive=archive)
 
     def _write_down(self, group: Sequence[CaptureBatch]) -> None:
@@ -316,10 +369,11 @@ class _CaptureReplay:
         return allowed
 
     def _without_set_aside(self, batch: CaptureBatch) -> pa.RecordBatch:
+        return without(batch.messages, self._rows_set_aside(batch))
+
+    def _rows_set_aside(self, batch: CaptureBatch) -> Sequence[int]:
         guard = self._options.guard
-        if guard is None:
-            return batch.messages
-        return without(batch.messages, guard.quarantine.rows_of(self._path, batch))
+        return () if guard is None else guard.quarantine.rows_of(self._path, batch)
 
     def _carried_over(self, stored: Iterable[CaptureBatch]) -> Carried:
         """Follow the streams of messages that the store has, for those that come after them.
@@ -335,9 +389,8 @@ class _CaptureReplay:
                         carried = context.carried
         return carried
 
-    def _tell(self, reader: CaptureReader) -> None:
+    def _tell(self, reader: CaptureReader, offset_bytes: int) -> None:
         if self._options.on_progress is not None:
-            offset_bytes = reader.position.offset_bytes
             progress = ReplayProgress(self._path, offset_bytes, reader.size_bytes, self._logs)
             self._options.on_progress(progress)
 
@@ -390,6 +443,36 @@ def find_stored(path: Path, store: Store) -> KnownCapture | None:
     furthest = max(known, key=lambda one: one.position.offset_bytes)
     left = store.held([furthest.capture]).get(furthest.capture, frozenset())
     return replace(furthest, whole=furthest.whole and not left, held=left)
+
+
+def lacking(paths: Iterable[Path], store: Store) -> str | None:
+    """Say what a store has counted that captures do not hold; None where they hold just that."""
+    left = set(store.captures())
+    if store.counted_of_forgotten().messages:
+        return "it has counted captures, or segments of a spool, that it does not know any more"
+    if store.counted().quality["quarantined"]:
+        return "messages were set aside when it was made"
+    if store.held(left):
+        return "it has left some of a capture for later: run `framewalk replay` with it first"
+    for path in paths:
+        known = find_stored(path, store)
+        if (problem := _differs(path, known, store)) is not None:
+            return problem
+        left -= {known.capture} if known is not None else set()
+    missing = [str(path) for capture, path in store.paths().items() if capture in left]
+    return f"it has counted {', '.join(sorted(missing))}, too" if missing else None
+
+
+def _differs(path: Path, known: KnownCapture | None, store: Store) -> str | None:
+    if known is None:
+        return f"it has not counted {path}: run `framewalk replay` with it first"
+    with CaptureReader(path) as reader:
+        end = _furthest(batch.position for batch in reader)
+    if end != known.position:
+        return f"it has not counted all of {path}: run `framewalk replay` with it first"
+    if end != _furthest(store.positions(known.capture)):
+        return f"it has counted more of {path} than there is"
+    return None
 
 
 def _find_damaged(

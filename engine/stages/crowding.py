@@ -18,7 +18,7 @@ from framewalk.engine.counters import Counters
 from framewalk.engine.stages.streams import STREAM, Bound, Named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from framewalk.engine.caps import Caps
     from framewalk.engine.stages.flattening import LogFrames
@@ -55,6 +55,38 @@ def within_caps(
     if ahead is not None:
         ahead = replace(ahead, connections=connections)
     return replace(logs, connections=connections, ahead=ahead), Named(bounds, entities, minutes)
+
+
+def add_bounds(
+    before: Mapping[int, Bound], found: Mapping[int, Bound], begin_ns: int
+) -> dict[int, Bound]:
+    """Return bounds after some messages, of those before and those of the messages alone.
+
+    `begin_ns` is what the capture's clock was before them.
+    """
+    oldest_ns = begin_ns - _SILENCE_NS
+    bounds = {one: bound for one, bound in before.items() if bound.heard_ns >= oldest_ns}
+    for stream, own in found.items():
+        earlier = bounds.get(stream)
+        if earlier is None:
+            bounds[stream] = own
+            continue
+        bounds[stream] = Bound(
+            own.heard_ns,
+            earlier.entities + own.entities,
+            min(earlier.first_minute, own.first_minute),
+            max(earlier.last_minute, own.last_minute),
+        )
+    return bounds
+
+
+def comes_near(bounds: Mapping[int, Bound], streams: Iterable[int], caps: Caps) -> bool:
+    """Tell whether one of some streams may have named more than its caps allow."""
+    return any(
+        bounds[one].entities > caps.entities_per_stream
+        or _minutes_in(bounds[one]) > caps.minutes_per_stream
+        for one in streams
+    )
 
 
 def _as_frame(streams: Sequence[int]) -> pl.DataFrame:

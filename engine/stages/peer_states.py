@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NS_PER_MINUTE: Final = 60_000_000_000
 LOGS: Final = "logs"
+ROW: Final = "row"
 
 # These stand beside the columns of logs, whose names have no space.
 _ROWS: Final = "rows of group"
@@ -45,12 +46,22 @@ class OperationStates:
     """The states of one operation's logs.
 
     `scalars` has `peer` (UInt32), `minute` (Int64), for HTTP `method` and `path`, `logs` (Int64:
-    how many), and a column per state. `keyed` maps a state's name to the same keys, `key` and
-    `value`.
+    how many), and a column per state. `keyed` maps a state's name to `row` (UInt32: the row of
+    `scalars` that it splits), `key` and `value`.
     """
 
     scalars: pl.DataFrame
     keyed: Mapping[str, pl.DataFrame]
+
+    def only(self, kept: pl.Series) -> OperationStates:
+        """Keep the rows of `scalars` that are marked (Boolean), and what splits them."""
+        number = kept.to_frame("kept").select(pl.when("kept").then(pl.col("kept").cum_sum() - 1))
+        row = number.to_series().cast(pl.UInt32)
+        keyed = {
+            name: frame.with_columns(row.gather(frame[ROW]).alias(ROW)).drop_nulls(ROW)
+            for name, frame in self.keyed.items()
+        }
+        return OperationStates(self.scalars.filter(kept), keyed)
 
 
 class KeptLogs(Protocol):
@@ -140,10 +151,8 @@ def _operation_states(
     rows = pl.int_range(pl.len(), dtype=pl.UInt32)
     grouped = frame.with_columns(rows.alias(_ROWS)).group_by(keys).agg(logs, *scalars, _ROWS)
     groups = _group_of_row(grouped[_ROWS])
-    grouped = grouped.drop(_ROWS)
-    named = grouped.select(keys)
     return OperationStates(
-        grouped, {str(state): _keyed_states(state, frame, groups, named) for state in keyed}
+        grouped.drop(_ROWS), {str(state): _keyed_states(state, frame, groups) for state in keyed}
     )
 
 
@@ -198,13 +207,8 @@ def _condition(state: StatePart) -> pl.Expr | None:
     return pl.all_horizontal(map(condition_expression, conditions)) if conditions else None
 
 
-def _keyed_states(
-    state: StatePart, frame: pl.DataFrame, groups: pl.Series, named: pl.DataFrame
-) -> pl.DataFrame:
-    """Split a state by its key; `groups` are the rows of `named` that the logs belong to.
-
-    A number of a group stands for its keys: no text is grouped again for each such state.
-    """
+def _keyed_states(state: StatePart, frame: pl.DataFrame, groups: pl.Series) -> pl.DataFrame:
+    """Split a state by its key; `groups` are the rows of the scalars that the logs belong to."""
     if state.key is None:
         message = f"{state} has no key"
         raise TypeError(message)
@@ -217,5 +221,4 @@ def _keyed_states(
         value = pl.len().cast(pl.Int64)
     else:
         value = sum_expression(value_expression(state.value), exact=_fits(state, split))
-    counted = split.group_by(_GROUP, KEY).agg(value.alias(VALUE))
-    return pl.concat([named[counted[_GROUP]], counted.select(KEY, VALUE)], how="horizontal")
+    return split.group_by(_GROUP, KEY).agg(value.alias(VALUE)).rename({_GROUP: ROW})

@@ -322,18 +322,19 @@ def _looked_up(distinct: pl.DataFrame, entities: Entities) -> list[pl.DataFrame]
     ]
 
 
+def cluster_prefix(column: str) -> pl.Expr:
+    """Return what stands before the name of a service that was found: its cluster, if any."""
+    name = pl.col(column)
+    return pl.when(name != "").then(name + "::").otherwise(pl.lit(""))
+
+
 def _side(side: str) -> list[pl.Expr]:
     """Name one side: null where it is unresolved, cut to its limit."""
     is_kubernetes = pl.col(f"{side}_is_kubernetes")
-    prefix = (
-        pl.when(pl.col("cluster_name") != "")
-        .then(pl.col("cluster_name") + "::")
-        .otherwise(pl.lit(""))
-    )
     service = (
         pl.when(is_kubernetes)
         .then(_not_empty(f"{side}_service"))
-        .otherwise(prefix + pl.col(f"{side}_found_service"))
+        .otherwise(cluster_prefix("cluster_name") + pl.col(f"{side}_found_service"))
     )
     instance = (
         pl.when(is_kubernetes).then(_not_empty(f"{side}_pod")).otherwise(f"{side}_found_instance")

@@ -21,9 +21,10 @@ from framewalk.engine.schemas import (
     NODE_LEAVES,
     ROLES,
 )
-from framewalk.engine.stages.decoding import DECODE_MESSAGES, field_at, leaf_frame
+from framewalk.engine.stages.decoding import DECODE_MESSAGES, decode, field_at, leaf_frame
 from framewalk.engine.stages.native import overflowing, to_columns
 from framewalk.engine.wire.access_log_context_pb2 import AccessLogMessageContext
+from framewalk.engine.wire.access_log_heads_pb2 import AccessLogMessageHeads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,19 +101,29 @@ def follow_streams(
 
     The `carried` of the last piece is what the next batch of the same capture starts from.
     """
-    received_ns = pl.Series("received_ns", captured["received_at"].cast(pa.int64()))
-    clock_ns = received_ns.cum_max().clip(lower_bound=carried.clock_ns)
-    start = 0
-    while start < nested.num_rows:
-        limit_ns = int(clock_ns[start]) + SILENCE_LIMIT_NS
-        stop = int(clock_ns.search_sorted(limit_ns, side="right"))
-        length = stop - start
-        stream = pl.Series(STREAM, captured["stream"].slice(start, length))
-        piece = nested.slice(start, length)
-        rows = pl.DataFrame({STREAM: stream, "clock_ns": clock_ns.slice(start, length)})
-        context = _follow(rows, received_ns.slice(start, length), piece, carried)
+    for rows, piece, received_ns in _within_silence(captured, nested, carried.clock_ns):
+        context = _follow(rows, received_ns, piece, carried)
         yield context
         carried = context.carried
+
+
+def _within_silence(
+    captured: pa.Table, nested: pa.Table, clock_ns: int
+) -> Iterator[tuple[pl.DataFrame, pa.Table, pl.Series]]:
+    """Yield pieces no longer than the silence limit; `clock_ns` is what the clock was before.
+
+    Of each there is STREAM and `clock_ns` of its messages, these, and when each came.
+    """
+    received_ns = pl.Series("received_ns", captured["received_at"].cast(pa.int64()))
+    clocks_ns = received_ns.cum_max().clip(lower_bound=clock_ns)
+    start = 0
+    while start < nested.num_rows:
+        limit_ns = int(clocks_ns[start]) + SILENCE_LIMIT_NS
+        stop = int(clocks_ns.search_sorted(limit_ns, side="right"))
+        length = stop - start
+        stream = pl.Series(STREAM, captured["stream"].slice(start, length))
+        rows = pl.DataFrame({STREAM: stream, "clock_ns": clocks_ns.slice(start, length)})
+        yield rows, nested.slice(start, length), received_ns.slice(start, length)
         start = stop
 
 
@@ -228,6 +239,82 @@ def _connection_frame(connection: pa.ChunkedArray) -> pl.DataFrame:
         for leaf in CONNECTION_PRESENCE
     }
     return leaf_frame(connection, CONNECTION_LEAVES).with_columns(**presence)
+
+
+# ---- what streams say, without logs
+
+
+def follow_heads(messages: pa.Table, carried: Carried) -> Carried:
+    """Return what streams have said after some messages (CAPTURE_SCHEMA), and before.
+
+    Logs are not decoded, which makes this a tenth of decoding. So a message that cannot be decoded
+    for its logs, which says nothing, says something here.
+    """
+    for captured, nested in _heads(messages):
+        for rows, piece, _ in _within_silence(captured, nested, carried.clock_ns):
+            node, connection = piece["node"], piece["connection"]
+            carried = replace(
+                carried,
+                nodes=_said_last(rows, node.is_valid(), _node_frame(node), carried.nodes),
+                connections=_said_last(
+                    rows, connection.is_valid(), _connection_frame(connection), carried.connections
+                ),
+                clock_ns=int(rows["clock_ns"][-1]),
+            )
+    return carried
+
+
+def _said_last(
+    rows: pl.DataFrame, said: pa.ChunkedArray, frame: pl.DataFrame, carried: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Return what `_follow_one` carries on, without the rows of messages."""
+    said = pl.Series("said", said)
+    if carried is None:
+        carried = pl.DataFrame(schema={STREAM: pl.UInt64, "heard_ns": pl.Int64, **frame.schema})
+    own = frame.with_columns(rows[STREAM]).filter(said)
+    own = _within_limits(own.unique(STREAM, keep="last")).select(STREAM, *frame.columns)
+    earlier = _still_open(rows, carried).drop("heard_ns").join(own, on=STREAM, how="anti")
+    heard = rows.group_by(STREAM).agg(heard_ns=pl.col("clock_ns").last())
+    latest = pl.concat([earlier, own]).join(heard, on=STREAM).select(carried.columns)
+    clock_ns = rows["clock_ns"][-1]
+    others = carried.join(heard, on=STREAM, how="anti").filter(
+        clock_ns - pl.col("heard_ns") <= SILENCE_LIMIT_NS
+    )
+    return pl.concat([others, latest])
+
+
+def said_alike(one: Carried, other: Carried) -> bool:
+    """Tell whether streams have said the same; what they named for their caps is not compared."""
+    if one.clock_ns != other.clock_ns:
+        return False
+    return _alike(one.nodes, other.nodes) and _alike(one.connections, other.connections)
+
+
+def _heads(messages: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield messages and what they say; where one cannot be decoded, as decoding all has it."""
+    decoded = [
+        _decoded_heads(messages.slice(start, DECODE_MESSAGES))
+        for start in range(0, messages.num_rows, DECODE_MESSAGES)
+    ]
+    whole = [one for one in decoded if one is not None]
+    if len(whole) == len(decoded):
+        yield messages, pa.Table.from_batches(whole)
+        return
+    for one in decode(messages):
+        yield one.captured, one.nested
+
+
+def _decoded_heads(messages: pa.Table) -> pa.RecordBatch | None:
+    contents = messages["message"].combine_chunks()
+    if overflowing(contents, AccessLogMessageHeads):
+        return None
+    return to_columns(contents, AccessLogMessageHeads)
+
+
+def _alike(one: pl.DataFrame | None, other: pl.DataFrame | None) -> bool:
+    if one is None or other is None:
+        return (one is None or one.is_empty()) and (other is None or other.is_empty())
+    return one.sort(STREAM).equals(other.sort(STREAM))
 
 
 # ---- the same at a glance, without logs --------------------------------------

@@ -43,11 +43,13 @@ class ScopeStates:
     `traits` (Int64, the bits of traits.py) and an Int64 column per state, named as the state;
     one row per entity and minute. `keyed` maps the name of each keyed state to a frame of the
     names, `minute`, `key` (Int64 or String) and `value` (Int64). A count or sum that is
-    missing is 0 or null, an extreme that is missing is null.
+    missing is 0 or null, an extreme that is missing is null. `rows` may map the name of each keyed
+    state to the rows of `scalars` that its rows split (UInt32): found without comparing names.
     """
 
     scalars: pl.DataFrame
     keyed: Mapping[str, pl.DataFrame]
+    rows: Mapping[str, pl.Series] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+from .compact import Compacted as Compacted
 from .connection import connect as connect
 from .names import StoredNames as StoredNames
 from .positions import HeldPiece as HeldPiece
@@ -5,11 +6,16 @@ from .positions import Reached as Reached
 from .room import Borders as Borders
 from .room import Room as Room
 from .room import StoredDay as StoredDay
+from .rows import UNKNOWN_PEERS as UNKNOWN_PEERS
+from .rows import as_counters as as_counters
 from .store import IN_MEMORY as IN_MEMORY
 from .store import Store as Store
+from .store import changed_meanings as changed_meanings
 from .store import open_for_reading as open_for_reading
+from .views import BUCKET as BUCKET
 from .views import RESOLUTIONS as RESOLUTIONS
 from .views import literal as literal
+from .views import passed as passed
 from .views import quoted as quoted
 from .views import rolled_table as rolled_table
 from .views import states_table as states_table

@@ -11,6 +11,7 @@ any view changes.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from framewalk.engine.oal import Keep
 from framewalk.engine.states import KEY, TRAITS, VALUE, merge_expression, merge_rows
 from framewalk.engine.store.connection import insert, run, transaction
 from framewalk.engine.store.dictionary import note_seen
-from framewalk.engine.store.tables import state_columns, stored_metrics
+from framewalk.engine.store.tables import known_metrics, state_columns
 from framewalk.engine.store.views import (
     BUCKET,
     ENTITY,
@@ -32,7 +33,7 @@ from framewalk.engine.store.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -123,32 +124,32 @@ class Compactor:
         self,
         before_minute: int | None,
         after_minute: int | None,
-        most_rows: int,
-        on_progress: Callable[[], object],
-    ) -> Compacted:
-        """Roll up the rows of minutes before the one or after the other; see Store."""
+        parts_at_once: int = PARTS_AT_ONCE,
+    ) -> Iterator[Compacted]:
+        """Roll up the rows of minutes before the one or after the other; see Store.
+
+        Yields what each transaction did.
+        """
         self._tables = self._tables or states_tables(self._connection, self._plan)
         last = _LAST_MINUTE if before_minute is None else before_minute
         closed = f"{BUCKET} < {_timestamp(last)}"
         if after_minute is not None:
             closed += f" OR {BUCKET} > {_timestamp(after_minute)}"
-        total = Compacted()
         for one in _slices(self._connection, self._tables, f"({closed})"):
-            if total.rows_before >= most_rows:
-                break
+            minutes = one.minutes
             due = (
                 f"({closed}) AND {BUCKET} >= make_timestamp({one.first_us}) "
                 f"AND {BUCKET} < make_timestamp({one.end_us})"
             )
-            total += Compacted(one.minutes)
             for table in self._tables:
-                parts = list(_parts(self._connection, table, due))
-                for first in range(0, len(parts), PARTS_AT_ONCE):
+                parts = _parts(self._connection, states_table(table.scope), due)
+                for first in range(0, len(parts), parts_at_once):
+                    done = Compacted(minutes)
+                    minutes = 0
                     with transaction(self._connection):
-                        for part in parts[first : first + PARTS_AT_ONCE]:
-                            total += self._roll_up(table, f"{due} AND {part}")
-                    on_progress()
-        return total
+                        for part in parts[first : first + parts_at_once]:
+                            done += self._roll_up(table, f"{due} AND {part}")
+                    yield done
 
     def _roll_up(self, table: StatesTable, due: str) -> Compacted:
         appended = states_table(table.scope)
@@ -177,6 +178,11 @@ class Compactor:
 
     def _there(self, table: StatesTable, target: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of a table that others are to be added to, with their `rowid`."""
+        # Most often there are none: no table of many columns is joined to find that out.
+        within = " AND ".join(f"{column} BETWEEN ? AND ?" for column in _KEYS)
+        ends = [end for column in _KEYS for end in (rows[column].min(), rows[column].max())]
+        if not run(self._connection, f"SELECT 1 FROM {target} WHERE {within} LIMIT 1", ends):
+            return rows.clear().with_columns(pl.lit(None, pl.Int64).alias(_ROW))
         self._connection.register("added", rows.select(_KEYS).unique().to_arrow())
         try:
             sql = (
@@ -201,7 +207,7 @@ def states_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[St
     columns = state_columns(connection)
     known = {one.scope.view: {state.name: state for state in one.states} for one in plan.scopes}
     if any(columns.get(view, {}).keys() - states.keys() for view, states in known.items()):
-        for metric in stored_metrics(connection, plan):
+        for metric in known_metrics(connection, plan):
             known[metric.scope.view].update((state.name, state) for state in metric.states)
     return tuple(
         _states_table(scope.scope, known[scope.scope.view], columns.get(scope.scope.view, {}))
@@ -330,18 +336,86 @@ def _slices(
         yield _Slice(first_us, hours[-1][0] + _HOUR_US, minutes)
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, table: StatesTable, due: str) -> Iterator[str]:
-    """Yield conditions for the entities that have CHUNK_ROWS rows together, or one that has more.
+def _parts(connection: duckdb.DuckDBPyConnection, table: str, due: str) -> list[str]:
+    """Return conditions for the entities that have CHUNK_ROWS rows together, or one that has more.
 
     Together they are all that have rows.
     """
-    counted = (
-        f"SELECT {ENTITY}, count(*) AS rows FROM {states_table(table.scope)} WHERE {due} GROUP BY 1"
-    )
+    counted = f"SELECT {ENTITY}, count(*) AS rows FROM {table} WHERE {due} GROUP BY 1"
     numbered = (
         f"SELECT {ENTITY}, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {CHUNK_ROWS} AS part "
         f"FROM ({counted})"
     )
     ends = f"SELECT min({ENTITY}), max({ENTITY}) FROM ({numbered}) GROUP BY part ORDER BY 1"
-    for first, last in run(connection, ends):
-        yield f"{ENTITY} BETWEEN {first} AND {last}"
+    return [f"{ENTITY} BETWEEN {first} AND {last}" for first, last in run(connection, ends)]
+
+
+def replace_minutes(
+    connection: duckdb.DuckDBPyConnection,
+    table: StatesTable,
+    minutes: Sequence[int],
+    fresh: pl.DataFrame,
+    replaced: Collection[str],
+) -> None:
+    """Replace some columns of all rows of minutes (since 1970), within a transaction.
+
+    `fresh` has these columns, bucket, entity and traits. It is appended, with what the rows had in
+    other columns; hours and days are made again without what they had of these minutes.
+    """
+    due = f"{BUCKET} IN (SELECT make_timestamp(unnest({list(minutes)}::BIGINT[]) * {_MINUTE_US}))"
+    places = (states_table(table.scope), rolled_table(table.scope, RESOLUTIONS[0]))
+    if others := [name for name in (*table.scalars, *table.lists) if name not in replaced]:
+        each = [f"SELECT {table.columns} FROM {one} WHERE {due}" for one in places]
+        old: pl.DataFrame = connection.sql(" UNION ALL ".join(each)).pl()
+        states = [name for name in others if name != TRAITS]
+        fresh = _beside(_with_states(old, states, replaced, table), fresh, replaced)
+    sql = f"SELECT DISTINCT epoch_us(date_trunc('hour', {BUCKET})) FROM {places[1]} WHERE {due}"
+    hours = [hour_us for (hour_us,) in run(connection, sql)]
+    for place in places:
+        run(connection, f"DELETE FROM {place} WHERE {due}")
+    _remake(connection, table, hours)
+    insert(connection, places[0], fresh)
+
+
+def _with_states(
+    old: pl.DataFrame, states: Sequence[str], replaced: Collection[str], table: StatesTable
+) -> pl.DataFrame:
+    """Return rows that have one of these states, merged, without what is replaced."""
+    none = [pl.lit(None, old.schema[name]).alias(name) for name in replaced]
+    held = [pl.col(name).is_not_null() for name in states]
+    has_some = pl.any_horizontal(pl.lit(value=False), *held)
+    kept = old.with_columns(*none, pl.lit(None, pl.Int64).alias(_ROW)).filter(has_some)
+    return merge_duplicates(kept, table).new.select(old.columns)
+
+
+def _beside(old: pl.DataFrame, fresh: pl.DataFrame, replaced: Collection[str]) -> pl.DataFrame:
+    """Put new columns into the first row of each entity and bucket, or into one of their own."""
+    is_first = pl.int_range(pl.len()).over(_KEYS) == 0
+    first, others = (old.filter(one) for one in (is_first, ~is_first))
+    both = first.drop(replaced).join(
+        fresh.with_columns(pl.lit(value=True).alias(_GROUP)),
+        on=_KEYS,
+        how="left",
+        suffix=" new",
+        maintain_order="left",
+    )
+    traits = pl.col(TRAITS) | pl.col(f"{TRAITS} new").fill_null(0)
+    alone = fresh.join(first, on=_KEYS, how="anti")
+    filled = both.with_columns(traits).drop(f"{TRAITS} new", _GROUP)
+    return pl.concat([filled, others, alone], how="diagonal")
+
+
+def _remake(
+    connection: duckdb.DuckDBPyConnection, table: StatesTable, hours_us: Sequence[int]
+) -> None:
+    """Make hours (their starts, since 1970) and their days again, of what is finer."""
+    for finer, resolution in itertools.pairwise(RESOLUTIONS):
+        source, target = (rolled_table(table.scope, one) for one in (finer, resolution))
+        length_us = resolution.minutes * _MINUTE_US
+        for start_us in sorted({hour_us - hour_us % length_us for hour_us in hours_us}):
+            begin = f"make_timestamp({start_us})"
+            run(connection, f"DELETE FROM {target} WHERE {BUCKET} = {begin}")
+            due = f"{BUCKET} >= {begin} AND {BUCKET} < make_timestamp({start_us + length_us})"
+            for part in _parts(connection, source, due):
+                sql = f"SELECT {table.columns} FROM {source} WHERE {due} AND {part}"
+                insert(connection, target, _merged(connection.sql(sql).pl(), table, resolution))

@@ -198,6 +198,10 @@ class Connected:
         with self._explaining():
             return run(self._connection, sql, parameters)
 
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        """Append rows to a table that has their columns, as `run` does; raises StoreError."""
+        self._insert(table, rows)
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what is written inside with `run`, or nothing of it if an error comes out."""

@@ -17,7 +17,7 @@ from framewalk.engine.kubernetes import (
     SIGHTING_KEYS,
     SIGHTINGS_SCHEMA,
 )
-from framewalk.engine.store.connection import run
+from framewalk.engine.store.connection import Connected, run
 from framewalk.engine.store.views import BUCKET
 
 if TYPE_CHECKING:
@@ -233,3 +233,25 @@ def _insert(
         run(connection, f"INSERT INTO internal.{table} ({names}) SELECT {values} FROM named_rows")
     finally:
         connection.unregister("named_rows")
+
+
+class KeptSightings(Connected):
+    """What a store remembers of Pods and Services."""
+
+    def keep_entities(self, before: Described | None, after: Described) -> None:
+        """Keep what is known of Pods and Services; `before` is what was given last.
+
+        What is not in `after` any more stays until it expires.
+        """
+        with self.transaction():
+            keep(self._connection, before, after)
+
+    def kept_sightings(self, gone_after_ns: int = -(2**63)) -> pl.DataFrame:
+        """Return what is kept of Pods and Services: SIGHTINGS_SCHEMA.
+
+        Without those that were gone by then, in ns since 1970.
+        """
+        sql = f"FROM internal.sightings WHERE coalesce(gone_ns > {gone_after_ns}, true)"
+        with self._explaining():
+            rows: pl.DataFrame = self._connection.sql(sql).pl()
+        return rows.cast(SIGHTINGS_SCHEMA)

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.states import TRAITS
+from framewalk.engine.states import (
+    TRAITS,
+    component_names,
+    detect_point_names,
+    tls_mode_names,
+)
 from framewalk.engine.store.connection import insert, run
 from framewalk.engine.store.views import (
     BUCKET,
     ENTITY,
     entities_table,
+    entity_id,
+    entity_name,
+    literal,
     quoted,
     seen_table,
     states_table,
@@ -23,7 +31,7 @@ from framewalk.engine.store.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -118,6 +126,36 @@ def tables() -> Iterator[str]:
     yield "CREATE TABLE internal.newest (minute TIMESTAMP NOT NULL)"
 
 
+def entities_view() -> str:
+    """Return the statement that makes the catalogue of entities."""
+    selects = []
+    for scope in SCOPES.values():
+        names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
+        new = (
+            f"SELECT {ENTITY}, min({BUCKET}) AS first, max({BUCKET}) AS last, "
+            f"bit_or(traits) AS bits FROM {states_table(scope)} GROUP BY 1"
+        )
+        selects.append(
+            f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
+            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, 'K8S_SERVICE' AS layer, "
+            "least(first_seen, first) AS first_seen, greatest(last_seen, last) AS last_seen, "
+            f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
+            f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
+            f"{_names_of_bits(detect_point_names())} AS detect_points "
+            f"FROM {entities_table(scope)} JOIN {seen_table(scope)} USING ({ENTITY}) "
+            f"LEFT JOIN ({new}) AS added USING ({ENTITY})"
+        )
+    return "CREATE OR REPLACE VIEW entities AS\n" + "\nUNION ALL\n".join(selects)
+
+
+def _names_of_bits(names: Mapping[int, str]) -> str:
+    cases = ", ".join(
+        f"CASE WHEN (traits | coalesce(bits, 0)) & {bit} <> 0 THEN {literal(name)} END"
+        for bit, name in names.items()
+    )
+    return f"list_filter([{cases}], lambda n: n IS NOT NULL)"
+
+
 # What follows replaces rows and updates none: after an UPDATE no checkpoint is possible while a
 # transaction reads that began before.
 
@@ -149,10 +187,10 @@ def note_seen(connection: duckdb.DuckDBPyConnection, scope: Scope, rows: pl.Data
     insert(connection, seen_table(scope), merged.sort(ENTITY))
 
 
-def expire(connection: duckdb.DuckDBPyConnection, scope: Scope) -> None:
+def expire(connection: duckdb.DuckDBPyConnection, scope: Scope) -> int:
     """Delete the entities of which nothing is left: they were last seen before the oldest bucket.
 
-    Rows that are not rolled up yet are not in what was last seen.
+    Returns how many that were. Rows that are not rolled up yet are not in what was last seen.
     """
     oldest = " UNION ALL ".join(
         f"SELECT min({BUCKET}) AS oldest FROM {table}" for table in tables_of_states(scope)
@@ -163,8 +201,16 @@ def expire(connection: duckdb.DuckDBPyConnection, scope: Scope) -> None:
         f"WHERE coalesce(last_seen < (SELECT min(oldest) FROM ({oldest})), true) "
         f"AND {ENTITY} NOT IN (SELECT {ENTITY} FROM {states_table(scope)})",
     )
-    run(
+    gone = run(
         connection,
         f"DELETE FROM {entities_table(scope)} "
         f"WHERE {ENTITY} NOT IN (SELECT {ENTITY} FROM {seen_table(scope)})",
     )
+    return int(gone[0][0])
+
+
+def forget_unused(connection: duckdb.DuckDBPyConnection, scope: Scope) -> None:
+    """Delete the entities that no table of states has."""
+    used = " UNION ALL ".join(f"SELECT {ENTITY} FROM {one}" for one in tables_of_states(scope))
+    for table in (seen_table(scope), entities_table(scope)):
+        run(connection, f"DELETE FROM {table} WHERE {ENTITY} NOT IN ({used})")

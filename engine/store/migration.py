@@ -37,6 +37,7 @@ from framewalk.engine.store.views import (
 from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import duckdb
@@ -47,7 +48,13 @@ _NAMES_KEPT_FROM: Final = 2
 _BEFORE: Final = "internal.before_{}"
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:
+def prepare(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    plan: Plan,
+    redefined: Collection[str] = (),
+    at_s: float | None = None,
+) -> None:
     """Make the tables in a new file; check the version of an existing one, and bring it up to date.
 
     Then it has what the plan defines. A file is of the old version or of the new one, whenever
@@ -57,7 +64,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> No
         make(connection, plan)
         return
     _bring_up_to_date(connection, path, plan)
-    define(connection, path, plan)
+    define(connection, path, plan, redefined, at_s)
 
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path, plan: Plan) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from framewalk.engine.captures import CapturePosition
+from framewalk.engine.counters import Counters
 from framewalk.engine.store.connection import Connected
 from framewalk.engine.store.rows import as_counters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from framewalk.engine.counters import Counters
 
 # The capture that has the counters of all captures that were forgotten.
 FORGOTTEN: Final = 0
@@ -129,6 +130,37 @@ class StoredCaptures(Connected):
             {"forgotten": FORGOTTEN, "before": before_name},
         )
         return {capture: Path(path) for capture, path in rows}
+
+    def count(self, counted: Sequence[tuple[str, str, int]]) -> None:
+        """Add (kind, name, count) to what was counted of captures that were forgotten.
+
+        To be called in a transaction.
+        """
+        if not counted:
+            return
+        columns = ([row[at] for row in counted] for at in range(3))
+        self.run(_INSERT_COUNTERS, [FORGOTTEN, *columns])
+        self._add_up_counters(f"{FORGOTTEN}", {"captures": [FORGOTTEN]})
+
+    def counted(self) -> Counters:
+        """Return what was counted of all captures."""
+        return self._counters_of("true")
+
+    def counted_of_forgotten(self) -> Counters:
+        """Return what was counted of captures that are not known any more."""
+        return self._counters_of(f"capture = {FORGOTTEN}")
+
+    def _counters_of(self, condition: str) -> Counters:
+        sums = (
+            "SELECT kind, name, sum(count)::BIGINT FROM internal.counters "
+            f"WHERE {condition} GROUP BY ALL"
+        )
+        found: dict[str, Counter[str]] = {}
+        for kind, name, count in self.run(sums):
+            found.setdefault(kind, Counter())[name] = count
+        named = [found.get(kind, Counter()) for kind in ("dropped", "quality", "addresses")]
+        messages, logs = (found.get(kind, Counter())[""] for kind in ("messages", "logs"))
+        return Counters(messages, logs, *named)
 
     def finish(self, *captures: int) -> None:
         """Keep the first and the last position of captures to which nothing will be added.

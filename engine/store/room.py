@@ -11,16 +11,22 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.store.connection import run, transaction
-from framewalk.engine.store.views import BUCKET, RESOLUTIONS, rolled_table, states_table
+from framewalk.engine.store.connection import Connected, run, transaction
+from framewalk.engine.store.views import (
+    BUCKET,
+    RESOLUTIONS,
+    rolled_table,
+    states_table,
+    tables_of_states,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import duckdb
 
-    from framewalk.engine.oal import Scope
+    from framewalk.engine.oal import Plan, Scope
     from framewalk.engine.store.views import Resolution
 
 # Rows that one transaction deletes, unless one minute has more.
@@ -109,41 +115,47 @@ def days_of(
 
 
 def expire(
-    connection: duckdb.DuckDBPyConnection,
-    scopes: Sequence[Scope],
-    borders: Borders,
-    on_progress: Callable[[], None],
-) -> int:
-    """Delete what begins before its border; return how many rows that were."""
+    connection: duckdb.DuckDBPyConnection, scopes: Sequence[Scope], borders: Borders
+) -> Iterator[int]:
+    """Delete what begins before its border; yields how many rows each transaction deleted."""
     # What is not rolled up belongs to all resolutions.
     border = borders.earliest.replace(tzinfo=None)
-    deleted = delete_before(connection, list(map(states_table, scopes)), border, on_progress)
+    yield from delete_before(connection, list(map(states_table, scopes)), border)
     for one in RESOLUTIONS:
         tables = [rolled_table(scope, one) for scope in scopes]
-        deleted += delete_before(connection, tables, borders.of(one), on_progress)
-    return deleted
+        yield from delete_before(connection, tables, borders.of(one))
+
+
+def note_expired(connection: duckdb.DuckDBPyConnection, borders: Borders) -> None:
+    """Note, within a transaction, before when each resolution has nothing any more."""
+    names = [one.name + "s" for one in RESOLUTIONS]
+    columns = ", ".join(f"{name} TIMESTAMP NOT NULL" for name in names)
+    run(connection, f"CREATE TABLE IF NOT EXISTS internal.expired ({columns})")
+    latest = ", ".join(f"max({name})" for name in names)
+    added = [borders.of(one) for one in RESOLUTIONS]
+    run(connection, f"INSERT INTO internal.expired VALUES ({', '.join('?' * len(names))})", added)
+    kept = run(connection, f"SELECT {latest} FROM internal.expired")[0]
+    run(connection, "DELETE FROM internal.expired")
+    run(connection, f"INSERT INTO internal.expired VALUES ({', '.join('?' * len(names))})", kept)
 
 
 def delete_before(
     connection: duckdb.DuckDBPyConnection,
     tables: Sequence[str],
     before: dt.datetime,
-    on_progress: Callable[[], None],
     rows_at_once: int = _ROWS_AT_ONCE,
-) -> int:
-    """Delete the rows of minutes before a time (UTC, without a zone); return how many that were.
+) -> Iterator[int]:
+    """Delete the rows of minutes before a time (UTC, without a zone); yields how many that were.
 
-    Each transaction deletes whole minutes, the oldest first, and a bounded number of rows;
-    `on_progress` is called after each.
+    Each transaction deletes whole minutes, the oldest first, and a bounded number of rows.
     """
-    deleted = 0
     for last in _ends_of_parts(connection, tables, before, rows_at_once):
+        deleted = 0
         with transaction(connection):
             for table in tables:
                 sql = f"DELETE FROM {table} WHERE {BUCKET} <= ?"
                 deleted += int(run(connection, sql, [last])[0][0])
-        on_progress()
-    return deleted
+        yield deleted
 
 
 def _ends_of_parts(
@@ -195,3 +207,58 @@ def _bytes_per_row(connection: duckdb.DuckDBPyConnection, scope: Scope, block_by
     used = "SELECT count(DISTINCT block_id) FROM pragma_storage_info(?) WHERE persistent"
     blocks = int(run(connection, used, [table])[0][0])
     return block_bytes * blocks / rows
+
+
+class MeasuredRoom(Connected):
+    """What a store has of time and of its disk."""
+
+    plan: Plan
+
+    def first_kept_minute(self) -> int | None:
+        """Return the minute (since 1970) before which minutes have expired; None if none have."""
+        sql = "SELECT epoch_us(max(minutes)) // 60000000 FROM internal.expired"
+        return self.run(sql)[0][0] if self._has("expired") else None
+
+    def waiting_rows(self) -> int:
+        """Return how many rows commits have appended that are not rolled up yet."""
+        tables = [states_table(scope.scope) for scope in self.plan.scopes]
+        counted = " + ".join(f"(SELECT count(*) FROM {table})" for table in tables) or "0"
+        return int(self.run(f"SELECT {counted}")[0][0])
+
+    def newest_minute_s(self, until_s: float) -> float | None:
+        """Return the newest minute with states that is not after a time, both since 1970 in s.
+
+        None where there is none.
+        """
+        buckets = " UNION ALL ".join(
+            f"SELECT max({BUCKET}) AS newest FROM {table} "
+            f"WHERE {BUCKET} <= make_timestamp($until_us)"
+            for scope in self.plan.scopes
+            for table in (states_table(scope.scope), rolled_table(scope.scope, RESOLUTIONS[0]))
+        )
+        sql = f"SELECT epoch(max(newest)) FROM ({buckets})"
+        newest_s: float | None = self.run(sql, {"until_us": int(until_s * 10**6)})[0][0]
+        return newest_s
+
+    def room(self) -> Room:
+        """Return what the store takes of its disk."""
+        tables = [one for scope in self.plan.scopes for one in tables_of_states(scope.scope)]
+        with self._explaining():
+            return room_of(self._connection, self.path, tables)
+
+    def days(self, *, coarser: bool = False) -> list[StoredDay]:
+        """Return the days (UTC) that have states by minute, the oldest first.
+
+        With `coarser` those, too, that have hours or days only.
+        """
+        with self._explaining():
+            scopes = [scope.scope for scope in self.plan.scopes]
+            return days_of(self._connection, scopes, coarser=coarser)
+
+    def growth(self) -> dict[str, int]:
+        """Return the bytes that minutes take a day, by the view of their scope."""
+        with self._explaining():
+            return growth_of(self._connection, [scope.scope for scope in self.plan.scopes])
+
+    def _has(self, table: str) -> bool:
+        return bool(self.run("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [table]))

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from framewalk.engine.states import KEY, MINUTE, VALUE
+from framewalk.engine.states import KEY, MINUTE, TRAITS, VALUE, ScopeStates, merge_scope
 from framewalk.engine.store.views import BUCKET, RESOLUTIONS, view_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from framewalk.engine.counters import Counters
-    from framewalk.engine.oal import Metric, Scope, State
-    from framewalk.engine.states import ScopeStates
+    from framewalk.engine.oal import Metric, Scope, ScopePlan, State
+
+
+# What an outbound is given of what has no name, beside the views of scopes.
+UNKNOWN_PEERS: Final = "unknown_peers"
+
+
+class Outbound(Protocol):
+    """What takes a copy of all that commits write, within their transaction.
+
+    Archived logs go to one that `takes_logs`.
+    """
+
+    takes_logs: bool
+
+    def add(self, view: str, rows: pl.DataFrame) -> None:
+        """Take rows of a scope: bucket, names, traits and states, or those of UNKNOWN_PEERS."""
+
+    def add_file(self, kind: str, rows: int, content: bytes) -> None:
+        """Take a file of archived logs of a kind: Parquet."""
+
+    def close(self, counters: Counters) -> None:
+        """Take what was counted: the transaction ends with this."""
+
+    def undo(self) -> None:
+        """Forget what the transaction gave: it is undone."""
 
 
 def as_definitions(metrics: Sequence[Metric]) -> pl.DataFrame:
@@ -45,20 +72,45 @@ def strings(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> pl.DataF
 
 def as_table(scope: Scope, states: ScopeStates, keyed: Sequence[State]) -> pl.DataFrame:
     """Return the states as rows of the states table, with states under their own names."""
-    keys = [*scope.keys, MINUTE]
-    frame = states.scalars
-    for state in keyed:
-        entries = (
-            states.keyed[state.name].group_by(keys).agg(pl.struct(KEY, VALUE).alias(state.name))
-        )
-        # A state that was computed and found nothing is an empty list, not NULL.
-        none = pl.lit([], dtype=entries.schema[state.name])
-        frame = frame.join(entries, on=keys, how="left").with_columns(
-            pl.col(state.name).fill_null(none)
-        )
+    frame = states.scalars.with_columns(
+        _lists(states, state.name, list(scope.keys)) for state in keyed
+    )
     minute_us = 60_000_000
     bucket = (pl.col(MINUTE) * minute_us).cast(pl.Datetime("us")).alias(BUCKET)
     return frame.select(bucket, pl.exclude(MINUTE))
+
+
+def _lists(states: ScopeStates, name: str, keys: list[str]) -> pl.Series:
+    """Return the entries of each row of scalars: a state that found nothing is an empty list."""
+    entries = states.keyed[name]
+    if states.rows is not None:
+        row = states.rows[name]
+    else:
+        numbered = states.scalars.select(*keys, MINUTE).with_row_index("row")
+        on = [*keys, MINUTE]
+        row = entries.join(numbered, on=on, how="left", maintain_order="left")["row"]
+    order = row.arg_sort()
+    counts = np.bincount(row.to_numpy(), minlength=states.scalars.height)
+    ends = np.concatenate(([0], counts.cumsum()))
+    ordered = entries.select(KEY, VALUE)[order].to_struct().rechunk().to_arrow()
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), ordered)
+    return pl.Series(name, lists)
+
+
+def as_states(scope: ScopePlan, rows: pl.DataFrame) -> ScopeStates:
+    """Return rows as `as_table` gives them, with states under their own names, as states."""
+    minute = pl.col(BUCKET).dt.epoch("s") // 60
+    named = rows.with_columns(minute.alias(MINUTE))
+    keys = [*scope.scope.keys, MINUTE]
+    scalars = named.select(*keys, TRAITS, *(state.name for state in scope.scalar_states))
+    keyed = {
+        state.name: named.select(*keys, state.name)
+        .filter(pl.col(state.name).list.len() > 0)
+        .explode(state.name)
+        .unnest(state.name)
+        for state in scope.keyed_states
+    }
+    return merge_scope(scope, [ScopeStates(scalars, MappingProxyType(keyed))])
 
 
 def as_counters(counters: Counters) -> list[tuple[str, str, int]]:

@@ -8,15 +8,16 @@ entity and bucket whatever was split, late or replayed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from framewalk.engine.oal import PERCENTILES, SCOPES, Keep
-from framewalk.engine.states import component_names, detect_point_names, tls_mode_names
+from framewalk.engine.oal import PERCENTILES, SCOPES, Keep, rank_of, told_of_bucket
+from framewalk.engine.questions import empty_percentiles, percentiles_head, percentiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from framewalk.engine.oal import Metric, Scope, State
+    from framewalk.engine.oal import Former, Metric, Scope, State
 
 BUCKET: Final = "time_bucket"
 ENTITY: Final = "entity"
@@ -75,14 +76,20 @@ def view_name(scope: Scope, resolution: Resolution) -> str:
     return f"{scope.view}_{resolution.name}"
 
 
-def metrics_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str, str]) -> str:
+def metrics_macro(
+    scope: Scope,
+    metrics: Sequence[Metric],
+    columns: Mapping[str, str],
+    formers: Sequence[Former] = (),
+) -> str:
     """Return the statement that makes the macro of a scope's metrics at a resolution.
 
     The views are read from it. `columns` maps the names of states to columns of the states table.
     """
     keys = ", ".join(map(quoted, scope.keys))
     bucket = f"{BUCKET},\n  "
-    values = _values(metrics, columns, _LENGTH)
+    ends = f"{BUCKET} + to_minutes({_LENGTH})"
+    values = _values(metrics, columns, _Span(BUCKET, ends, _LENGTH), formers)
     shown = [f"{entity_id(scope)} AS entity_id", keys, *values.shown]
     return (
         f"{_macro(scope)}\n"
@@ -162,17 +169,52 @@ class _Values(NamedTuple):
     aggregated: list[str]
 
 
-def _values(metrics: Sequence[Metric], columns: Mapping[str, str], minutes: str) -> _Values:
+class _Span(NamedTuple):
+    """The time that a row is of, as SQL: its begin, its end, and the minutes of a rate."""
+
+    begins: str
+    ends: str
+    minutes: str
+
+
+def _values(
+    metrics: Sequence[Metric],
+    columns: Mapping[str, str],
+    span: _Span,
+    formers: Sequence[Former],
+) -> _Values:
     merged = _Merged(columns)
-    shown = [
-        f"({_finished(metric, merged, minutes)})::{metric.function.sql_type} "
-        f"AS {quoted(metric.name)}"
-        for metric in metrics
-    ]
+    shown = []
+    for metric in metrics:
+        value = _finished(metric, merged, span.minutes)
+        own = [one for one in formers if one.name == metric.name]
+        befores = [
+            "NULL" if one.metric is None else _finished(one.metric, merged, span.minutes)
+            for one in own
+        ]
+        value = _of_its_time(value, own, befores, span)
+        shown.append(f"({value})::{metric.function.sql_type} AS {quoted(metric.name)}")
     return _Values(shown, merged.bounded(), merged.aggregated())
 
 
-def between_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str, str]) -> str:
+def _of_its_time(value: str, formers: Sequence[Former], befores: Sequence[str], span: _Span) -> str:
+    """Return the value by the meaning of its time; none where a span has two of them."""
+    if not formers:
+        return value
+    cases = []
+    for one, before in zip(formers, befores, strict=True):
+        until = f"make_timestamp({one.until_us})"
+        cases.append(f"WHEN {span.ends} <= {until} THEN {before} WHEN {span.begins} < {until} ")
+        cases.append("THEN NULL ")
+    return f"CASE {''.join(cases)}ELSE {value} END"
+
+
+def between_macro(
+    scope: Scope,
+    metrics: Sequence[Metric],
+    columns: Mapping[str, str],
+    formers: Sequence[Former] = (),
+) -> str:
     """Return the statement that makes the macro of a scope's metrics over a range of time.
 
     It has a row per entity, of what was from `since` to before `until`: whole days and hours from
@@ -180,29 +222,98 @@ def between_macro(scope: Scope, metrics: Sequence[Metric], columns: Mapping[str,
     which a rate is divided: with 1 it is a count.
     """
     keys = ", ".join(map(quoted, scope.keys))
-    end = f"coalesce(least({_UNTIL}, {_NEWEST}), {_UNTIL})"
-    minutes = f"greatest(date_diff('minute', {_SINCE}, {end}), 1)"
-    values = _values(metrics, columns, _DIVISOR)
+    minutes = f"greatest(date_diff('minute', {_SINCE}, {_END}), 1)"
+    values = _values(metrics, columns, _Span(_SINCE, _END, _DIVISOR), formers)
     inner = [keys, f"{minutes} AS {MINUTES}", f"coalesce(divide_by, {minutes}) AS {_DIVISOR}"]
     parts = "\nUNION ALL\n".join(_parts(scope))
     return (
         f"CREATE OR REPLACE MACRO {scope.view}_between(since, until, divide_by := NULL) AS TABLE\n"
         f"SELECT {_listed([f'{entity_id(scope)} AS entity_id', keys, MINUTES, *values.shown])}\n"
         f"FROM (\nSELECT {_listed([*inner, *values.bounded])}\n"
-        f"FROM (\nSELECT {_listed([keys, *values.aggregated])}\n"
-        f"FROM (\n{parts}\n)\n"
-        f"JOIN {entities_table(scope)} USING ({ENTITY})\nGROUP BY ALL\n))"
+        # Numbers are grouped in half the time of names; a condition on these reaches the tables.
+        f"FROM (\nSELECT {_listed([ENTITY, *values.aggregated])}\n"
+        f"FROM (\n{parts}\n)\nGROUP BY ALL\n)\n"
+        f"JOIN {entities_table(scope)} USING ({ENTITY})\n)"
     )
 
 
 _SINCE: Final = "since::TIMESTAMP"
 _UNTIL: Final = "until::TIMESTAMP"
 _NEWEST: Final = "(SELECT max(minute) FROM internal.newest) + INTERVAL 1 MINUTE"
+_END: Final = f"coalesce(least({_UNTIL}, {_NEWEST}), {_UNTIL})"
 # No metric is called so, nor is a column of a metric's states.
 _DIVISOR: Final = quoted("minutes of a rate")
 
 
-def _parts(scope: Scope) -> Iterator[str]:
+def percentiles_macro(
+    scope: Scope,
+    metrics: Sequence[Metric],
+    columns: Mapping[str, str],
+    formers: Sequence[Former] = (),
+) -> str:
+    """Return the statement that makes the macro of one metric's percentiles over a range of time.
+
+    `between_macro` has them, too, out of lists of buckets. Here buckets are added up as rows, which
+    takes a fifth of the time or less; but a view that did so for all would read all, whatever is
+    asked for. Of a scope without percentiles it has no rows.
+    """
+    own = percentiles_of(metrics)
+    if not own:
+        return empty_percentiles(scope)
+    held = _of_metric(own, formers, lambda one: quoted(columns[one.states[0].name]))
+    at = [
+        f"min(key) FILTER (running >= {rank_of(str(p), 'total')}) AS at_p{p}" for p in PERCENTILES
+    ]
+    told = [f"{_of_metric(own, formers, partial(_told_of, p))} AS p{p}" for p in PERCENTILES]
+    keys = ", ".join(map(quoted, scope.keys))
+    parts = "\nUNION ALL\n".join(_parts(scope, f"{ENTITY}, {held} AS held"))
+    asked_for = f"SELECT {ENTITY} FROM {entities_table(scope)} WHERE {_is_asked_for(scope)}"
+    each = f"OVER (PARTITION BY {ENTITY}"
+    sums = [
+        f"(sum(logs) {each} ORDER BY key ROWS UNBOUNDED PRECEDING))::BIGINT AS running",
+        f"(sum(logs) {each}))::BIGINT AS total",
+    ]
+    return (
+        f"CREATE OR REPLACE MACRO {percentiles_head(scope)} AS TABLE\n"
+        f"SELECT {entity_id(scope)} AS entity_id, {keys}, {', '.join(told)}\n"
+        f"FROM (\nSELECT {_listed([ENTITY, *at])}\n"
+        f"FROM (\nSELECT {_listed([ENTITY, 'key', *sums])}\n"
+        f"FROM (\nSELECT {ENTITY}, held.key AS key, sum(held.value)::BIGINT AS logs\n"
+        f"FROM (\nSELECT {ENTITY}, unnest(held) AS held\n"
+        # The join below reaches the tables, too, but not in a query that joins this to another.
+        f"FROM (\n{parts}\n)\nSEMI JOIN (\n{asked_for}\n) USING ({ENTITY})\n)\n"
+        "GROUP BY ALL\n))\nGROUP BY ALL\n)\n"
+        f"JOIN {entities_table(scope)} USING ({ENTITY})"
+    )
+
+
+def _is_asked_for(scope: Scope) -> str:
+    """Return the condition that one end is a service, or in a namespace, where that is given."""
+    services = [quoted(key) for key in scope.keys if key.endswith("service")]
+    called = " OR ".join(f"{one} = of_service" for one in services)
+    within = " OR ".join(f"ends_with({one}, '.' || of_namespace)" for one in services)
+    return f"(of_service IS NULL OR {called}) AND (of_namespace IS NULL OR {within})"
+
+
+def _of_metric(
+    metrics: Sequence[Metric], formers: Sequence[Former], of_one: Callable[[Metric], str]
+) -> str:
+    """Return what there is of the metric that is asked for, by its meaning in the range."""
+    cases = []
+    for metric in metrics:
+        own = [one for one in formers if one.name == metric.name]
+        befores = ["NULL" if one.metric is None else of_one(one.metric) for one in own]
+        value = _of_its_time(of_one(metric), own, befores, _Span(_SINCE, _END, ""))
+        cases.append(f"WHEN {literal(metric.name)} THEN {value} ")
+    unknown = "error('there are no such percentiles of this; FROM metrics lists all')"
+    return f"CASE of_metric {''.join(cases)}ELSE {unknown} END"
+
+
+def _told_of(percentile: int, metric: Metric) -> str:
+    return told_of_bucket(metric, f"at_p{percentile}")
+
+
+def _parts(scope: Scope, shown: str = "*") -> Iterator[str]:
     """Yield shares of the range; together they are all of it, each minute once.
 
     An hour that runs has its row, too: it is enough where the range goes on to the newest minute.
@@ -214,18 +325,18 @@ def _parts(scope: Scope) -> Iterator[str]:
     last_day = _greatest(f"date_trunc('day', {last_hour})", first_day)
     # A function of a parameter comes first, as in `_rows`.
     anywhere = f"{_greatest('since', 'since')}::TIMESTAMP"
-    yield _part(states_table(scope), anywhere, _UNTIL)
-    yield _part(days, first_day, last_day)
-    yield _part(hours, first_hour, first_day)
-    yield _part(hours, last_day, last_hour)
-    yield _part(minutes, _SINCE, first_hour)
+    yield _part(shown, states_table(scope), anywhere, _UNTIL)
+    yield _part(shown, days, first_day, last_day)
+    yield _part(shown, hours, first_hour, first_day)
+    yield _part(shown, hours, last_day, last_hour)
+    yield _part(shown, minutes, _SINCE, first_hour)
     is_all = f"{_UNTIL} >= {_NEWEST}"
-    yield f"{_part(hours, last_hour, _UNTIL)} AND {is_all}"
-    yield f"{_part(minutes, last_hour, _UNTIL)} AND NOT coalesce({is_all}, false)"
+    yield f"{_part(shown, hours, last_hour, _UNTIL)} AND {is_all}"
+    yield f"{_part(shown, minutes, last_hour, _UNTIL)} AND NOT coalesce({is_all}, false)"
 
 
-def _part(table: str, first: str, end: str) -> str:
-    return f"FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
+def _part(shown: str, table: str, first: str, end: str) -> str:
+    return f"SELECT {shown} FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
 
 
 def _next(unit: str, time: str) -> str:
@@ -351,36 +462,6 @@ def entity_name(scope: Scope) -> str:
     half = len(names) // 2
     sides = [" || ' ' || ".join(side) for side in (names[:half], names[half:])]
     return " || ' -> ' || ".join(sides)
-
-
-def entities_view() -> str:
-    """Return the statement that makes the catalogue of entities."""
-    selects = []
-    for scope in SCOPES.values():
-        names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
-        new = (
-            f"SELECT {ENTITY}, min({BUCKET}) AS first, max({BUCKET}) AS last, "
-            f"bit_or(traits) AS bits FROM {states_table(scope)} GROUP BY 1"
-        )
-        selects.append(
-            f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
-            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, 'K8S_SERVICE' AS layer, "
-            "least(first_seen, first) AS first_seen, greatest(last_seen, last) AS last_seen, "
-            f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
-            f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
-            f"{_names_of_bits(detect_point_names())} AS detect_points "
-            f"FROM {entities_table(scope)} JOIN {seen_table(scope)} USING ({ENTITY}) "
-            f"LEFT JOIN ({new}) AS added USING ({ENTITY})"
-        )
-    return "CREATE OR REPLACE VIEW entities AS\n" + "\nUNION ALL\n".join(selects)
-
-
-def _names_of_bits(names: Mapping[int, str]) -> str:
-    cases = ", ".join(
-        f"CASE WHEN (traits | coalesce(bits, 0)) & {bit} <> 0 THEN {literal(name)} END"
-        for bit, name in names.items()
-    )
-    return f"list_filter([{cases}], lambda n: n IS NOT NULL)"
 
 
 def metric_values_view() -> str:

@@ -107,6 +107,8 @@ class _PatientHttp1(H11Protocol):
             left = self.transport.get_write_buffer_size() // _READ_BYTES
             return "reading", self._pauses, left
         if self.conn.their_state in _ASKING:
-            # A request of which the head has come is the same request.
-            return self.cycle if self.conn.their_state is h11.SEND_BODY else "asking"
+            # A request of which the head has come is the same request, and after each answer
+            # another one is waited for: whoever asks again and again keeps nobody waiting.
+            is_begun = self.conn.their_state is h11.SEND_BODY
+            return self.cycle if is_begun else ("asking", self.cycle)
         return None

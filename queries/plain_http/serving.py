@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
 _STOP_S: Final = 1
 _JOIN_S: Final = 3
 _ACCEPTED_AT_ONCE: Final = 64
@@ -28,7 +30,8 @@ class Http1Server:
     def __init__(self, app: Any, listener: socket.socket, patience_s: float = 20) -> None:  # noqa: ANN401 - an ASGI application, of which there is no one type
         """Prepare a server; `start` it."""
         self._listener = listener
-        self._server = _Server(_config(app, patience_s))
+        http = patient_http1(patience_s, most=64, most_per_peer=16)
+        self._server = QuietServer(quiet_config(app, http, backlog=_ACCEPTED_AT_ONCE))
         # uvicorn logs nothing here, and a thread that is left ends with the process.
         self._thread = threading.Thread(target=self._serve, daemon=True, name="http")
 
@@ -47,18 +50,34 @@ class Http1Server:
         self._server.run(sockets=[self._listener])
 
 
-class _Server(uvicorn.Server):
-    """Leaves the process's signals alone."""
+class QuietServer(uvicorn.Server):
+    """Leaves the process's signals alone, and tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Prepare a server."""
+        super().__init__(config)
+        self.listens = threading.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self.listens.set()
 
-def _config(app: Any, patience_s: float) -> uvicorn.Config:  # noqa: ANN401 - as above
+
+def quiet_config(
+    app: Any,  # noqa: ANN401 - as above
+    http: type[H11Protocol],
+    **more: Any,  # noqa: ANN401 - as uvicorn declares it
+) -> uvicorn.Config:
+    """Return settings for plain HTTP/1.1 without any log: an answer that is broken off is none."""
     return uvicorn.Config(
         app,
-        http=patient_http1(patience_s, most=64, most_per_peer=16),
+        http=http,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -67,6 +86,6 @@ def _config(app: Any, patience_s: float) -> uvicorn.Config:  # noqa: ANN401 - as
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=_STOP_S,
+        **more,
     )

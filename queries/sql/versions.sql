@@ -16,9 +16,16 @@ SELECT
     / sum(kubernetes_service_instance_http_call_cpm), 2) AS success_percent,
   sum(kubernetes_service_instance_http_call_duration)
     // sum(kubernetes_service_instance_http_call_cpm) AS average_ms,
-  round(max(kubernetes_service_instance_http_latency_ns_percentile.p99) / 1e6, 2)
+  round(max(latency.p99) / 1e6, 2)
     AS slowest_p99_ms
 FROM service_instance_between($since, $until, divide_by := 1)
+LEFT JOIN service_instance_percentiles_between(
+  $since,
+  $until,
+  'kubernetes_service_instance_http_latency_ns_percentile',
+  of_service := $service,
+  of_namespace := $namespace
+) AS latency USING (service, instance)
 JOIN known USING (service, instance)
 WHERE kubernetes_service_instance_http_call_cpm > 0
   AND ($service IS NULL OR service = $service)

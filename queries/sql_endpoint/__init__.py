@@ -1,6 +1,6 @@
 """The SQL endpoint: queries over HTTP, from the server and from who asks.
 
-Takes requests; gives answers of `reading`. May import: reading, plain_http.
+Takes requests; gives answers of `reading`. May import: page, reading, plain_http.
 """
 
 import lazy_loader

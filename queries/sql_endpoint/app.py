@@ -1,9 +1,11 @@
 """What the SQL endpoint answers.
 
-    POST /sql        {"query": "...", "max_rows": 10, "timeout_s": 5}, or the query as plain text
+    POST /sql        {"query": "...", "parameters": {"service": "..."}, "max_rows": 10,
+                     "timeout_s": 5}, or the query as plain text
     GET /sql?query=  the same, for short queries
     GET /snapshot    a copy of the store
-    GET /            what this is
+    GET /            what this is; a browser is sent on to the page
+    GET /ui/         the page
 
 Errors are JSON: `{"error": "problem; remedy", "kind": ..., "problem": ..., "remedy": ...}`. An
 answer that cannot be finished says why at its end, and breaks the connection off.
@@ -11,31 +13,34 @@ answer that cannot be finished says why at its end, and breaks the connection of
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
 import secrets
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+)
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from framewalk.engine.errors import LocatedError
-from framewalk.engine.peers import Peers
+from framewalk.engine.questions import places_of
+from framewalk.queries import with_values
+from framewalk.queries.page import PAGE_PATH, page_routes
 from framewalk.queries.reading import (
     ARROW_TYPE,
-    MEMORY_SETTING,
     READS_ONLY,
     ArrowAnswer,
-    BusyError,
     Client,
-    Endangering,
     GoneError,
     JsonAnswer,
     LateError,
@@ -50,23 +55,28 @@ from framewalk.queries.reading import (
     remove_copy,
     snapshot_folder,
 )
-from framewalk.queries.sql_endpoint.guard import Guard, Refusal
-from framewalk.queries.sql_endpoint.protocol import (
-    INSTANCE_HEADER,
+from framewalk.queries.serving import (
+    AGAIN,
+    BUSY,
     LATE_KIND,
     REFUSED_KIND,
-    SQL_KIND,
+    Refusal,
+    Serving,
+    peer_of,
+    read_body,
 )
+from framewalk.queries.sql_endpoint.protocol import INSTANCE_HEADER, SQL_KIND
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
 
     from framewalk.queries.reading import Answer
-    from framewalk.queries.sql_endpoint.options import SqlOptions, Watcher
+    from framewalk.queries.sql_endpoint.options import SqlOptions
 
 SNAPSHOT_TYPE: Final = "application/vnd.duckdb"
 
@@ -75,14 +85,14 @@ _ABOUT: Final = (
     "framewalk answers SQL over its metrics: POST a query to /sql as text/plain, or as JSON "
     '{"query": ...}.\n'
     "GET /snapshot is a copy of the store, a DuckDB file.\n"
+    "GET /ui/ is a page for browsers.\n"
 )
 _TEXT_TYPES: Final = ("text/plain", "application/sql")
 _JSON_TYPE: Final = "application/json"
 _FILE_CHUNK_BYTES: Final = 1 << 20
 # The copy takes space on the disk until the client has it.
 _SNAPSHOT_SEND_S: Final = 60
-_AGAIN: Final = "ask again later"
-_PEERS: Final = Peers()
+_MOST_FILLED_CHARACTERS: Final = 1 << 20
 
 
 class _Question(BaseModel):
@@ -91,104 +101,54 @@ class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     query: str
+    parameters: dict[str, str | StrictBool | StrictInt | StrictFloat | None] | None = None
     max_rows: int | None = Field(default=None, ge=0)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class SqlApp:
-    """The application, for one database connection."""
+    """What answers SQL, for one database connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, options: SqlOptions) -> None:
         """Answer with cursors of a connection that `secure` was called with."""
         self.instance = secrets.token_hex(16)
         self.options = options
-        self.slots = Slots(options.concurrent_queries, options.waiting_queries)
+        self.serving = Serving(connection, options)
         self.copying = Slots(1, 0)
-        self._connection = connection
         self._sandbox = Sandbox(connection)
-        self._endangering = Endangering(options.refused_s)
         path = database_path(connection)
         self._folder = None if path is None else snapshot_folder(path)
-        self._works: set[Work] = set()
-        self._closing: set[asyncio.Task[None]] = set()
 
-    def asgi(self) -> ASGIApp:
-        """Return it for a server."""
-        routes = [
+    def routes(self) -> list[BaseRoute]:
+        """Return what it answers, for an endpoint."""
+        return [
             Route("/", self._about, methods=["GET"]),
             Route("/sql", self._sql, methods=["GET", "POST"]),
             Route("/snapshot", self._snapshot, methods=["GET"]),
+            *page_routes(),
         ]
-        handlers = {Refusal: _refuse, Exception: _apologize}
-        return Guard(Starlette(routes=routes, exception_handlers=handlers), self.options)
-
-    def interrupt(self) -> None:
-        """Interrupt whatever is under way."""
-        for work in tuple(self._works):
-            work.interrupt()
-
-    async def finish(self, patience_s: float) -> None:
-        """Wait so long for what was cancelled to end."""
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=patience_s)
-
-    @contextlib.asynccontextmanager
-    async def work(
-        self, client: Client, slots: Slots, busy: str, name: str | None = None
-    ) -> AsyncIterator[Work]:
-        """Give a cursor in a slot of its own; both are given back in the background."""
-        try:
-            await client.wait_or_cancel(slots.acquire(), None)
-        except BusyError as error:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, busy, _AGAIN) from error
-        except LateError as error:
-            problem = "other queries took all the time that this one had"
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN) from error
-        work = Work(self._connection.cursor(), slots, self._watched(name))
-        self._works.add(work)
-        try:
-            yield work
-        finally:
-            task = asyncio.create_task(self._end(work))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    def _watched(self, name: str | None) -> Callable[[], object] | None:
-        """Return what tells the watcher of a statement that outlives its interrupts."""
-        watcher = self.options.watcher
-        return None if watcher is None or name is None else partial(watcher.outlived, name)
-
-    async def _end(self, work: Work) -> None:
-        await work.close()
-        self._works.discard(work)
 
     def chunks(
         self, work: Work, question: _Question, name: str, answer: Answer
     ) -> Generator[bytes, None, None]:
         """Check a query, run it in a transaction that only reads, and yield the answer."""
-        self._endangering.check(name)
-        with _told(self.options.watcher, name):
-            yield from self._answered(work, question, answer)
-
-    def _answered(
-        self, work: Work, question: _Question, answer: Answer
-    ) -> Generator[bytes, None, None]:
         cursor, options = work.cursor, self.options
-        cursor.execute(f"SET {MEMORY_SETTING} = '{options.memory_bytes} bytes'").fetchall()
-        cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
-        statement = self._sandbox.statement(cursor, question.query)
-        wanted = options.max_rows if question.max_rows is None else question.max_rows
-        yield from answer.chunks(cursor, statement, min(wanted, options.max_rows))
+        with self.serving.transaction(cursor, name):
+            statement = self._sandbox.statement(cursor, _text_of(question))
+            wanted = options.max_rows if question.max_rows is None else question.max_rows
+            yield from answer.chunks(cursor, statement, min(wanted, options.max_rows))
 
-    async def _about(self, _request: Request) -> Response:
-        return PlainTextResponse(_ABOUT, headers={INSTANCE_HEADER: self.instance})
+    async def _about(self, request: Request) -> Response:
+        headers = {INSTANCE_HEADER: self.instance}
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(PAGE_PATH.lstrip("/"), HTTPStatus.TEMPORARY_REDIRECT, headers)
+        return PlainTextResponse(_ABOUT, headers=headers)
 
     async def _sql(self, request: Request) -> Response:
         question = await _read_question(request, self.options)
         wants_arrow = ARROW_TYPE in request.headers.get("accept", "")
-        peer = _PEERS.name(*request.client) if request.client else ""
         answer = ArrowAnswer() if wants_arrow else JsonAnswer()
-        return _QueryResponse(self, question, asked(question.query, peer), answer)
+        return _QueryResponse(self, question, asked(question.query, peer_of(request)), answer)
 
     async def _snapshot(self, _request: Request) -> Response:
         if self._folder is None:
@@ -197,29 +157,25 @@ class SqlApp:
         return _SnapshotResponse(self, self._folder)
 
 
-@contextlib.contextmanager
-def _told(watcher: Watcher | None, name: str) -> Iterator[None]:
-    if watcher is None:
-        yield
-        return
-    watcher.began(name)
-    try:
-        yield
-    finally:
-        watcher.ended(name)
-
-
-async def _refuse(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, Refusal):
-        raise error
-    return error.response()
-
-
-async def _apologize(_request: Request, error: Exception) -> Response:
-    _LOG.error("the SQL endpoint failed", exc_info=error)
-    problem = f"this is a bug in framewalk: {type(error).__name__}"
-    remedy = "please report it with what the server's log says"
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, problem, remedy).response()
+def _text_of(question: _Question) -> str:
+    """Return the query with its parameters in it; raise Refusal where they do not fit."""
+    parameters = question.parameters
+    if parameters is None:
+        return question.query
+    places = places_of(question.query)
+    for name in places:
+        if name not in parameters:
+            problem = f"the query asks for ${name}"
+            raise Refusal(HTTPStatus.BAD_REQUEST, problem, "give it in parameters")
+    for name in parameters:
+        if name not in places:
+            problem = f"the query has no ${name}"
+            raise Refusal(HTTPStatus.BAD_REQUEST, problem, "leave it out of parameters")
+    longest = max((len(str(value)) for value in parameters.values()), default=0)
+    if question.query.count("$") * longest > _MOST_FILLED_CHARACTERS:
+        problem = "the query is too long with its parameters"
+        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem, "ask a shorter query")
+    return with_values(question.query, parameters)
 
 
 async def _read_question(request: Request, options: SqlOptions) -> _Question:
@@ -230,11 +186,7 @@ async def _read_question(request: Request, options: SqlOptions) -> _Question:
         problem = f"the Content-Type is {kind or 'missing'}"
         remedy = f"send {_JSON_TYPE}, or {_TEXT_TYPES[0]} with the query as it is"
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem, remedy)
-    try:
-        body = await asyncio.wait_for(_read_body(request, options), options.timeout_s)
-    except TimeoutError as error:
-        problem = "the request did not come to its end"
-        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, problem, "send it faster") from error
+    body = await read_body(request, options.max_statement_bytes, options.timeout_s)
     if kind == _JSON_TYPE:
         return _checked(body)
     try:
@@ -242,16 +194,6 @@ async def _read_question(request: Request, options: SqlOptions) -> _Question:
     except UnicodeDecodeError as error:
         problem = "the query is not UTF-8 text"
         raise Refusal(HTTPStatus.BAD_REQUEST, problem, "send it as such") from error
-
-
-async def _read_body(request: Request, options: SqlOptions) -> bytes:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > options.max_statement_bytes:
-            problem = f"the request is longer than {options.max_statement_bytes:,} bytes"
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem, "ask a shorter query")
-    return bytes(body)
 
 
 def _checked(content: bytes | dict[str, str]) -> _Question:
@@ -263,7 +205,7 @@ def _checked(content: bytes | dict[str, str]) -> _Question:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
         problem = f"{where}: {first['msg'].lower()}"
-        remedy = "send query, and if wanted max_rows and timeout_s"
+        remedy = "send query, and if wanted parameters, max_rows and timeout_s"
         raise Refusal(HTTPStatus.BAD_REQUEST, problem, remedy) from error
 
 
@@ -280,9 +222,9 @@ class _QueryResponse(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         client = Client(receive, self._timeout_s)
-        busy = "as many queries wait as this server lets"
+        serving = self._app.serving
         try:
-            async with self._app.work(client, self._app.slots, busy, self._name) as work:
+            async with serving.work(client, serving.slots, BUSY, self._name) as work:
                 await self._run(client, work, send)
         except GoneError:
             _LOG.debug("a client left before its answer")
@@ -318,7 +260,7 @@ class _QueryResponse(Response):
                 return Refusal(HTTPStatus.BAD_REQUEST, error.problem, error.remedy, REFUSED_KIND)
             case duckdb.InterruptException():
                 problem = "the server stops, or needs the memory"
-                return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, _AGAIN)
+                return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, problem, AGAIN)
         text = one_line(str(error))
         if "read-only mode" in text:
             return Refusal(
@@ -343,7 +285,7 @@ class _SnapshotResponse(Response):
         client = Client(receive, None)
         busy = "somebody else takes a snapshot"
         try:
-            async with self._app.work(client, self._app.copying, busy) as work:
+            async with self._app.serving.work(client, self._app.copying, busy) as work:
                 await self._run(client, work, send)
         except (GoneError, LateError):
             _LOG.debug("a client left before it had its snapshot")

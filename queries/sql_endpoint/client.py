@@ -29,13 +29,8 @@ from framewalk.queries.reading import (
     SqlAnswer,
     one_line,
 )
-from framewalk.queries.sql_endpoint.protocol import (
-    INSTANCE_HEADER,
-    LATE_KIND,
-    REFUSED_KIND,
-    SQL_KIND,
-    TOKEN_KIND,
-)
+from framewalk.queries.serving import LATE_KIND, REFUSED_KIND, TOKEN_KIND
+from framewalk.queries.sql_endpoint.protocol import INSTANCE_HEADER, SQL_KIND
 from framewalk.queries.sql_endpoint.server_files import read_server_file
 
 if TYPE_CHECKING:

@@ -6,9 +6,5 @@ from typing import Final
 
 INSTANCE_HEADER: Final = "framewalk-instance"
 
-# Kinds of refusals: DuckDB's fault-finding, framewalk's own, a time limit, a missing token.
+# The kind of refusal that is DuckDB's fault-finding; others are in serving.
 SQL_KIND: Final = "sql"
-REFUSED_KIND: Final = "refused"
-LATE_KIND: Final = "late"
-TOKEN_KIND: Final = "token"  # noqa: S105 - the name of a kind
-REQUEST_KIND: Final = "request"

@@ -4,6 +4,7 @@ from .load import Setting as Setting
 from .load import effective_settings as effective_settings
 from .load import load_config as load_config
 from .model import Engine as Engine
+from .model import RestBlock as RestBlock
 from .model import Telemetry as Telemetry
 from .variables import UnknownVariable as UnknownVariable
 from .variables import unknown_variables as unknown_variables

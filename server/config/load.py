@@ -26,6 +26,8 @@ from framewalk.server.config.model import (
     CORE,
     EBPF,
     MODULES,
+    PROMQL,
+    QUERY,
     SHARING_SERVER,
     SPOOL,
     Block,
@@ -288,7 +290,8 @@ def _check_message_size(opened: _Part, parts: Mapping[str, _Part]) -> Iterator[P
 
 
 def _check_ports(opened: _Part | None, parts: Mapping[str, _Part]) -> Iterator[Problem]:
-    listening = [part for part in (opened, parts["sql"], parts["telemetry"]) if part is not None]
+    names = ("sql", QUERY, PROMQL, "telemetry")
+    listening = [part for part in (opened, *map(parts.get, names)) if part is not None]
     for part, other in combinations(listening, 2):
         one, two = _block(part, Listening), _block(other, Listening)
         if one is not None and two is not None and _clash(one, two):

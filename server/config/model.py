@@ -26,6 +26,7 @@ from framewalk.server.config.value_types import (
     Flag,
     FolderToBe,
     Host,
+    HostNames,
     KeptTexts,
     MessageBytes,
     MessageBytesOrZero,
@@ -35,6 +36,8 @@ from framewalk.server.config.value_types import (
     PortOrZero,
     Seconds,
     SecondsOrZero,
+    SlowMs,
+    Text,
     Texts,
     Token,
 )
@@ -43,6 +46,8 @@ CORE: Final = "core"
 SHARING_SERVER: Final = "receiver-sharing-server"
 EBPF: Final = "receiver-ebpf"
 SPOOL: Final = "spool"
+QUERY: Final = "query"
+PROMQL: Final = "promql"
 
 
 class Block(BaseModel):
@@ -169,7 +174,9 @@ class Storage(Block):
 class Archive(Block):
     """What is kept of the logs themselves, and for requests, which texts."""
 
-    mode: Literal["off", "http", "all"] = Field(alias="mode")
+    mode: Literal["off", "http", "all", "sampled"] = Field(alias="mode")
+    sample_one_in: Count = Field(alias="sampleOneIn")
+    slow_ms: SlowMs = Field(alias="slowMs")
     directory: FolderToBe = Field(alias="directory")
     budget_bytes: Bytes = Field(alias="budgetBytes")
     kept_texts: KeptTexts = Field(alias="keep")
@@ -200,12 +207,43 @@ class Engine(Block):
     memory_bytes: BytesOrZero = Field(alias="memoryBytes")
 
 
+class Publish(Block):
+    """The table that engines share; nothing is published without a `uri`."""
+
+    uri: Text = Field(alias="uri")
+    every_s: Seconds = Field(alias="intervalSeconds")
+    outbox_bytes: Bytes = Field(alias="outboxBytes")
+    engine_name: Text = Field(alias="engineName")
+    logs: Flag = Field(alias="logs")
+
+
 class Sql(Listening):
     """The read-only SQL endpoint; the limits are per query."""
 
     port: Port = Field(alias="port")
+    host_names: HostNames = Field(alias="hostNames")
     max_rows: Count = Field(alias="maxRows")
     timeout_s: Seconds = Field(alias="timeoutSeconds")
+
+
+class RestBlock(Listening):
+    """The keys of a query protocol that the OAP speaks too; the limit is per request."""
+
+    host: Host = Field(alias="restHost")
+    port: Port = Field(alias="restPort")
+    host_names: HostNames = Field(alias="hostNames")
+    timeout_s: Seconds = Field(alias="timeoutSeconds")
+
+
+class GraphQL(RestBlock):
+    """GraphQL, and whether dashboards that are edited in a page are kept."""
+
+    keeps_templates: Flag = Field(alias="enableUpdateUITemplate")
+    template_paths: ExistingPaths = Field(alias="uiTemplatesPaths")
+
+
+class PromQL(RestBlock):
+    """Prometheus' HTTP API."""
 
 
 class Telemetry(Listening):
@@ -233,7 +271,10 @@ class Config(BaseModel):
     storage: Storage
     archive: Archive | None
     engine: Engine | None
+    publish: Publish | None
     sql: Sql | None
+    graphql: GraphQL | None
+    promql: PromQL | None
     telemetry: Telemetry | None
     logging: Logging
 
@@ -274,7 +315,10 @@ MODULES: Final[Mapping[str, Module]] = {
     "storage": Module("storage", {"duckdb": Storage}, required=True),
     "archive": Module("archive", {"parquet": Archive}),
     "engine": Module("engine", {"default": Engine}),
+    "publish": Module("publish", {"delta": Publish}),
     "sql": Module("sql", {"default": Sql}),
+    QUERY: Module("graphql", {"graphql": GraphQL}),
+    PROMQL: Module("promql", {"default": PromQL}),
     "telemetry": Module("telemetry", {"prometheus": Telemetry, "none": Block}),
     "logging": Module("logging", {"default": Logging}, required=True),
 }

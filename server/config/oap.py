@@ -59,6 +59,28 @@ OAP_KEYS: Final[dict[str, dict[str, frozenset[str] | None]]] = {
     ),
     "receiver-sharing-server": {"default": frozenset((*_REST, *_GRPC))},
     "receiver-ebpf": {"default": frozenset((*_GRPC, "continuousPolicyCacheTimeout"))},
+    "query": {
+        "graphql": frozenset(
+            (
+                "enableLogTestTool",
+                "enableOnDemandPodLog",
+                "maxQueryComplexity",
+            )
+        )
+    },
+    "promql": {
+        "default": frozenset(
+            (
+                *_REST,
+                "buildInfoVersion",
+                "buildInfoRevision",
+                "buildInfoBranch",
+                "buildInfoBuildUser",
+                "buildInfoBuildDate",
+                "buildInfoGoVersion",
+            )
+        )
+    },
     "telemetry": {
         "prometheus": frozenset(("sslEnabled", "sslKeyPath", "sslCertChainPath")),
     },

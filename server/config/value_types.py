@@ -127,6 +127,13 @@ def _check_kept(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _check_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            _refuse(f"names '{name}', which is no host name")
+    return tuple(name.lower() for name in names)
+
+
 def _check_folder_to_be(path: Path) -> Path:
     return _check_to_be(path, stat.S_ISDIR, "is not a folder")
 
@@ -168,6 +175,8 @@ Host = Annotated[str, AfterValidator(_check_host), "an IP address or a host name
 Port = Annotated[int, Field(ge=1, le=65_535)]
 PortOrZero = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+# A request that was served for longer is followed no further (engine/archive/sampling.py).
+SlowMs = Annotated[int, Field(ge=1, le=60_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 MessageBytes = Annotated[int, Field(ge=1, le=_GIBIBYTE)]
 MessageBytesOrZero = Annotated[int, Field(ge=0, le=_GIBIBYTE)]
@@ -185,6 +194,12 @@ KeptTexts = Annotated[
     BeforeValidator(_split),
     AfterValidator(_check_kept),
     f"some of {', '.join(_KEPT_TEXTS)}, separated by commas",
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split),
+    AfterValidator(_check_host_names),
+    "host names, separated by commas",
 ]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty), "the path of a file"]
 ExistingFile = Annotated[

@@ -16,6 +16,7 @@ _OURS: Final = ("FRAMEWALK_", "SW_")
 _NAMED: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 # What commands take, beside the files.
 _OF_COMMANDS: Final = (
+    "FRAMEWALK_FOLLOW_URI",
     "FRAMEWALK_METRICS_URL",
     "FRAMEWALK_SQL_SERVER",
     "FRAMEWALK_STORE_PATH",

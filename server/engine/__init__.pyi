@@ -1,11 +1,15 @@
+from .budget import StoreBudget as StoreBudget
 from .child import EngineChild as EngineChild
 from .child import EngineError as EngineError
 from .disks import DiskBudget as DiskBudget
 from .disks import reserve_bytes as reserve_bytes
 from .disks import reserve_path as reserve_path
 from .disks import shortages as shortages
+from .expiry import ExpiryClock as ExpiryClock
 from .link import ArchiveSettings as ArchiveSettings
 from .link import EngineOptions as EngineOptions
-from .link import SqlEndpoint as SqlEndpoint
 from .memory import default_limit_bytes as default_limit_bytes
+from .memory import resident_bytes as resident_bytes
+from .naming import Naming as Naming
 from .telemetry import EngineTelemetry as EngineTelemetry
+from .upkeep import Upkeep as Upkeep

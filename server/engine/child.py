@@ -91,6 +91,9 @@ class EngineChild:
                 exit_code = str(error)
             if self._finishing:
                 return
+            if self.status.is_switching:
+                self.status = replace(self.status, is_switching=False)
+                continue
             is_closed = self._is_store_closed()
             if self.status.error and not self._goes_on:
                 raise EngineError(self.status.error)
@@ -166,7 +169,8 @@ class EngineChild:
         assert process.stdout is not None  # noqa: S101 - tells the type
         with suppress(ConnectionError):
             refused_s = self._queries.refused_s(time.monotonic())
-            process.stdin.write(replace(self._options, refused_s=refused_s).as_line())
+            options = replace(self._options, refused_s=refused_s, is_restart=self._goes_on)
+            process.stdin.write(options.as_line())
             await process.stdin.drain()
         try:
             while line := await self._next_line(process.stdout):

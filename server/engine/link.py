@@ -15,37 +15,32 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
-from framewalk.receiver.transports import Tls  # noqa: TC001 - pydantic reads the annotations
+from framewalk.server.answering import (  # noqa: TC001 - pydantic reads the annotations
+    RestEndpoint,
+    SqlEndpoint,
+)
+from framewalk.server.sharing import (  # noqa: TC001 - pydantic reads the annotations
+    PublishSettings,
+)
 
 FINISH: Final = b"finish\n"
 READ_ENTITIES: Final = b"read entities\n"
 
 
 @dataclass(frozen=True, slots=True)
-class SqlEndpoint:
-    """The read-only SQL endpoint that the engine process serves.
-
-    `metrics_url` is where the receiving process serves metrics, if it does.
-    """
-
-    host: str
-    port: int
-    token: str | None = field(repr=False)
-    tls: Tls | None
-    max_rows: int
-    timeout_s: float
-    metrics_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ArchiveSettings:
-    """What is kept of logs, `mode` of engine/archive; of requests the `texts` that are named."""
+    """What is kept of logs, `mode` of engine/archive; of requests the `texts` that are named.
+
+    Mode `sampled` leaves one in `sample_one_in` requests that took less than `slow_ms`.
+    """
 
     mode: str
     folder: Path
     ttl_days: int
     budget_bytes: int
     texts: tuple[str, ...]
+    sample_one_in: int = 20
+    slow_ms: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +48,15 @@ class EngineOptions:
     """What an engine process works on.
 
     Segments up to the name `complete_through` are not written any more. Minutes, hours and days of
-    metrics are kept for their `ttl_days`. `sql` is None for no endpoint. `budget_bytes` is the
+    metrics are kept for their `ttl_days`. `sql` is None for no endpoint, and so are `graphql` and
+    `promql`. `budget_bytes` is the
     spool's, and `reserve_bytes` are kept on the store's disk. `memory_bytes` is what its parent
     lets it take while a query runs. `refused_s` are the digests of statements and the peers that
     it refuses, and for how long. `entities_paths` may be `NAME=PATH`; streams wait `name_wait_s`
     for names at most. `kubernetes` watches clusters as well, those of a `kubeconfig` and its
-    contexts, which may be `NAME=CONTEXT`. `archive` is None where logs are not kept.
+    contexts, which may be `NAME=CONTEXT`. `archive` is None where logs are not kept,
+    `publish` where commits are not shared. An engine that is a restart of one has that one's
+    definitions, whatever has become of their files.
     """
 
     spool_folder: Path
@@ -91,6 +89,10 @@ class EngineOptions:
     kubernetes_contexts: tuple[str, ...] = ()
     refused_s: dict[str, float] = field(default_factory=dict)
     archive: ArchiveSettings | None = None
+    graphql: RestEndpoint | None = None
+    promql: RestEndpoint | None = None
+    is_restart: bool = False
+    publish: PublishSettings | None = None
 
     def as_line(self) -> bytes:
         """Return the options as a line of JSON; it holds the token."""
@@ -109,7 +111,8 @@ class EngineStatus:
     Times are in seconds since 1970. What was received before `watermark_s` is in the store.
     `error` is why the engine cannot work, said as its last line; it is about the store if
     `is_opening_store`. `queries` are the statements that run, as `asked` names them; one that does
-    not end is `outlived`, and the engine ends itself for it.
+    not end is `outlived`, and the engine ends itself for it. One that `is_switching` ends to be
+    started again with other definitions.
     """
 
     pid: int = 0
@@ -129,6 +132,7 @@ class EngineStatus:
     given_up_segments: int = 0
     given_up_logs: int = 0
     archive_bytes: int = 0
+    remaking_minutes: int = 0
     deleted_days: int = 0
     deleted_rows: int = 0
     store_bytes: int = 0
@@ -137,7 +141,15 @@ class EngineStatus:
     memory_bytes: int = 0
     cpu_s: float = 0
     sql_port: int = 0
+    graphql_port: int = 0
+    promql_port: int = 0
+    is_publishing: bool = False
+    publish_pending_commits: int = 0
+    publish_pending_bytes: int = 0
+    publish_last_s: float = 0
+    publish_failures: int = 0
     is_opening_store: bool = False
+    is_switching: bool = False
     queries: tuple[str, ...] = ()
     outlived: str = ""
     error: str = ""

@@ -1,4 +1,4 @@
-"""The engine process of a server: follows the spool, commits metrics, answers SQL.
+"""The engine process of a server: follows the spool, commits metrics, answers queries.
 
     python -m framewalk.server.engine.process
 
@@ -17,36 +17,35 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from framewalk.engine.archive import Archive, ArchiveOptions, Mode, Shown
+from framewalk.engine.archive import Archive, ArchiveOptions, Mode, Sampling, Shown
 from framewalk.engine.errors import (
     FramewalkError,
     StoreError,
     StoreLockedError,
     StoreRoomError,
 )
-from framewalk.engine.oal import load_plan, read_apdex_thresholds, read_endpoint_patterns
 from framewalk.engine.runs import SpoolFollower
 from framewalk.engine.store import Store
 from framewalk.engine.telling import tell
-from framewalk.receiver.transports import server_ssl_context
+from framewalk.server.changing import Deciding, InForce, Sources
 from framewalk.server.engine.disks import Reserve
 from framewalk.server.engine.link import (
     FINISH,
     READ_ENTITIES,
     EngineOptions,
     EngineStatus,
-    SqlEndpoint,
 )
 from framewalk.server.engine.memory import resident_bytes
 from framewalk.server.engine.naming import Naming
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
 from framewalk.server.logs import start_logging
+from framewalk.server.sharing import Publishing, tell_unpublished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal import Plan
     from framewalk.engine.runs import Flushed
-    from framewalk.queries.sql_endpoint import SqlServer
+    from framewalk.queries.protocols import Served
 
 # The engine of a server that was killed may hold the store for a moment longer.
 _LOCK_PATIENCE_S: Final = 5
@@ -64,6 +63,8 @@ _QUERY_MEMORY_BYTES: Final = 96 * 2**20
 _MINUTE_S: Final = 60
 # Hours of which one commit makes files: logs of more are few, or somebody makes them up.
 _MOST_HOURS: Final = 8
+# And so many each node may open within an hour: one that was cut off for a day has no more.
+_MOST_HOURS_OF_NODE: Final = 30
 _NS_PER_S: Final = 10**9
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
@@ -169,20 +170,38 @@ def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> N
 
 def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reserve) -> None:
     with ExitStack() as stack:
-        plan = _plan(options)
+        in_force = _in_force(options)
+        options = _with_kept(options, in_force.kept)
         report.set(is_opening_store=True)
-        store = stack.enter_context(_open_store(options, plan, reserve))
+        store = stack.enter_context(_open_store(options, in_force.plan, reserve))
         report.set(is_opening_store=False)
         store.limit_memory()
         cancel_queries: Callable[[str], None] = _no_queries
+        publishing = _publishing(options, store)
+        if publishing is not None:
+            stack.enter_context(publishing)
         naming = stack.enter_context(Naming(options, store, time.time()))
         archive = _archive(options, store)
         if archive is not None:
             stack.enter_context(archive)
-        if options.sql is not None:
-            server = stack.enter_context(_sql_served(options, options.sql, store, report, archive))
-            report.set(sql_port=server.port)
-            cancel_queries = partial(_cancel_queries, server)
+        if options.sql or options.graphql or options.promql:
+            # Here, so that an engine that answers nobody does not load a web server.
+            from framewalk.server.answering import Wanted, answering  # noqa: PLC0415
+
+            wanted = Wanted(
+                options.sql,
+                options.graphql,
+                options.promql,
+                (options.minute_ttl_days, options.hour_ttl_days, options.day_ttl_days),
+                archive.folder if archive is not None else None,
+                _QUERY_MEMORY_BYTES,
+                _Queries(report),
+                options.refused_s,
+            )
+            found = stack.enter_context(answering(store.connection, store.path, wanted))
+            ports = {f"{name.lower()}_port": port for name, port in found.ports.items()}
+            report.set(**ports)
+            cancel_queries = partial(_cancel_queries, found)
         spool, complete_through = options.spool_folder, options.complete_through
         # Readers and commits share the memory; what was received comes first.
         make_room = partial(cancel_queries, "no memory for a commit, running queries are cancelled")
@@ -199,6 +218,9 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         in_the_way = "no room in the store, running queries are cancelled"
         upkeep.budget.cancel_queries = partial(cancel_queries, in_the_way)
         engine = _Engine(options, follower, naming, upkeep, report)
+        engine.publishing = publishing
+        is_shared = publishing is not None
+        deciding = Deciding(store, in_force, upkeep.remaking, time.time(), is_shared=is_shared)
         tell(logging.INFO, "engine ready", store=options.store_path)
         # From here on the parent knows that this can work.
         engine.tell()
@@ -206,16 +228,29 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         examine(options, store, follower, naming.entities, watch)
         while not asked.finish.wait(engine.wait_s()):
             upkeep.run(time.time(), time.monotonic())
-            if asked.read_entities.is_set():
-                asked.read_entities.clear()
-                naming.read_again()
+            if _is_to_switch(asked, naming, deciding):
+                report.set(is_switching=True)
+                report.write()
+                break
             engine.look(asked.finish)
+            engine.make_again()
     tell(logging.INFO, "engine stopped")
 
 
-def _cancel_queries(server: SqlServer, event: str) -> None:
+def _is_to_switch(asked: _Asked, naming: Naming, deciding: Deciding) -> bool:
+    """Do what is asked; tells whether the next engine is to go on, with other definitions."""
+    if deciding.look():
+        return True
+    if not asked.read_entities.is_set():
+        return False
+    asked.read_entities.clear()
+    naming.read_again()
+    return deciding.read_again()
+
+
+def _cancel_queries(found: Served, event: str) -> None:
     tell(logging.WARNING, event)
-    server.cancel_queries()
+    found.cancel_queries()
 
 
 def _no_queries(_event: str) -> None:
@@ -234,6 +269,7 @@ class _Engine:
         report: _Report,
     ) -> None:
         self._options = options
+        self.publishing: Publishing | None = None
         self._follower = follower
         self._naming = naming
         self._upkeep = upkeep
@@ -252,6 +288,9 @@ class _Engine:
         self._looked_s = time.monotonic()
         now_s = time.time()
         self._naming.refresh(now_s, self._looked_s)
+        if not self._has_room():
+            self.tell()
+            return
         started_s = time.monotonic()
         entities, show_life = self._naming.entities, self.tell_now_and_then
         for flushed in self._follower.follow(
@@ -264,7 +303,7 @@ class _Engine:
             self._upkeep.make_room(time.monotonic())
             self.tell()
             started_s = time.monotonic()
-            if finish.is_set():
+            if finish.is_set() or not self._has_room():
                 return
         self._naming.keep(time.monotonic())
         if self._follower.has_all:
@@ -273,6 +312,15 @@ class _Engine:
             self._report.set(watermark_s=min(now_s, waits_since_s))
         self._tell_unreadable()
         self.tell()
+
+    def _has_room(self) -> bool:
+        """Tell whether another commit may wait for its publishing."""
+        return self.publishing is None or self.publishing.settle()
+
+    def make_again(self) -> None:
+        """Make metrics of before again, if that is asked, for half of the time until a look."""
+        until_s = time.monotonic() + self._options.flush_interval_s / 2
+        self._upkeep.remaking.run(until_s, self.tell_now_and_then)
 
     def _tell_unreadable(self) -> None:
         for path in self._follower.unreadable.keys() - self._told:
@@ -291,11 +339,14 @@ class _Engine:
         self._told_s = time.monotonic()
         upkeep = self._upkeep
         archive = self._follower.archive
+        if self.publishing is not None:
+            self._report.set(**self.publishing.facts())
         self._report.set(
             removed_segments=upkeep.removed_segments,
             given_up_segments=upkeep.given_up_segments,
             given_up_logs=archive.given_up_rows if archive is not None else 0,
             archive_bytes=upkeep.archive_bytes,
+            remaking_minutes=upkeep.remaking.left,
             deleted_days=upkeep.budget.deleted_days,
             deleted_rows=upkeep.budget.deleted_rows,
             store_used_bytes=upkeep.budget.used_bytes,
@@ -304,14 +355,17 @@ class _Engine:
         self._report.send(self._options, self._follower.unread_bytes())
 
 
-def _plan(options: EngineOptions) -> Plan:
-    apdex = read_apdex_thresholds(options.apdex_path) if options.apdex_path else None
-    folding = options.endpoint_patterns_path
-    return load_plan(
-        options.oal_paths,
-        apdex,
-        read_endpoint_patterns(folding) if folding else None,
-        on_warning=lambda warning: tell(logging.WARNING, "definition", warning=warning),
+def _in_force(options: EngineOptions) -> InForce:
+    configured = Sources(options.oal_paths, options.apdex_path, options.endpoint_patterns_path)
+    return InForce(options.store_path, configured, is_restart=options.is_restart)
+
+
+def _with_kept(options: EngineOptions, kept: Sources) -> EngineOptions:
+    return replace(
+        options,
+        oal_paths=kept.oal_paths,
+        apdex_path=kept.apdex_path,
+        endpoint_patterns_path=kept.endpoint_patterns_path,
     )
 
 
@@ -321,7 +375,7 @@ def _open_store(options: EngineOptions, plan: Plan, reserve: Reserve) -> Store:
     deadline_s = time.monotonic() + _LOCK_PATIENCE_S
     while True:
         try:
-            return Store(options.store_path, plan)
+            return Store(options.store_path, plan, at_s=time.time())
         except StoreLockedError:
             if time.monotonic() >= deadline_s:
                 raise
@@ -331,16 +385,34 @@ def _open_store(options: EngineOptions, plan: Plan, reserve: Reserve) -> Store:
         time.sleep(_LOCK_RETRY_S)
 
 
+def _publishing(options: EngineOptions, store: Store) -> Publishing | None:
+    if options.publish is not None:
+        return Publishing(options.publish, store)
+    tell_unpublished(store)
+    return None
+
+
 def _archive(options: EngineOptions, store: Store) -> Archive | None:
     settings = options.archive
     if settings is None:
         return None
     shown = Shown.of(settings.texts)
+    sampling = Sampling(settings.sample_one_in, settings.slow_ms)
     # A disk that is full costs logs before it costs metrics.
-    kept = ArchiveOptions(Mode(settings.mode), shown, _MOST_HOURS, gives_up=True)
+    kept = ArchiveOptions(
+        Mode(settings.mode),
+        shown,
+        _MOST_HOURS,
+        _MOST_HOURS_OF_NODE,
+        gives_up=True,
+        sampling=sampling,
+    )
     try:
         archive = Archive(store, settings.folder, kept)
     except (StoreError, OSError) as error:
+        if options.publish is not None and options.publish.has_logs:
+            # Others count on its logs.
+            raise
         # Metrics come first, and receiving before them.
         remedy = "mend it, and start the server again"
         tell(logging.ERROR, "logs are not archived", problem=error, remedy=remedy)
@@ -348,42 +420,6 @@ def _archive(options: EngineOptions, store: Store) -> Archive | None:
     for problem in archive.problems:
         tell(logging.ERROR, "archived logs cannot be read, they are left out", problem=problem)
     return archive
-
-
-@contextmanager
-def _sql_served(
-    options: EngineOptions,
-    sql: SqlEndpoint,
-    store: Store,
-    report: _Report,
-    archive: Archive | None,
-) -> Iterator[SqlServer]:
-    # Here, so that an engine without it does not load a web server.
-    from framewalk.queries.reading import secure  # noqa: PLC0415
-    from framewalk.queries.sql_endpoint import SqlOptions, SqlServer  # noqa: PLC0415
-
-    secure(store.connection, archive.folder if archive is not None else None)
-    context = server_ssl_context(sql.tls, ["http/1.1"]) if sql.tls is not None else None
-    sql_options = SqlOptions(
-        host=sql.host,
-        port=sql.port,
-        token=sql.token,
-        ssl_context=context,
-        max_rows=sql.max_rows,
-        timeout_s=sql.timeout_s,
-        certificate=sql.tls.certificate_chain_path if sql.tls is not None else None,
-        metrics_url=sql.metrics_url,
-        memory_bytes=_QUERY_MEMORY_BYTES,
-        watcher=_Queries(report),
-        refused_s=options.refused_s,
-    )
-    server = SqlServer(store.connection, store.path, sql_options)
-    server.start()
-    tell(logging.INFO, "sql served", host=sql.host, port=server.port)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 class _Queries:

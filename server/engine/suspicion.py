@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from framewalk.engine.archive import Mode
 from framewalk.engine.runs import (
     NOTE_NAME,
     SET_ASIDE_REMEDY,
@@ -55,6 +56,9 @@ def examine(
         options.apdex_path,
         endpoint_patterns_path=options.endpoint_patterns_path,
     )
+    if options.archive is not None and follower.archive is not None:
+        mode, texts = Mode(options.archive.mode), options.archive.texts
+        setup = replace(setup, archive_mode=mode, archived_texts=texts)
     try:
         trial = Trial(note, reading, follower.quarantine, setup, entities)
         verdict = tried(trial, _told, watch.on_wait, watch.is_wanted)

@@ -31,10 +31,17 @@ _GAUGES: Final = (
     ),
     ("given_up_logs", "Logs that were counted and could not be archived.", "given_up_logs"),
     ("archive_bytes", "Size of the archived logs.", "archive_bytes"),
+    ("remaking_minutes", "Minutes of metrics that are to be made again.", "remaking_minutes"),
     ("deleted_days", "Days deleted because the store had too much.", "deleted_days"),
     ("deleted_rows", "Rows of states of these days.", "deleted_rows"),
     ("memory_bytes", "Resident memory of the engine process.", "memory_bytes"),
     ("cpu_seconds", "CPU time of the engine process.", "cpu_s"),
+)
+_PUBLISH_GAUGES: Final = (
+    ("pending_commits", "Commits that are not published yet.", "publish_pending_commits"),
+    ("pending_bytes", "Bytes of these commits.", "publish_pending_bytes"),
+    ("last_success_seconds", "When commits were published last.", "publish_last_s"),
+    ("failures", "How often commits could not be published.", "publish_failures"),
 )
 
 
@@ -57,6 +64,10 @@ class EngineTelemetry(Collector):
         yield _gauge("watermark_seconds", text, engine.watermark_s)
         for name, text, field in _GAUGES:
             yield _gauge(name, text, getattr(status, field))
+        if status.is_publishing:
+            for name, text, field in _PUBLISH_GAUGES:
+                value = getattr(status, field)
+                yield GaugeMetricFamily(f"framewalk_publish_{name}", text, value=value)
         yield _flushes(status)
         yield _by_label("dropped_logs", "Logs left out.", "reason", status.dropped)
         yield _by_label("bad_input", "Messages and values repaired.", "kind", status.quality)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.captures import segments_in
 from framewalk.engine.errors import StoreMemoryError
+from framewalk.engine.remaking import RelatingOptions, relate
 from framewalk.engine.runs import forgettable
-from framewalk.engine.store import Borders
+from framewalk.engine.store import Borders, Compacted
 from framewalk.engine.telling import Trouble, tell
+from framewalk.server.changing import Remaking
 from framewalk.server.engine.budget import StoreBudget
 from framewalk.server.engine.disks import Reserve, disk_of
 from framewalk.server.engine.expiry import ExpiryClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from framewalk.engine.runs import SpoolFollower
@@ -26,11 +29,16 @@ if TYPE_CHECKING:
 # Minutes are compacted in bulk, and not while most of their logs are still to come.
 _COMPACT_EVERY_S: Final = 300
 _OPEN_MINUTES: Final = 3
-# Rows that are compacted before the engine looks at the spool again: some seconds.
-_COMPACT_ROWS: Final = 500_000
+# Rows that are compacted before the engine looks at the spool again, and one transaction's more:
+# a second or two. Where more wait, so many that all are done after half of the time to the next.
+_COMPACT_ROWS: Final = 25_000
+_COMPACT_WITHIN_S: Final = _COMPACT_EVERY_S // 2
+_PARTS_AT_ONCE: Final = 1
 # The same for nodes whose clocks are ahead; minutes later than that have no logs to come either.
 _AHEAD_MINUTES: Final = 10
 _EXPIRE_EVERY_S: Final = 3600
+# Rows that expire before the engine looks at the spool again, and one transaction's more.
+_EXPIRE_ROWS: Final = 500_000
 _MEASURE_EVERY_S: Final = 600
 # Stored segments go before their time when the spool has used up this share of its budget.
 _BUDGET_SHARE: Final = 0.8
@@ -41,6 +49,10 @@ _STAYS: Final = "stored segment cannot be deleted, it is tried again"
 # Small files of the archive are merged so often, and an hour is over for it so long after its end.
 _MERGE_EVERY_S: Final = 60
 _LATE_NS: Final = 300 * 10**9
+# Relations of endpoints are made so often, of minutes that are over for as long as compaction says:
+# both logs of their calls are mostly there. So many requests are put together at once.
+_RELATE_EVERY_S: Final = 60
+_MOST_REQUESTS: Final = 200_000
 # A query that has begun may go on for its time and some more.
 _QUERY_S: Final = 60
 _NS_PER_S: Final = 10**9
@@ -48,11 +60,21 @@ _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 
 
+@dataclass(slots=True)
+class _Expiry:
+    """What expires, as far as it has: `rows` by now."""
+
+    borders: Borders
+    steps: Iterator[int]
+    rows: int = 0
+
+
 class Upkeep:
     """Keeps store and spool small; each job has its own pace, none runs at the start.
 
     `removed_segments` counts the segments that were deleted, `given_up_segments` those of them that
-    went because the disk was full. `bytes_per_day` are what minutes take, by the view.
+    went because the disk was full. `bytes_per_day` are what minutes take, by the view. `remaking`
+    makes metrics again that are asked for.
     Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
     """
 
@@ -75,8 +97,18 @@ class Upkeep:
         self._reserve = Reserve(options.store_path, options.reserve_bytes)
         self.bytes_per_day: dict[str, int] = {}
         self.archive_bytes = 0 if follower.archive is None else follower.archive.size_bytes()
-        self._merged_s = elapsed_s
+        most = follower.caps.endpoints_per_service
+        self.remaking = Remaking(store, follower.archive, most)
+        self._merged_s = self._related_s = elapsed_s
+        self._crowded = Trouble(
+            "calls are too many to put together, relations are what called sides saw",
+            "calls are put together again",
+        )
         self._compacted_s = self._expired_s = self._measured_s = elapsed_s
+        self._compacting: Iterator[Compacted] | None = None
+        self._compact_rows = _COMPACT_ROWS
+        self._compacted = Compacted()
+        self._expiring: _Expiry | None = None
         self._has_too_much = False
         self._clock = ExpiryClock(now_s, elapsed_s)
         self._waiting = Trouble("metrics do not expire", "metrics expire again")
@@ -85,23 +117,35 @@ class Upkeep:
         """Do what is due."""
         self.make_room(elapsed_s)
         self._forget_deleted()
-        if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
+        if elapsed_s - self._related_s >= _RELATE_EVERY_S:
+            self._related_s = elapsed_s
+            # Before they are compacted: then hours and days need not be made again.
+            self._attempt(lambda: self._relate(now_s, elapsed_s))
+        if self._compacting is None and elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
-            self._attempt(lambda: self._compact(now_s, elapsed_s))
+            self._attempt(lambda: self._begin_to_compact(now_s))
+        if self._compacting is not None:
+            # Where it fails it begins anew, the next time.
+            steps, self._compacting = self._compacting, None
+            self._attempt(lambda: self._compact(steps))
         if elapsed_s - self._merged_s >= _MERGE_EVERY_S:
             self._merged_s = elapsed_s
             self._attempt(lambda: self._merge(now_s, elapsed_s))
         if elapsed_s - self._measured_s >= _MEASURE_EVERY_S:
             self._measured_s = elapsed_s
             self._attempt(self._measure)
-        if elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
+        if self._expiring is None and elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
-            self._attempt(lambda: self._expire(now_s, elapsed_s))
+            self._attempt(lambda: self._begin_to_expire(now_s, elapsed_s))
+        if self._expiring is not None:
+            expiry, self._expiring = self._expiring, None
+            self._attempt(lambda: self._expire(expiry))
 
     def make_room(self, elapsed_s: float) -> None:
         """Delete the segments and the days that are too much; a look may be under way."""
         budget_bytes = int(self._options.budget_bytes * _BUDGET_SHARE)
         self._remove_segments(elapsed_s, budget_bytes)
+        self._attempt(lambda: self._give_up_archived(elapsed_s))
         self._give_up_segments(elapsed_s)
         for path in self._follower.undeletable.keys() - self._told:
             self._told.add(path)
@@ -117,6 +161,36 @@ class Upkeep:
             tell(logging.DEBUG, "segment deleted", path=path)
         self.removed_segments += len(removed)
         return len(removed)
+
+    def _give_up_archived(self, elapsed_s: float) -> None:
+        """Delete the oldest archived logs where the disk is about to be full, before all else.
+
+        They are there for as long as a query may be reading them, and are not asked for twice.
+        """
+        archive, settings = self._follower.archive, self._options.archive
+        if archive is None or settings is None:
+            return
+        disk = disk_of(archive.folder)
+        wanted_bytes = self._left_bytes(archive.folder)
+        if self._reserve.is_missing and disk_of(self._options.store_path).device == disk.device:
+            wanted_bytes += self._reserve.size_bytes
+        if disk.free_bytes >= wanted_bytes:
+            return
+        archive.tidy(elapsed_s, self._longest_query_s())
+        files = archive.make_room(wanted_bytes - disk.free_bytes, elapsed_s)
+        if files:
+            tell(
+                logging.WARNING,
+                "disk is nearly full, oldest archived logs are deleted",
+                folder=archive.folder,
+                files=files,
+                free_bytes=disk.free_bytes,
+                wanted_bytes=wanted_bytes,
+            )
+
+    def _longest_query_s(self) -> float:
+        sql = self._options.sql
+        return _QUERY_S + (sql.timeout_s if sql is not None else 0)
 
     def _give_up_segments(self, elapsed_s: float) -> None:
         """Delete stored segments before their time where the disk is about to be full."""
@@ -172,35 +246,63 @@ class Upkeep:
             # Queries have it all. What is not done costs space until the next time.
             tell(logging.WARNING, "store not tidied up, it is tried again", problem=error)
 
-    def _compact(self, now_s: float, elapsed_s: float) -> None:
+    def _begin_to_compact(self, now_s: float) -> None:
+        looks = _COMPACT_WITHIN_S / max(self._options.flush_interval_s, 1)
+        self._compact_rows = max(_COMPACT_ROWS, int(self._store.waiting_rows() / looks))
         minute = int(now_s // _MINUTE_S)
-        done = self._store.compact(
-            minute - _OPEN_MINUTES,
-            minute + _AHEAD_MINUTES,
-            _COMPACT_ROWS,
-            self.budget.on_progress,
-        )
-        if not done.minutes:
+        before, after = minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES
+        self._compacting = self._store.compacting(before, after, _PARTS_AT_ONCE)
+
+    def _compact(self, steps: Iterator[Compacted]) -> None:
+        """Go on with a compaction, some rows at a time: commits come between."""
+        rows = 0
+        for done in steps:
+            self._compacted += done
+            self.budget.on_progress()
+            rows += done.rows_before
+            if rows >= self._compact_rows:
+                self._compacting = steps
+                return
+        total, self._compacted = self._compacted, Compacted()
+        if not total.minutes:
             return
-        if done.rows_before >= _COMPACT_ROWS:
-            # There may be more to do, and commits come first.
-            self._compacted_s = elapsed_s - _COMPACT_EVERY_S
         self._store.checkpoint()
         tell(
             logging.DEBUG,
             "store compacted",
-            minutes=done.minutes,
-            rows_before=done.rows_before,
-            rows_after=done.rows_after,
+            minutes=total.minutes,
+            rows_before=total.rows_before,
+            rows_after=total.rows_after,
         )
+
+    def _relate(self, now_s: float, elapsed_s: float) -> None:
+        """Have relations of endpoints made of calls, of some minutes at a time."""
+        archive = self._follower.archive
+        if archive is None:
+            return
+        options = RelatingOptions(
+            most_requests=_MOST_REQUESTS,
+            endpoints_per_service=self._follower.caps.endpoints_per_service,
+            at_most_once=True,
+            on_progress=lambda _done, _all: self.budget.on_progress(),
+        )
+        before = int(now_s // _MINUTE_S) - _OPEN_MINUTES
+        done = relate(self._store, archive, before, options)
+        if done.has_more:
+            # Commits come first.
+            self._related_s = elapsed_s - _RELATE_EVERY_S
+        if done.crowded:
+            self._crowded.goes_on(f"{done.requests} requests about a minute")
+        elif done.minutes:
+            self._crowded.is_over()
+            tell(logging.DEBUG, "relations made", minutes=done.minutes, requests=done.requests)
 
     def _merge(self, now_s: float, elapsed_s: float) -> None:
         """Make larger files of the archive's small ones, a few at a time, and keep its budget."""
         archive, settings = self._follower.archive, self._options.archive
         if archive is None or settings is None:
             return
-        sql = self._options.sql
-        archive.tidy(elapsed_s, _QUERY_S + (sql.timeout_s if sql is not None else 0))
+        archive.tidy(elapsed_s, self._longest_query_s())
         deleted = archive.keep_budget(settings.budget_bytes, elapsed_s)
         if deleted:
             why, budget_bytes = "its budget is used up", settings.budget_bytes
@@ -213,7 +315,7 @@ class Upkeep:
             )
         open_from_ns = int(now_s * _NS_PER_S) - _LATE_NS
         files = archive.compact(elapsed_s, open_from_ns, self.budget.on_progress)
-        self.archive_bytes = archive.size_bytes()
+        self.archive_bytes = archive.size_bytes() + archive.waiting_bytes()
         if files:
             # There may be more to do, and commits come first.
             self._merged_s = elapsed_s - _MERGE_EVERY_S
@@ -235,7 +337,7 @@ class Upkeep:
             )
         self._has_too_much = has_too_much
 
-    def _expire(self, now_s: float, elapsed_s: float) -> None:
+    def _begin_to_expire(self, now_s: float, elapsed_s: float) -> None:
         newest_s = self._store.newest_minute_s(now_s)
         problem = self._clock.problem(now_s, elapsed_s, newest_s)
         if problem:
@@ -255,14 +357,26 @@ class Upkeep:
                 for days in (options.minute_ttl_days, options.hour_ttl_days, options.day_ttl_days)
             )
         )
-        rows = self._store.expire(borders, self.budget.on_progress)
+        self._expiring = _Expiry(borders, self._store.expiring(borders))
+
+    def _expire(self, expiry: _Expiry) -> None:
+        """Go on with an expiry, some rows at a time: a day may have very many."""
+        rows = 0
+        for deleted in expiry.steps:
+            expiry.rows += deleted
+            self.budget.on_progress()
+            rows += deleted
+            if rows >= _EXPIRE_ROWS:
+                self._expiring = expiry
+                return
+        borders = expiry.borders
         self._forget(borders.earliest)
-        if rows:
+        if expiry.rows:
             tell(
                 logging.INFO,
                 "metrics expired",
                 minutes_before=borders.minutes.isoformat(),
                 hours_before=borders.hours.isoformat(),
                 days_before=borders.days.isoformat(),
-                rows=rows,
+                rows=expiry.rows,
             )

@@ -2,6 +2,7 @@
 
 python tests/receiver/crashing.py --kills 100
 python tests/receiver/crashing.py --kills 300 --hostile
+python tests/receiver/crashing.py --kills 100 --sampled
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -37,20 +39,29 @@ from hostile_messages import (
     honest_stream,
 )
 from http2_client import Http2Client, body_of
+from processes import free_port
 from recording import (
     COLLECT,
     DEADLINE_S,
     FRAMEWALK,
     Messages,
     call_of,
-    free_port,
     recorded,
     wait_until,
 )
 from server_logs import ServerLog, show_if_test_fails
 
 from framewalk.engine import Entities, Plan, Store, load_plan, read_entities, replay
-from framewalk.engine.archive import KINDS, Archive, ArchiveOptions, Mode, view_name
+from framewalk.engine.archive import (
+    KINDS,
+    Archive,
+    ArchiveOptions,
+    Mode,
+    Sampling,
+    archive_folder,
+    view_name,
+)
+from framewalk.engine.remaking import relate
 
 BOOKINFO = Path(__file__).parent.parent.parent / "fixtures" / "captures" / "bookinfo"
 SENDERS = 4
@@ -67,10 +78,28 @@ HOSTILE_MESSAGES = 50
 HOSTILE_EVERY_S = 0.1
 
 
+SAMPLING = Sampling(5, 20)
+SAMPLED = {
+    "FRAMEWALK_ARCHIVE_MODE": str(Mode.SAMPLED),
+    "FRAMEWALK_ARCHIVE_SAMPLE_ONE_IN": str(SAMPLING.one_in),
+    "FRAMEWALK_ARCHIVE_SLOW_MS": str(SAMPLING.slow_ms),
+}
+REQUESTS = "SELECT * EXCLUDE (request) FROM http_logs ORDER BY ALL"
+_LASTED_NS = pl.coalesce("serving_duration_ns", "duration_ns")
+NOTABLE = (pl.col("status_code") >= 500) | (SAMPLING.slow_ms * 10**6 <= _LASTED_NS)
+
+
 class Servers:
     """One server after the other, over the same spool and store."""
 
-    def __init__(self, folder: Path, dump: Path | None, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dump: Path | None,
+        until: Callable[[], bool] = lambda: True,
+        **environment: str,
+    ) -> None:
+        self._until = until
         self.port, self._metrics_port = free_port(), free_port()
         self.spool, self.store, self.log = folder / "spool", folder / "store", folder / "log"
         self._entities = () if dump is None else ("--entities", dump)
@@ -95,7 +124,7 @@ class Servers:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [FRAMEWALK, "serve", *arguments, *self._entities],
-                env=os.environ | self._environment,
+                env=os.environ | {"SW_QUERY": "-", "SW_PROMQL": "-"} | self._environment,
                 stderr=log,
             )
 
@@ -122,6 +151,7 @@ class Servers:
     def end(self) -> None:
         """Start one that is left alone until it has read all, and stop it as an operator does."""
         self.kill_receiver()
+        wait_until(self._until, RECOVERY_S)
         wait_until(self._has_read_all, RECOVERY_S)
         self.process.terminate()
         assert self.process.wait(RECOVERY_S) == 0, self.log.read_text()
@@ -219,13 +249,27 @@ class Killing:
     longest_pause_s: float
 
 
-def crash(folder: Path, capture: Path, kills: int, seed: int, **environment: str) -> Counter[str]:
-    """Send a capture's streams to servers that are killed, and check what became of them."""
+def crash(
+    folder: Path,
+    capture: Path,
+    kills: int,
+    seed: int,
+    until: Callable[[], bool] = lambda: True,
+    **environment: str,
+) -> Counter[str]:
+    """Send a capture's streams to servers that are killed, and check what became of them.
+
+    The last one is left alone until it has read all, and `until` holds.
+    """
     streams = recorded(capture)
-    servers = Servers(folder, capture / "kubectl.yaml", **environment)
+    servers = Servers(folder, capture / "kubectl.yaml", until, **environment)
     done = _send_and_kill(servers, Killing(streams, kills, seed, LONGEST_PAUSE_S))
     paths = environment.get("FRAMEWALK_OAL_PATHS")
-    _check(servers, capture, streams, load_plan(paths) if paths else load_plan())
+    plan = load_plan(paths) if paths else load_plan()
+    if environment.get("FRAMEWALK_ARCHIVE_MODE") == Mode.SAMPLED:
+        _check_sampled(servers, capture, streams, plan)
+    else:
+        _check(servers, capture, streams, plan)
     return done
 
 
@@ -296,6 +340,12 @@ def _check(servers: Servers, capture: Path, streams: list[Messages], plan: Plan)
     ):
         entities = read_entities(capture / "kubectl.yaml")
         replay([capture], entities, whole, archive=archive)
+        # A server may have made some by then.
+        relate(whole, archive)
+        folder = archive_folder(crashed)
+        assert folder is not None
+        with Archive(crashed, folder, ArchiveOptions(Mode.ALL)) as kept:
+            relate(crashed, kept)
         for store in (whole, crashed):
             store.query("SELECT 1").fetchall()
         assert _wrong_counters(crashed, whole) == {}
@@ -303,6 +353,51 @@ def _check(servers: Servers, capture: Path, streams: list[Messages], plan: Plan)
         for kind in KINDS:
             logs = f"SELECT * EXCLUDE (request) FROM {view_name(kind)} ORDER BY ALL"
             assert crashed.query(logs).pl().equals(whole.query(logs).pl()), kind
+
+
+def _check_sampled(servers: Servers, capture: Path, streams: list[Messages], plan: Plan) -> None:
+    """Metrics are whole, and of the requests those are left that stay, each once.
+
+    Logs may have come after others were sampled: the other log of a slow call may be there or not,
+    and relations are of what came before.
+    """
+    log = servers.log.read_text()
+    assert "Traceback" not in log, log
+    assert recorded(servers.spool) == streams
+    options = ArchiveOptions(Mode.SAMPLED, sampling=SAMPLING)
+    with (
+        Store(":memory:", plan) as whole,
+        Store(servers.store, plan) as crashed,
+        Archive(whole, servers.store.with_name("again"), options) as archive,
+    ):
+        replay([capture], read_entities(capture / "kubectl.yaml"), whole, archive=archive)
+        every = whole.query(REQUESTS).pl()
+        folder = archive_folder(crashed)
+        assert folder is not None
+        with Archive(crashed, folder, options) as kept:
+            _leave_some(crashed, kept)
+        _leave_some(whole, archive)
+        crashed.query("SELECT 1").fetchall()
+        assert _wrong_counters(crashed, whole) == {}
+        views = [read_views(store) | {"endpoint_relation": {}} for store in (crashed, whole)]
+        assert differences(*views) == []
+        found, left = (store.query(REQUESTS).pl() for store in (crashed, whole))
+        told = [name for name in every.columns if name not in {"weight", "sample"}]
+        counts = [Counter(one.select(told).rows()) for one in (found, every, left)]
+        assert counts[0] <= counts[1]
+        assert found.height < every.height
+        notable = every.filter(NOTABLE)
+        assert 0 < notable.height < left.height
+        assert Counter(notable.select(told).rows()) <= counts[0]
+        drawn = left.filter(pl.col("weight") > 1)
+        assert drawn.height
+        assert Counter(drawn.select(told).rows()) <= counts[0]
+
+
+def _leave_some(store: Store, archive: Archive) -> None:
+    relate(store, archive)
+    while archive.compact(1, open_from_ns=2**62):
+        pass
 
 
 def _check_attacked(servers: Servers, streams: list[Messages]) -> None:
@@ -344,12 +439,14 @@ def main() -> None:
     parser.add_argument(
         "--hostile", action="store_true", help="made streams, with hostile ones beside them"
     )
+    parser.add_argument("--sampled", action="store_true", help="an archive in mode sampled")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.hostile:
             done = crash_attacked(Path(folder), options.kills, options.seed)
         else:
-            done = crash(Path(folder), options.capture, options.kills, options.seed)
+            mode = SAMPLED if options.sampled else {}
+            done = crash(Path(folder), options.capture, options.kills, options.seed, **mode)
     print(*(f"{count:,} {what}" for what, count in done.items()), sep=", ")
     print("every stream is counted once: the store and its archive equal those of a replay")
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import http.client
-import itertools
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prepared import Started
+from processes import end_with_children
 from server_logs import ServerLog, show_if_test_fails
 from waiting import DEADLINE_S, wait_until
 
@@ -48,15 +47,13 @@ class Server:
         known = {"FRAMEWALK_LOG_FORMAT": "json", "SW_TELEMETRY": "none"}
         if "SW_TELEMETRY_PROMETHEUS_PORT" in environment:
             known["SW_TELEMETRY"] = "prometheus"
-        self.process = subprocess.Popen(
-            [FRAMEWALK, self.command, "--port", str(port), "--spool", str(spool), *options],
-            env=os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1"} | known | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        arguments = [self.command, "--port", str(port), "--spool", spool, *options]
+        given = os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1"} | known | environment
+        self.process = _started(arguments, given)
         self.environment = environment
         self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
+        # Python waits for no daemon: a server that outlived its test would hold up all others.
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         name = f"framewalk {self.command} ({self.process.pid})"
         has_ended = lambda: self.process.poll() is not None  # noqa: E731
@@ -86,6 +83,15 @@ class Server:
         self.process.send_signal(number)
         return self.wait()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it with its engine, whatever became of the test."""
+        if self.process.poll() is None:
+            end_with_children(self.process.pid)
+        self.wait()
+
     def wait(self) -> int:
         code = self.process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
@@ -102,21 +108,20 @@ class Server:
         return {name: float(value) for name, value in samples}
 
 
+def _started(
+    arguments: Sequence[str | Path], environment: dict[str, str]
+) -> Started | subprocess.Popen[str]:
+    if environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
+        return Started(arguments, environment)
+    # What Python runs at its start needs one.
+    command = [FRAMEWALK, *arguments]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
 Start = Callable[..., Server]
 # `shared` is of the transport that a test names, so a test of it must name one.
 on_uvicorn = pytest.mark.parametrize("transport", ["uvicorn"], scope="module")
 on_both_transports = pytest.mark.parametrize("transport", ["uvicorn", "grpcio"], scope="module")
-
-
-# Below the ports that the system gives to clients: none of them takes one before its server does.
-_PORTS = itertools.cycle(random.SystemRandom().sample(range(15_000, 32_000), 2_000))
-
-
-def free_port() -> int:
-    for port in _PORTS:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError
 
 
 def call_of(channel: grpc.Channel) -> Any:  # noqa: ANN401 - grpc has no types

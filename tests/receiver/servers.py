@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from recording import Server, Start, free_port
+from processes import free_port
+from recording import Server, Start
 from serving import Serve, Serving
 
 
@@ -18,28 +19,26 @@ def transport() -> str:
 
 @pytest.fixture
 def start(tmp_path: Path, transport: str) -> Iterator[Start]:
-    servers: list[Server] = []
+    with ExitStack() as servers:
 
-    def start_one(spool: Path = tmp_path / "spool", port: int = 0, **environment: str) -> Server:
-        known = {"FRAMEWALK_GRPC_TRANSPORT": transport}
-        servers.append(Server(spool, port, **known | environment))
-        return servers[-1]
+        def start_one(
+            spool: Path = tmp_path / "spool", port: int = 0, **environment: str
+        ) -> Server:
+            known = {"FRAMEWALK_GRPC_TRANSPORT": transport}
+            return servers.enter_context(Server(spool, port, **known | environment))
 
-    yield start_one
-    for server in servers:
-        server.stop(signal.SIGKILL)
+        yield start_one
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Server]:
     """A server for all tests that leave it as it was."""
-    server = Server(
+    with Server(
         tmp_path_factory.mktemp("shared"),
         SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
         FRAMEWALK_GRPC_TRANSPORT=transport,
-    )
-    yield server
-    server.stop(signal.SIGKILL)
+    ) as server:
+        yield server
 
 
 @pytest.fixture
@@ -51,13 +50,10 @@ def server(start: Start) -> Server:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start servers with an engine, over one spool and one store."""
-    servers: list[Serving] = []
+    with ExitStack() as servers:
 
-    def start_one(*arguments: str | Path, **environment: str) -> Serving:
-        known = {"FRAMEWALK_SQL": "-"}
-        servers.append(Serving(tmp_path, *arguments, **known | environment))
-        return servers[-1]
+        def start_one(*arguments: str | Path, **environment: str) -> Serving:
+            known = {"FRAMEWALK_SQL": "-"}
+            return servers.enter_context(Serving(tmp_path, *arguments, **known | environment))
 
-    yield start_one
-    for server in servers:
-        server.stop(signal.SIGKILL)
+        yield start_one

@@ -6,7 +6,6 @@ import atexit
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from recording import FRAMEWALK, Server, free_port, wait_until
+from prepared import framewalk
+from processes import free_port
+from recording import Server, wait_until
 
 from framewalk.engine.captures.format import CaptureReader, CaptureWriter, captures_in
 
@@ -35,6 +36,9 @@ class Serving(Server):
             "FRAMEWALK_STORE_RESERVE_BYTES": str(2**20),
             "FRAMEWALK_OAL_PATHS": str(FEW),
             "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
+            # What is about other protocols turns them on.
+            "SW_QUERY": "-",
+            "SW_PROMQL": "-",
             "SW_TELEMETRY_PROMETHEUS_PORT": str(free_port()),
         }
         options = ("--store", self.store, *arguments)
@@ -43,12 +47,7 @@ class Serving(Server):
     def status(self) -> dict[str, Any]:
         """Return what `framewalk status` says."""
         url = f"http://127.0.0.1:{self.environment['SW_TELEMETRY_PROMETHEUS_PORT']}"
-        done = subprocess.run(
-            [FRAMEWALK, "status", "--url", url, "--format", "json"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = framewalk("status", "--url", url, "--format", "json")
         return json.loads(done.stdout) if done.stdout else {}
 
     def engine(self) -> int:
@@ -78,7 +77,7 @@ Serve = Callable[..., Serving]
 
 @cache
 def part_of_bookinfo() -> Path:
-    """Return a folder with every fourth stream of the capture, until the tests end."""
+    """Return a folder with every fourth stream of the capture and its dump, until the tests end."""
     folder = Path(tempfile.mkdtemp(prefix="framewalk-tests-"))
     atexit.register(shutil.rmtree, folder)
     (path,) = captures_in(BOOKINFO)
@@ -86,6 +85,7 @@ def part_of_bookinfo() -> Path:
         for batch in reader:
             numbers = batch.messages["stream"].to_numpy()
             writer.write(batch.messages.filter(pa.array(numbers % 4 == 0)))
+    shutil.copy(BOOKINFO / "kubectl.yaml", folder)
     return folder
 
 
@@ -107,10 +107,6 @@ def is_alive(process: int) -> bool:
 
 def send(server: Serving, capture: Path, *options: str) -> str:
     """Send a capture as a person would."""
-    done = subprocess.run(
-        [FRAMEWALK, "send", capture, "--to", server.address, *options],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = framewalk("send", capture, "--to", server.address, *options)
+    done.check_returncode()
     return done.stdout

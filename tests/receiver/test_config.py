@@ -76,6 +76,10 @@ def test_the_default_file_needs_no_environment() -> None:
     assert config.engine.max_ahead_s == 300
     assert config.sql is not None
     assert (config.sql.host, config.sql.port) == ("127.0.0.1", 11801)
+    assert config.graphql is not None
+    assert (config.graphql.host, config.graphql.port) == ("127.0.0.1", 12800)
+    assert config.promql is not None
+    assert (config.promql.host, config.promql.port) == ("127.0.0.1", 9090)
     assert config.telemetry is not None
     assert (config.telemetry.host, config.telemetry.port) == ("127.0.0.1", 1234)
 
@@ -173,11 +177,14 @@ def test_a_dash_turns_a_module_off(selector: str, tmp_path: Path) -> None:
 
 def test_modules_that_can_be_turned_off() -> None:
     off = {"SW_RECEIVER_EBPF", "FRAMEWALK_ENGINE", "FRAMEWALK_SQL", "SW_TELEMETRY"}
+    off |= {"SW_QUERY", "SW_PROMQL"}
     config = load_config(None, dict.fromkeys(off, "-"))
     assert [name for name, part in config if part is None] == [
         "ebpf",
         "engine",
         "sql",
+        "graphql",
+        "promql",
         "telemetry",
     ]
     assert load_config(None, {"SW_TELEMETRY": "none"}).telemetry is None
@@ -429,6 +436,8 @@ OTHER: dict[str, str] = {
     "info": "debug",
     "uvicorn": "grpcio",
     "127.0.0.1": "127.0.0.2",
+    # A thousand more is GraphQL's.
+    "11800": "11900",
     "0.0.0.0": "127.0.0.2",  # noqa: S104 - replaced
 }
 ONLY_ONE = {
@@ -486,10 +495,13 @@ def other_value(key: Key, new: Path, existing: Path) -> str:
     if "Path" in key.key:
         new.write_bytes(existing.read_bytes())
         return str(new)
-    if key.key in {"authentication", "directory", "path", "kubeconfig", "kubernetesContext"}:
+    texts = {"authentication", "kubernetesContext", "uri", "engineName"}
+    if key.key in {"directory", "path", "kubeconfig"} | texts:
         return str(new)
     if key.key == "trustedProxies":
         return "10.1.0.0/16,::1"
+    if key.key == "hostNames":
+        return "framewalk,framewalk.shop"
     return OTHER.get(key.default) or str(int(key.default) + 1000)
 
 
@@ -509,12 +521,12 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "the default configuration: fine; 10 modules, 0 of them off\n"
+    assert done.stdout == "the default configuration: fine; 13 modules, 0 of them off\n"
     path = tmp_path / "a.yml"
     path.write_text("sql:\n  selector: -\n")
     done = run("check", path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{path}: fine; 10 modules, 1 of them off\n"
+    assert done.stdout == f"{path}: fine; 13 modules, 1 of them off\n"
 
 
 @pytest.mark.parametrize("option", ["--store", "--entities"])
@@ -565,8 +577,8 @@ if __name__ == "__main__":  # Writes the table of the page anew.
 
 
 def test_what_is_kept_of_logs_is_checked() -> None:
-    wrong = {"FRAMEWALK_ARCHIVE_MODE": "sampled", "FRAMEWALK_ARCHIVE_KEEP": "hosts,bodies"}
+    wrong = {"FRAMEWALK_ARCHIVE_MODE": "some", "FRAMEWALK_ARCHIVE_KEEP": "hosts,bodies"}
     with pytest.raises(ConfigError) as told:
         load_config(None, wrong)
-    assert "want off or http or all" in str(told.value)
+    assert "want off or http or all or sampled" in str(told.value)
     assert "names 'bodies', which is not one of hosts, paths, queries, traces" in str(told.value)

@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 import pytest
 from http2_client import Http2Client, framed, raw_frame
+from processes import free_port
 from recording import (
     COLLECT,
     DEADLINE_S,
     Server,
     Start,
     collect,
-    free_port,
     on_uvicorn,
     recorded,
     stream,
@@ -318,9 +318,11 @@ HALF_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 def test_halves_on_every_port_of_a_server_are_given_up_and_who_is_idle_stays(serve: Serve) -> None:
     """Case 22: nothing, or half of what is due, to all ports of `framewalk serve` as shipped."""
-    server = serve(FRAMEWALK_SQL="default")
+    graphql_port = str(free_port())
+    server = serve(FRAMEWALK_SQL="default", SW_QUERY="graphql", SW_CORE_REST_PORT=graphql_port)
     server.wait_for("engine ready")
-    ports = [int(server.wait_for(event)["port"]) for event in ("metrics served", "sql served")]
+    events = ("metrics served", "sql served", "graphql served")
+    ports = [int(server.wait_for(event)["port"]) for event in events]
     halves = [(int(server.wait_for("ready")["port"]), content) for content in HALVES.values()]
     halves += [(port, content) for port in ports for content in (b"", HALF_REQUEST)]
     with contextlib.ExitStack() as opened:

@@ -54,11 +54,8 @@ def test_an_engine_that_hangs_is_started_again(tmp_path: Path) -> None:
 def test_a_server_whose_metrics_cannot_be_served_ends_in_words(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        server = Serving(tmp_path, SW_TELEMETRY_PROMETHEUS_PORT=port)
-        try:
+        with Serving(tmp_path, SW_TELEMETRY_PROMETHEUS_PORT=port) as server:
             assert server.wait() == 1
-        finally:
-            server.stop(signal.SIGKILL)
     assert server.lines[-1].startswith(f"error: 127.0.0.1:{port}: metrics: address already in use;")
 
 

@@ -9,25 +9,23 @@ import sys
 from pathlib import Path
 
 import grpc
-from recording import DEADLINE_S, FRAMEWALK, StuckPipe, call_of, free_port, recorded, stream
+from processes import ending, free_port
+from recording import DEADLINE_S, FRAMEWALK, StuckPipe, call_of, recorded, stream
 
 
 def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
     port, stuck = free_port(), StuckPipe()
-    process = subprocess.Popen(
+    starting = subprocess.Popen(
         [FRAMEWALK, "record", "--port", str(port), "--spool", tmp_path / "spool"],
         env=os.environ | {"SW_CORE_GRPC_HOST": "127.0.0.1", "SW_TELEMETRY": "none"},
         stderr=stuck.writing,
     )
-    try:
+    with ending(starting) as process:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = call_of(channel)
             assert call(iter(stream("a")), timeout=DEADLINE_S, wait_for_ready=True) == b""
         process.terminate()
         assert process.wait(DEADLINE_S) == 0
-    finally:
-        process.kill()
-        process.wait()
     assert not stuck.read().strip()
     assert recorded(tmp_path / "spool") == [stream("a")]
 
@@ -48,7 +46,8 @@ sys.stdin.read()
 def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
     stuck, pipe = StuckPipe(), subprocess.PIPE
     command = [sys.executable, "-c", TELL_MUCH]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stuck.writing) as process:
+    starting = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stuck.writing)
+    with ending(starting) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == b"all told\n"

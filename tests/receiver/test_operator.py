@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2
+from prepared import framewalk
 from recording import (
     FRAMEWALK,
     Authority,
@@ -91,8 +92,8 @@ def test_files_and_folders_are_for_their_user_only(serve: Serve, tmp_path: Path)
         server.wait_until_stored(MESSAGES)
         made = modes(tmp_path)
         replayed, copy = tmp_path / "replayed.duckdb", tmp_path / "copy.duckdb"
-        framewalk("replay", PART, "--entities", DUMP, "--store", replayed)
-        framewalk("snapshot", copy, "--store", server.store)
+        run("replay", PART, "--entities", DUMP, "--store", replayed)
+        run("snapshot", copy, "--store", server.store)
         assert server.stop() == 0
         made |= modes(tmp_path)
     finally:
@@ -117,8 +118,8 @@ def modes(folder: Path) -> dict[Path, int]:
     return {path: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
 
 
-def framewalk(*arguments: str | Path) -> None:
-    subprocess.run([FRAMEWALK, *arguments], check=True, capture_output=True)
+def run(*arguments: str | Path) -> None:
+    framewalk(*arguments).check_returncode()
 
 
 # Stores that cannot be opened
@@ -270,8 +271,6 @@ def test_status_finds_the_server_that_sql_finds(serve: Serve, tmp_path: Path) ->
 def test_status_of_a_server_without_metrics_says_so(serve: Serve) -> None:
     server = serve(FRAMEWALK_SQL="default", SW_TELEMETRY="none")
     server.wait_for("engine ready")
-    done = subprocess.run(
-        [FRAMEWALK, "status", "--store", server.store], capture_output=True, text=True, check=False
-    )
+    done = framewalk("status", "--store", server.store)
     assert done.returncode == 1
     assert "this server serves no metrics; start it with SW_TELEMETRY=prometheus" in done.stderr

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -33,17 +35,16 @@ def plan(few_plan: Plan) -> Plan:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    servers: list[Serving] = []
+    numbers = count()
+    with ExitStack() as servers:
 
-    def start(fault: str = "", **given: str) -> Serving:
-        faulty = environment(tmp_path / f"fault {len(servers)}", fault) if fault else {}
-        known = {"FRAMEWALK_SQL": "-"} | faulty
-        servers.append(Serving(tmp_path, "--entities", DUMP, **known | given))
-        return servers[-1]
+        def start(fault: str = "", **given: str) -> Serving:
+            faulty = environment(tmp_path / f"fault {next(numbers)}", fault) if fault else {}
+            known = {"FRAMEWALK_SQL": "-"} | faulty
+            server = Serving(tmp_path, "--entities", DUMP, **known | given)
+            return servers.enter_context(server)
 
-    yield start
-    for server in servers:
-        server.stop(signal.SIGKILL)
+        yield start
 
 
 @pytest.fixture(scope="module")

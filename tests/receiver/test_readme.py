@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import ending
 from waiting import DEADLINE_S, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,12 +48,13 @@ def server(workplace: Path, environment: dict[str, str]) -> Iterator[Path]:
     """Start the first command; gives the file of its log lines."""
     log = workplace / "log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
+        starting = subprocess.Popen(
             shown()[0][0].split(), cwd=workplace, env=environment, stderr=stderr
         )
-    yield log
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE_S) == 0, log.read_text()
+    with ending(starting) as process:
+        yield log
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0, log.read_text()
 
 
 def events(lines: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ import grpc
 import pytest
 from faulty_disk import FaultyDisk
 from grpc_health.v1 import health_pb2
+from processes import free_port
 from recording import (
     DEADLINE_S,
     TOKEN,
@@ -27,7 +28,6 @@ from recording import (
     Start,
     collect,
     collect_over_tls,
-    free_port,
     health,
     needs_openssl,
     on_both_transports,

@@ -11,15 +11,25 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 from comparison import Values, differences, read_views
-from deadly import FAULTS, LONG_FAULTS, MARK, environment
+from deadly import (
+    DEADLY_PATH,
+    FAULTS,
+    LONG_FAULTS,
+    MARK,
+    archiving_environment,
+    environment,
+)
+from prepared import framewalk
 from processes import ending
 from recording import Messages, recorded
 from serving import BOOKINFO, FEW
 from waiting import wait_until
 
 from framewalk.engine import CaptureWriter, Plan, Store, read_entities, replay
+from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 DUMP = BOOKINFO / "kubectl.yaml"
 COMMAND = (sys.executable, "-m", "framewalk.cli")
@@ -66,8 +76,8 @@ def command(path: Path, store: Path) -> list[str | Path]:
 
 
 def listed(store: Path) -> list[dict[str, str]]:
-    listing = [*COMMAND, "quarantine", "list", "--store", store, "--format", "csv"]
-    done = subprocess.run(listing, capture_output=True, check=True, text=True)
+    done = framewalk("quarantine", "list", "--store", store, "--format", "csv")
+    done.check_returncode()
     return list(csv.DictReader(done.stdout.splitlines()))
 
 
@@ -80,11 +90,22 @@ def views(store: Path, plan: Plan, *captures: Path) -> Values:
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [pytest.param(one, marks=[pytest.mark.long] * (one in LONG_FAULTS)) for one in FAULTS],
+    ("fault", "workers"),
+    [
+        ("aborts", "2"),
+        *(
+            pytest.param(one, "1", marks=[pytest.mark.long] * (one in LONG_FAULTS))
+            for one in FAULTS
+        ),
+    ],
 )
-def test_a_deadly_message_costs_itself(
-    fault: str, streams: list[Messages], replayed: Values, plan: Plan, tmp_path: Path
+def test_a_deadly_message_costs_itself(  # noqa: PLR0913, PLR0917 - fixtures
+    fault: str,
+    workers: str,
+    streams: list[Messages],
+    replayed: Values,
+    plan: Plan,
+    tmp_path: Path,
 ) -> None:
     longest = max(range(len(streams)), key=lambda at: len(streams[at]))
     middle = len(streams[longest]) // 2
@@ -92,13 +113,14 @@ def test_a_deadly_message_costs_itself(
     store = tmp_path / "metrics.duckdb"
     faulty = environment(tmp_path / "fault", fault)
     done = subprocess.run(
-        command(path, store),
+        [*command(path, store), "--workers", workers],
         env=os.environ | faulty,
         capture_output=True,
         check=False,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert ("3 workers have ended over it" in " ".join(done.stderr.split())) is (workers != "1")
     assert f"stream {longest}, message {middle}: set aside" in " ".join(done.stderr.split())
     assert "bad input: quarantined" in done.stdout
     (entry,) = listed(store)
@@ -115,6 +137,37 @@ def test_a_deadly_message_costs_itself(
     assert differences(views(store, plan, capture), replayed) == []
     assert differences(views(store, plan, capture), replayed) == []
     assert sorted(one.name for one in tmp_path.glob("*.reading*")) == []
+
+
+def test_a_message_that_ends_what_archives_it_costs_itself(
+    streams: list[Messages], tmp_path: Path
+) -> None:
+    changed = [list(one) for one in streams[:2]]
+    # A request of a connection that another message names, and that counts.
+    stream, at = 0, 7
+    message = EBPFAccessLogMessage.FromString(streams[stream][at])
+    assert message.HasField("protocolLog")
+    assert not message.HasField("connection")
+    message.protocolLog.http.request.path = DEADLY_PATH
+    changed[stream][at] = message.SerializeToString()
+    path, store = written(tmp_path, changed), tmp_path / "metrics.duckdb"
+    done = subprocess.run(
+        [*command(path, store), "--archive", tmp_path / "logs"],
+        env=os.environ | archiving_environment(tmp_path / "fault"),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"stream {stream}, message {at}: set aside" in " ".join(done.stderr.split())
+    (entry,) = listed(store)
+    left = {one.name for one in (tmp_path / "metrics.duckdb.quarantine").iterdir()}
+    assert left == {entry["capture"], "set-aside.json"}
+    with duckdb.connect(store, read_only=True) as opened:
+        ((logs, deadly),) = opened.execute(
+            "SELECT count(*), count(*) FILTER (path = ?) FROM http_logs", [DEADLY_PATH]
+        ).fetchall()
+    assert (logs > 0, deadly) == (True, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +10,9 @@ from pathlib import Path
 import pytest
 from comparison import Values, differences, read_views
 from conftest import CAPTURES
-from recording import DEADLINE_S, FRAMEWALK, TOKEN, Messages, Server, free_port, recorded
+from prepared import framewalk
+from processes import free_port
+from recording import TOKEN, Messages, Server, recorded
 from typer.testing import CliRunner
 
 from framewalk.cli.main import app
@@ -35,26 +35,18 @@ Row = tuple[int, int, bytes]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A receiver that asks for a token."""
-    running = Server(
+    with Server(
         tmp_path_factory.mktemp("asks"),
         SW_AUTHENTICATION=TOKEN,
         SW_TELEMETRY_PROMETHEUS_PORT=str(free_port()),
-    )
-    yield running
-    running.stop(signal.SIGKILL)
+    ) as running:
+        yield running
 
 
 def send(
     capture: Path, address: str, *options: str, token: str = TOKEN
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [FRAMEWALK, "send", capture, "--to", address, *options],
-        env=os.environ | {"FRAMEWALK_TOKEN": token},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    return framewalk("send", capture, "--to", address, *options, FRAMEWALK_TOKEN=token)
 
 
 def rows_of(streams: Sequence[Messages]) -> list[Row]:
@@ -92,12 +84,9 @@ def streams_of(capture: Path) -> list[Messages]:
 
 
 def test_a_sent_capture_counts_as_a_replayed_one(tmp_path: Path) -> None:
-    server = Server(tmp_path / "spool")
-    try:
+    with Server(tmp_path / "spool") as server:
         told = send(BOOKINFO, server.address, token="")
         assert server.stop() == 0
-    finally:
-        server.process.kill()
     assert (told.returncode, told.stderr) == (0, "")
     summary = dict(line.split("\t") for line in told.stdout.splitlines())
     assert summary["streams"] == summary["streams acknowledged"] == "177"
@@ -135,8 +124,7 @@ def test_no_proxy_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.M
     told = send(write(tmp_path / "one.capture.arrows", [(0, 0, b"proxy")]), server.address)
     assert (told.returncode, told.stderr) == (0, "")
     url = f"http://127.0.0.1:{server.environment['SW_TELEMETRY_PROMETHEUS_PORT']}"
-    command = [FRAMEWALK, "status", "--url", url]
-    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    status = framewalk("status", "--url", url)
     assert (status.returncode, status.stderr) == (0, "")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from comparison import Values, differences, read_views
-from crashing import crash, crash_attacked
+from crashing import SAMPLED, crash, crash_attacked
+from deadly import upkeep_environment
 from recording import DEADLINE_S, FRAMEWALK, Server, collect, recorded, stream, wait_until
 from serving import BOOKINFO, FEW, Serve, Serving, is_alive, part_of_bookinfo, send
 
@@ -90,11 +91,41 @@ def test_computing_never_delays_an_answer(serve: Serve, plan: Plan, replayed: Va
     assert differences(stored(server, plan), replayed) == []
 
 
-def test_whatever_is_killed_each_message_is_counted_once(tmp_path: Path) -> None:
-    done = crash(tmp_path, BOOKINFO, kills=4, seed=5, FRAMEWALK_OAL_PATHS=str(FEW))
-    assert done["streams"] == len(recorded(BOOKINFO))
+@pytest.mark.parametrize(
+    ("capture", "kills"), [(PART, 4), pytest.param(BOOKINFO, 10, marks=pytest.mark.long)]
+)
+def test_whatever_is_killed_each_message_is_counted_once(
+    capture: Path, kills: int, tmp_path: Path
+) -> None:
+    done = crash(tmp_path, capture, kills, seed=5, FRAMEWALK_OAL_PATHS=str(FEW))
+    assert done["streams"] == len(recorded(capture))
     assert done["engine killed"]
     assert done["receiver killed"]
+
+
+def test_a_server_that_is_killed_while_it_samples_has_each_request_that_stays_once(
+    tmp_path: Path,
+) -> None:
+    """Before the new file is listed, in the transaction that lists it, and after it."""
+    places = [("_rewritten", 1), ("note_sampled", 1), ("_replace", 1)]
+    _crash_in_upkeep(tmp_path, "_sample", places, **SAMPLED)
+
+
+def test_an_engine_that_dies_while_it_relates_has_the_relations_of_a_replay(tmp_path: Path) -> None:
+    places = [("no_longer_changed", 1), ("insert", 2), ("replace", 1)]
+    _crash_in_upkeep(tmp_path, "_relate", places)
+
+
+def _crash_in_upkeep(
+    folder: Path, job: str, places: list[tuple[str, int]], **environment: str
+) -> None:
+    """Kill one process, and the engine at these places of what it does beside."""
+    deaths = folder / "deaths"
+    dying = upkeep_environment(folder / "start", deaths, job, places)
+    has_died = lambda: deaths.exists() and len(deaths.read_text().splitlines()) == len(places)  # noqa: E731
+    paths = {"FRAMEWALK_OAL_PATHS": str(FEW)}
+    crash(folder, PART, 1, seed=3, until=has_died, **paths, **environment, **dying)
+    assert has_died()
 
 
 def test_whatever_is_killed_beside_hostile_streams_each_honest_log_is_counted_once(
@@ -128,10 +159,10 @@ def test_an_engine_does_not_outlive_its_receiver(serve: Serve) -> None:
 def test_what_was_recorded_is_computed_at_the_next_start(
     serve: Serve, tmp_path: Path, plan: Plan, replayed: Values
 ) -> None:
-    recorder = Server(tmp_path / "spool")
-    for one in recorded(PART):
-        collect(recorder.address, one)
-    recorder.stop(signal.SIGKILL)
+    with Server(tmp_path / "spool") as recorder:
+        for one in recorded(PART):
+            collect(recorder.address, one)
+        recorder.stop(signal.SIGKILL)
     server = serve("--entities", DUMP)
     server.wait_until_stored(MESSAGES)
     assert server.stop() == 0
@@ -155,10 +186,10 @@ def test_a_replay_of_the_spool_adds_nothing(serve: Serve, plan: Plan, replayed: 
 def test_a_spool_that_was_replayed_is_not_counted_again(
     serve: Serve, tmp_path: Path, plan: Plan, replayed: Values
 ) -> None:
-    recorder = Server(tmp_path / "spool", FRAMEWALK_SPOOL_SEGMENT_BYTES="65536")
-    for one in recorded(PART):
-        collect(recorder.address, one)
-    recorder.stop()
+    with Server(tmp_path / "spool", FRAMEWALK_SPOOL_SEGMENT_BYTES="65536") as recorder:
+        for one in recorded(PART):
+            collect(recorder.address, one)
+        recorder.stop()
     copies = tmp_path / "copies"
     copies.mkdir()
     for number, path in enumerate(captures_in(tmp_path / "spool")):
@@ -192,11 +223,11 @@ def test_stored_segments_make_room_when_the_budget_is_used_up(serve: Serve) -> N
 
 
 def test_flipped_bits_are_told_and_the_rest_is_counted(serve: Serve, tmp_path: Path) -> None:
-    recorder = Server(tmp_path / "spool")
     streams = recorded(PART)
-    for one in streams:
-        collect(recorder.address, one)
-    recorder.stop()
+    with Server(tmp_path / "spool") as recorder:
+        for one in streams:
+            collect(recorder.address, one)
+        recorder.stop()
     (path,) = captures_in(tmp_path / "spool")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -302,9 +333,9 @@ def test_a_store_that_was_deleted_is_told_as_such_and_made_again(serve: Serve) -
 def test_a_segment_that_is_unreadable_for_a_while_is_not_forgotten(
     serve: Serve, tmp_path: Path
 ) -> None:
-    recorder = Server(tmp_path / "spool")
-    collect(recorder.address, stream("nonsense", messages=7))
-    recorder.stop()
+    with Server(tmp_path / "spool") as recorder:
+        collect(recorder.address, stream("nonsense", messages=7))
+        recorder.stop()
     (path,) = segments_in(tmp_path / "spool")
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "nowhere")

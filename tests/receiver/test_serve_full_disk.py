@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 from faulty_disk import FaultyDisk
 from recording import DEADLINE_S, Messages, Start, call_of, recorded, stream, wait_until
 from serving import BOOKINFO, Serving
+from small_disk import small_disk
 
 from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.captures.format import captures_in
@@ -36,15 +36,9 @@ def plan(few_plan: Plan) -> Plan:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def disk() -> Iterator[Path]:
+    with small_disk(DISK_BYTES) as folder:
+        yield folder
 
 
 def fill(filler: Path, leaves_bytes: int = 0) -> None:
@@ -86,18 +80,14 @@ def assert_whole(path: Path, plan: Plan) -> None:
 
 @contextmanager
 def started(folder: Path, *arguments: str | Path, **environment: str) -> Iterator[Serving]:
-    server = Serving(folder, *arguments, **environment)
-    try:
+    with Serving(folder, *arguments, **environment) as server:
         yield server
-    finally:
-        server.stop(signal.SIGKILL)
 
 
 def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
     streams = recorded(BOOKINFO)
     third = len(streams) // 3
-    server = Serving(disk, "--entities", DUMP, FRAMEWALK_SQL="-")
-    try:
+    with started(disk, "--entities", DUMP, FRAMEWALK_SQL="-") as server:
         server.wait_for("engine ready")
         for one in streams[:third]:
             assert outcome(server, one) is grpc.StatusCode.OK
@@ -119,8 +109,6 @@ def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
         # An engine that died of the full disk is started again, after some seconds.
         wait_until(lambda: server.metrics()["framewalk_engine_watermark_seconds"] > sent_s)
         assert server.stop() == 0
-    finally:
-        server.process.send_signal(signal.SIGKILL)
     assert_whole(server.store, plan)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -37,16 +37,15 @@ def plan(few_plan: Plan) -> Plan:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    servers: list[Serving] = []
+    with ExitStack() as servers:
 
-    def start(**environment: str) -> Serving:
-        servers.append(Serving(tmp_path, "--entities", DUMP, **environment))
-        wait_until(lambda: servers[-1].find("engine ready"), LONG_S)
-        return servers[-1]
+        def start(**environment: str) -> Serving:
+            server = Serving(tmp_path, "--entities", DUMP, **environment)
+            servers.enter_context(server)
+            wait_until(lambda: server.find("engine ready"), LONG_S)
+            return server
 
-    yield start
-    for server in servers:
-        server.stop(signal.SIGKILL)
+        yield start
 
 
 def ask(server: Serving, query: str, **bounds: float) -> httpx.Response | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from faulty_disk import FaultyDisk
 from http2_client import Http2Client, body_of
+from processes import free_port
 from recording import (
     OpenStream,
     Server,
     Start,
     collect,
-    free_port,
     health,
     on_uvicorn,
     own_connection,

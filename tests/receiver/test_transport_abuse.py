@@ -19,6 +19,7 @@ from typing import BinaryIO
 import grpc.aio
 import pytest
 from http2_client import Http2Client, body_of, framed, raw_frame
+from processes import free_port
 from recording import (
     COLLECT,
     DEADLINE_S,
@@ -27,7 +28,6 @@ from recording import (
     Server,
     Start,
     call_of,
-    free_port,
     on_both_transports,
     on_uvicorn,
     own_connection,
@@ -122,10 +122,13 @@ def test_calls_that_are_given_up_do_not_cost_the_others_on_their_connection(
     server: Server,
 ) -> None:
     with own_connection(server) as channel:
-        kept = [OpenStream(channel, stream(f"kept {number}")) for number in range(20)]
+        # What is long may take long, also on a machine with much else to do.
+        kept = [OpenStream(channel, stream(f"kept {one}", size_bytes=90_000)) for one in range(20)]
         wait_until(lambda: server.metrics()["framewalk_open_streams"] == 20)
         for _ in range(6):
-            given_up = [OpenStream(channel, stream("given up")) for _ in range(60)]
+            given_up = [
+                OpenStream(channel, stream("given up", size_bytes=90_000)) for _ in range(60)
+            ]
             wait_until(lambda: server.metrics()["framewalk_open_streams"] == 80)
             for one in given_up:
                 one.break_off()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from framewalk.engine.errors import InputError
 from framewalk.engine.oal.binding import bind
 from framewalk.engine.oal.diagnostics import DefinitionError, Severity
-from framewalk.engine.oal.files.apdex import ApdexThresholds
+from framewalk.engine.oal.files.apdex import ApdexThresholds, read_apdex_thresholds
+from framewalk.engine.oal.files.endpoints import read_endpoint_patterns
 from framewalk.engine.oal.parser import parse_bytes
 from framewalk.engine.oal.plan import make_plan
 from framewalk.engine.oal.syntax import Definition
@@ -84,6 +85,24 @@ def load_plan(
     thresholds = apdex or ApdexThresholds()
     return make_plan(
         read.metrics, thresholds.per_service_ms, thresholds.default_ms, endpoint_patterns
+    )
+
+
+def load_plan_of_files(
+    paths: Paths = (),
+    apdex_path: Path | None = None,
+    endpoint_patterns_path: Path | None = None,
+    *,
+    skip_unknown_scopes: bool = False,
+    on_warning: Callable[[Diagnostic], None] | None = None,
+) -> Plan:
+    """Do as load_plan, with thresholds and patterns in files; raises what it does."""
+    return load_plan(
+        paths,
+        read_apdex_thresholds(apdex_path) if apdex_path else None,
+        read_endpoint_patterns(endpoint_patterns_path) if endpoint_patterns_path else None,
+        skip_unknown_scopes=skip_unknown_scopes,
+        on_warning=on_warning,
     )
 
 

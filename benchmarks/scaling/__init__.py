@@ -1,0 +1,1 @@
+"""What many machines need and how far they lag, from costs that were measured on one."""

@@ -1,0 +1,15 @@
+from .from_captures import AllMinutes as AllMinutes
+from .from_captures import plan_from_captures as plan_from_captures
+from .from_captures import refused_of_captures as refused_of_captures
+from .from_captures import take_over as take_over
+from .recomputing import Recomputation as Recomputation
+from .recomputing import Recomputed as Recomputed
+from .recomputing import RecomputingOptions as RecomputingOptions
+from .recomputing import forget_unfinished as forget_unfinished
+from .recomputing import plan_recomputation as plan_recomputation
+from .recomputing import recompute as recompute
+from .recomputing import refused_redefinitions as refused_redefinitions
+from .relating import Related as Related
+from .relating import RelatingOptions as RelatingOptions
+from .relating import relate as relate
+from .resolving import resolve_again as resolve_again

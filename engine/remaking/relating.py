@@ -1,0 +1,215 @@
+"""Relations between endpoints out of the archive: they replace what called sides alone gave.
+
+The relations of a minute are made of the requests that the archive has of it and of a window around
+it, so they depend neither on the order in which logs came nor on when they are made. The archive
+says of which minutes something has come; these are made again as a whole. What is written and that
+it was made are one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from framewalk.engine.archive import NEAR_MINUTES, NS_PER_MINUTE
+from framewalk.engine.calls import (
+    ARCHIVED_COLUMNS,
+    WINDOW_NS,
+    Relations,
+    archived_logs,
+    relations_as_called,
+    relations_of,
+)
+from framewalk.engine.caps import DEFAULT_CAPS
+from framewalk.engine.remaking import sides
+from framewalk.engine.remaking.connections import tcp_as_called, tcp_logs
+from framewalk.engine.remaking.naming import within_caps
+from framewalk.engine.remaking.sides import CALLS, CONNECTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from framewalk.engine.archive import Archive
+    from framewalk.engine.oal import Plan, ScopePlan
+    from framewalk.engine.store import Store
+
+VIEW: Final = "endpoint_relation"
+_MINUTES_PER_HOUR: Final = 60
+# Minutes that are made and written at once, if they have few requests.
+_MINUTES_AT_ONCE: Final = 10
+# Requests that are put together at once: some 1.6 kB each, with all that they are compared by.
+MOST_REQUESTS: Final = 1_000_000
+# What is read at once where there are more.
+_SLICE_NS: Final = 5 * 10**9
+_COLUMNS: Final = f"{ARCHIVED_COLUMNS}, components"
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """What was made: `minutes`, and how many `requests` they have.
+
+    `crowded` minutes have too many requests to put them together: they have what called sides saw.
+    `has_more` tells whether some minutes are left for the next time.
+    """
+
+    minutes: int = 0
+    requests: int = 0
+    crowded: int = 0
+    has_more: bool = False
+
+    def __add__(self, other: Related) -> Related:
+        """Return the sum of both."""
+        return Related(
+            self.minutes + other.minutes,
+            self.requests + other.requests,
+            self.crowded + other.crowded,
+            self.has_more or other.has_more,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RelatingOptions:
+    """How much at once: requests that are put together, and endpoints that keep their names.
+
+    With `at_most_once` some minutes may be left for the next time. `on_progress` is told how many
+    are done, of how many. The metrics are those of a `plan`, or of all that the store knows.
+    """
+
+    most_requests: int = MOST_REQUESTS
+    endpoints_per_service: int = DEFAULT_CAPS.endpoints_per_service
+    at_most_once: bool = False
+    plan: Plan | None = None
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None
+
+
+def relate(
+    store: Store,
+    archive: Archive,
+    before_minute: int | None = None,
+    options: RelatingOptions | None = None,
+) -> Related:
+    """Make the relations of the minutes before one (since 1970) that got requests, or of all.
+
+    Minutes of which the archive has not all requests, or that have expired, keep what they have.
+    Raises StoreError.
+    """
+    options = options or RelatingOptions()
+    due = archive.changed_minutes(before_minute)
+    if not due:
+        return Related()
+    maker = _Maker(store, archive, options.plan or store.known_plan(), options)
+    done, total = maker.skip(due), Related()
+    chunks = list(_chunks([minute for minute in due if minute not in done]))
+    for chunk in chunks:
+        total += maker.make(chunk)
+        options.on_progress(total.minutes, len(due))
+        if options.at_most_once and chunk is not chunks[-1]:
+            return replace(total, has_more=True)
+    return total
+
+
+class _Maker:
+    """Makes the relations of some minutes at a time."""
+
+    def __init__(
+        self, store: Store, archive: Archive, plan: Plan, options: RelatingOptions
+    ) -> None:
+        self._store = store
+        self._archive = archive
+        self._plan = plan
+        self._scope = _scope(plan)
+        self._options = options
+        with store.transaction():
+            sides.make(store)
+            sides.expire(store)
+
+    def skip(self, due: Sequence[int]) -> set[int]:
+        """Leave minutes as they are of which not all is there; returns them."""
+        whole = set(self._archive.whole_minutes(due, NEAR_MINUTES))
+        kept_from = self._store.first_kept_minute()
+        if kept_from is not None:
+            whole = {minute for minute in whole if minute >= kept_from}
+        skipped = set(due) - whole
+        if skipped:
+            with self._store.transaction():
+                self._archive.no_longer_changed(skipped)
+        return skipped
+
+    def make(self, minutes: Sequence[int]) -> Related:
+        """Make minutes that follow each other, within an hour."""
+        first_ns = minutes[0] * NS_PER_MINUTE - WINDOW_NS
+        end_ns = (minutes[-1] + 1) * NS_PER_MINUTE + WINDOW_NS
+        count = self._archive.count_requests(first_ns, end_ns)
+        if count > self._options.most_requests:
+            if len(minutes) == 1:
+                self._write(minutes, self._as_called(minutes[0]))
+                own = self._archive.count_requests(first_ns + WINDOW_NS, end_ns - WINDOW_NS)
+                return Related(1, own, 1)
+            middle = len(minutes) // 2
+            return self.make(minutes[:middle]) + self.make(minutes[middle:])
+        logs = archived_logs(self._archive.requests(first_ns, end_ns, _COLUMNS))
+        tcp = tcp_logs(self._archive, minutes, self._options.most_requests)
+        if tcp is None:
+            found = relations_of(logs, self._plan, minutes)
+            found = replace(found, connections=tcp_as_called(self._archive, minutes))
+        else:
+            found = relations_of(logs, self._plan, minutes, tcp)
+        self._write(minutes, found)
+        is_own = logs["time_ns"].is_between(first_ns + WINDOW_NS, end_ns - WINDOW_NS, closed="left")
+        return Related(len(minutes), int(is_own.sum()))
+
+    def _as_called(self, minute: int) -> Relations:
+        """Return what called sides saw, of some seconds at a time."""
+        found = []
+        starts = range(minute * NS_PER_MINUTE, (minute + 1) * NS_PER_MINUTE + 1, _SLICE_NS)
+        for first_ns, end_ns in pairwise(starts):
+            logs = archived_logs(self._archive.requests(first_ns, end_ns, _COLUMNS))
+            begins_ns = pl.coalesce("serving_start_ns", "time_ns")
+            own = logs.filter(begins_ns.is_between(first_ns, end_ns, closed="left"))
+            found.append(relations_as_called(own, self._plan))
+        called = Relations.added(self._scope, found)
+        return replace(called, connections=tcp_as_called(self._archive, [minute]))
+
+    def _write(self, minutes: Sequence[int], found: Relations) -> None:
+        named = within_caps(found, self._scope, self._options.endpoints_per_service)
+        bucket = pl.from_epoch(pl.col("minute") * 60, "s").cast(pl.Datetime("us"))
+        calls = named.observed.select(
+            bucket.alias(sides.BUCKET),
+            *CALLS.keys,
+            seen_by_both="both",
+            seen_by_client="client",
+            seen_by_server="server",
+        )
+        connections = named.connections.select(
+            bucket.alias(sides.BUCKET), *CONNECTIONS.keys, *CONNECTIONS.counts
+        )
+
+        def also() -> None:
+            sides.replace(self._store, CALLS, minutes, calls)
+            sides.replace(self._store, CONNECTIONS, minutes, connections)
+            self._archive.no_longer_changed(minutes)
+
+        self._store.replace(minutes, [(self._scope, named.states)], whole=True, also=also)
+
+
+def _scope(plan: Plan) -> ScopePlan:
+    return next(one for one in plan.scopes if one.scope.view == VIEW)
+
+
+def _chunks(minutes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield minutes that follow each other within an hour, some at a time."""
+    chunk: list[int] = []
+    for minute in minutes:
+        if chunk and (
+            minute != chunk[-1] + 1
+            or minute % _MINUTES_PER_HOUR == 0
+            or len(chunk) == _MINUTES_AT_ONCE
+        ):
+            yield chunk
+            chunk = []
+        chunk.append(minute)
+    if chunk:
+        yield chunk

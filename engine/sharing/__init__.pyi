@@ -1,0 +1,14 @@
+from .following import SILENT_S as SILENT_S
+from .following import Followed as Followed
+from .following import Follower as Follower
+from .following_logs import LogsFollower as LogsFollower
+from .logs import LogsTable as LogsTable
+from .outbox import Outbox as Outbox
+from .outbox import OutboxReader as OutboxReader
+from .outbox import Place as Place
+from .outbox import has_published as has_published
+from .publishing import open_for_publishing as open_for_publishing
+from .publishing import publish as publish
+from .table import SharedTable as SharedTable
+from .table import Tidied as Tidied
+from .table import before_day as before_day

@@ -1,0 +1,14 @@
+from .asked import Entity as Entity
+from .asked import Request as Request
+from .asking import evaluate_all as evaluate_all
+from .asking import explain as explain
+from .evaluating import bucket_ids as bucket_ids
+from .parser import ExpressionError as ExpressionError
+from .parser import parse as parse
+from .results import ExpressionResult as ExpressionResult
+from .results import ResultSeries as ResultSeries
+from .results import ResultType as ResultType
+from .results import as_text as as_text
+from .subjects import LONGEST_LIST as LONGEST_LIST
+from .syntax import Node as Node
+from .syntax import metric_names as metric_names

@@ -1,0 +1,16 @@
+from .bodies import read_body as read_body
+from .guard import LATE_KIND as LATE_KIND
+from .guard import REFUSED_KIND as REFUSED_KIND
+from .guard import REQUEST_KIND as REQUEST_KIND
+from .guard import TOKEN_KIND as TOKEN_KIND
+from .guard import Guard as Guard
+from .guard import Refusal as Refusal
+from .options import ServingOptions as ServingOptions
+from .options import Watcher as Watcher
+from .server import Endpoint as Endpoint
+from .server import ProtocolServer as ProtocolServer
+from .server import address_of as address_of
+from .work import AGAIN as AGAIN
+from .work import BUSY as BUSY
+from .work import Serving as Serving
+from .work import peer_of as peer_of

@@ -1,0 +1,13 @@
+from .deciding import Deciding as Deciding
+from .inforce import Changes as Changes
+from .inforce import InForce as InForce
+from .inforce import Pending as Pending
+from .inforce import Sources as Sources
+from .remade import Remaking as Remaking
+from .requests import Answer as Answer
+from .requests import Request as Request
+from .requests import State as State
+from .requests import answer as answer
+from .requests import ask as ask
+from .requests import read_answer as read_answer
+from .requests import take_request as take_request

@@ -1,0 +1,105 @@
+"""A store that no server writes, in every protocol that the configuration turns on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from framewalk.engine import open_for_reading
+from framewalk.engine.errors import InputError
+from framewalk.engine.paths import keep_files_private
+from framewalk.engine.processes import StopSignals
+from framewalk.engine.telling import tell
+from framewalk.server.answering import Wanted, answering
+from framewalk.server.endpoints import graphql_endpoint, promql_endpoint, sql_endpoint
+from framewalk.server.following import Following, Kept, KeptLogs
+from framewalk.server.logs import flush_logging, start_logging
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from framewalk.server.config import Config
+    from framewalk.server.following import FollowOptions
+
+
+def serve_store(config: Config, store: Path) -> None:
+    """Answer queries about a store, until SIGTERM or SIGINT.
+
+    Raises:
+        StoreError: the store is not there, or somebody writes it.
+        InputError: a port of SQL is in use, or nothing is turned on.
+    """
+    start_logging(config.logging.format, config.logging.level)
+    wanted = _wanted(config, store, is_written=False)
+    signals = StopSignals()
+    connection = open_for_reading(store)
+    try:
+        with answering(connection, store, wanted):
+            tell(logging.INFO, "ready", store=store)
+            tell(logging.INFO, "stopping", reason=signals.wait())
+    finally:
+        connection.close()
+        flush_logging()
+
+
+def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> None:
+    """Answer queries about a table that engines share, until SIGTERM or SIGINT.
+
+    `store` is made of it, and brought to where it is again and again.
+
+    Raises:
+        StoreError: the store is not one that follows this table, or somebody has it open.
+        TableError: the table cannot be used by this version.
+        InputError: a port of SQL is in use, or nothing is turned on.
+    """
+    start_logging(config.logging.format, config.logging.level)
+    keep_files_private()
+    wanted = _wanted(config, store, is_written=True)
+    kept = Kept(wanted.ttl_days, config.storage.budget_bytes)
+    options = replace(options, logs=_kept_logs(config))
+    signals = StopSignals()
+    try:
+        with Following(options, kept, store) as following:
+            reason, opened = "", following.open(time.time(), time.monotonic())
+            while opened is None and not reason:
+                reason = signals.wait(options.every_s)
+                opened = following.open(time.time(), time.monotonic())
+            if opened is not None and not reason:
+                with answering(opened.connection, store, wanted) as found:
+                    following.cancel_queries = found.cancel_queries
+                    tell(logging.INFO, "ready", store=store)
+                    while not reason:
+                        reason = signals.wait(following.step(time.time(), time.monotonic()))
+            tell(logging.INFO, "stopping", reason=reason)
+    finally:
+        flush_logging()
+
+
+def _kept_logs(config: Config) -> KeptLogs | None:
+    archive = config.archive
+    if archive is None:
+        return None
+    longest_s = config.sql.timeout_s if config.sql is not None else 0
+    days = config.core.record_ttl_days
+    kept = KeptLogs(archive.directory, days, archive.budget_bytes, longest_s)
+    if config.engine is None:
+        return kept
+    return replace(kept, endpoints_per_service=config.engine.max_endpoints_per_service)
+
+
+def _wanted(config: Config, store: Path, *, is_written: bool) -> Wanted:
+    sql, ttl_days = sql_endpoint(config), config.core.ttl_days
+    wanted = Wanted(
+        # No server receives, so none says how it is.
+        sql=None if sql is None else replace(sql, metrics_url=None),
+        graphql=graphql_endpoint(config),
+        promql=promql_endpoint(config),
+        ttl_days=(ttl_days["minute_ttl_days"], ttl_days["hour_ttl_days"], ttl_days["day_ttl_days"]),
+        archive_folder=config.archive.directory if config.archive is not None else None,
+        is_written=is_written,
+    )
+    if not (wanted.sql or wanted.graphql or wanted.promql):
+        raise InputError(store, "every query protocol is turned off", "turn one on")
+    return wanted
