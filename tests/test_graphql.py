@@ -380,6 +380,29 @@ def test_dashboards_of_files_are_read_and_edits_kept_beside_them(tmp_path: Path)
         Templates([file], None)
 
 
+def test_files_of_dashboards_that_change_are_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def page(name: str) -> str:
+        shown = {"layer": "K8S_SERVICE", "entity": "All", "name": name, "children": []}
+        return json.dumps([{"id": name, "configuration": shown}])
+
+    file = tmp_path / "mine.json"
+    file.write_text(page("one"))
+    given = Templates([tmp_path], tmp_path / "edits")
+    file.write_text(page("another"))
+    (tmp_path / "more.json").write_text(page("more"))
+    assert {one["id"] for one in given.all()} == {"another", "more"}
+    assert given.change("more", "{}")["status"] is True
+    file.write_text("[{}]")
+    for _ in range(3):
+        assert {one["id"] for one in given.all()} == {"another", "more"}
+    (told,) = caplog.messages
+    assert told.startswith(f"pages of panels are not read again, the old ones stay: {file}: [0]")
+    file.unlink()
+    assert [one["id"] for one in given.all()] == ["more"]
+
+
 def test_without_files_there_are_the_shipped_dashboards(asked: Asked) -> None:
     found = asked.data("{ getAllTemplates { id configuration } }")["getAllTemplates"]
     pages = {one.id: one.content for one in shipped_pages()}

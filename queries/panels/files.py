@@ -78,6 +78,22 @@ def read_pages(*paths: Path) -> tuple[list[Found], list[Finding]]:
     return pages, findings
 
 
+def marks_of(*paths: Path) -> dict[Path, tuple[int, int] | None]:
+    """Return each file that `read_pages` reads, with what changes as it does: time and size.
+
+    A file that is gone has None. Raises InputError where there is none of a name.
+    """
+    return {file: _mark_of(file) for one in paths for file in _files_of(one)}
+
+
+def _mark_of(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(path.rglob("*.json"))

@@ -365,6 +365,33 @@ def test_a_panel_is_changed_and_stays_so(
     assert (first["ours"], first["w"]) == (1, 24)
 
 
+def test_a_panel_is_added_and_removed(
+    browser: Browser, store: Store, own: Path, tmp_path: Path
+) -> None:
+    edits = tmp_path / "edits.json"
+    with serving_page(store, own, edits=edits) as origin, open_tab(browser, origin) as tab:
+        tab.open("service", service=SERVICE, page="mine")
+        tab.page.get_by_role("button", name="Add a panel").click()
+        tab.page.get_by_label("Title").fill("Three")
+        field = tab.page.get_by_role("combobox", name="Expression 1")
+        field.fill("kubernetes_service_connect_cpm")
+        field.press("Escape")
+        tab.page.get_by_role("button", name="Save").click()
+        tab.page.wait_for_selector(".editing", state="detached")
+        tab.page.reload()
+        tab.wait()
+        assert tab.texts(".panel h2") == ["One calls / min", "Two calls / min", "Three"]
+        assert table_of(tab, "w-2")[1:] == table_of(tab, "w-1")[1:] != []
+        tab.page.locator("#w-0 .actions button", has_text="Edit").click()
+        tab.page.get_by_role("button", name="Remove").click()
+        tab.page.get_by_role("button", name="Remove it, really").click()
+        tab.page.wait_for_selector(".editing", state="detached")
+        tab.wait()
+        assert tab.texts(".panel h2") == ["Two calls / min", "Three"]
+    (saved,) = json.loads(edits.read_text()).values()
+    assert [one["widget"]["title"] for one in json.loads(saved)["children"]] == ["Two", "Three"]
+
+
 def test_what_is_no_expression_is_not_kept(
     browser: Browser, store: Store, own: Path, tmp_path: Path
 ) -> None:
@@ -390,6 +417,7 @@ def test_where_editing_is_off_nothing_can_be_changed(
         tab.open("service", service=SERVICE, page="mine", edit="w-0")
         assert tab.texts("#w-0 .actions > *") == ["SQL", "MQE", "CSV", "PNG", "Link"]
         assert tab.page.locator(".editing").count() == 0
+        assert tab.page.get_by_role("button", name="Add a panel").count() == 0
 
 
 def test_without_graphql_it_is_told(browser: Browser, store: Store) -> None:

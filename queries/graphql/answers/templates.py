@@ -1,22 +1,25 @@
 """Dashboards of UIs: those in files, and edits of them in a file of ours.
 
-The files stay as they are; an edit is kept apart and comes first.
+The files stay as they are; an edit is kept apart and comes first. A file that changes is read again
+when somebody asks; while it is wrong, that is told once and what was read before stays.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from framewalk.engine.errors import InputError
-from framewalk.queries.panels import Severity, read_pages
+from framewalk.queries.panels import Severity, marks_of, read_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_LOG: Final = logging.getLogger(__name__)
 _SETTING: Final = "SW_ENABLE_UPDATE_UI_TEMPLATE"
 _MOST_TEMPLATES: Final = 1_000
 _MOST_CHARACTERS: Final = 1 << 20
@@ -33,16 +36,20 @@ class Templates:
         Without any it has the pages that ship with framewalk. New edits are kept if it
         `keeps_edits`.
         """
+        self._paths = paths
+        self._marks = marks_of(*paths)
         self._files = _pages(paths)
         self._edits_path = edits if keeps_edits else None
         self._edits: dict[str, str | None] = {}
         if edits is not None and edits.exists():
             self._edits = _read_edits(edits)
+        self._fault = ""
         self._lock = Lock()
 
     def all(self) -> list[dict[str, str]]:
         """Return those that are not hidden."""
         with self._lock:
+            self._read_again()
             found = self._files | self._edits
         return [
             {"id": name, "configuration": text} for name, text in found.items() if text is not None
@@ -73,6 +80,7 @@ class Templates:
         if configuration is not None and (problem := _problem(configuration)):
             return _told(name, problem)
         with self._lock:
+            self._read_again()
             if not is_new and name not in self._files | self._edits:
                 return _told(name, "There is no dashboard with this id.")
             edits = self._edits | {name: configuration}
@@ -84,6 +92,20 @@ class Templates:
                 return _told(name, f"The edit cannot be kept ({(error.strerror or '').lower()}).")
             self._edits = edits
         return {"id": name, "status": True, "message": ""}
+
+    def _read_again(self) -> None:
+        """Read the files once more if one of them is not as it was."""
+        try:
+            marks = marks_of(*self._paths)
+            if marks == self._marks:
+                return
+            self._marks = marks
+            self._files = _pages(self._paths)
+            self._fault = ""
+        except InputError as error:
+            if str(error) != self._fault:
+                _LOG.warning("pages of panels are not read again, the old ones stay: %s", error)
+            self._fault = str(error)
 
 
 def _told(name: str, message: str) -> dict[str, Any]:

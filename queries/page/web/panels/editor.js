@@ -1,5 +1,5 @@
 // @ts-check
-/** Changes a panel: its expressions, kind, units, size and place. What is typed is tried at once. */
+/** Changes a panel: its expressions, kind, units, size and place; or removes it. What is typed is tried at once. */
 
 import { useRef, useState } from "../vendor/preact/hooks.mjs";
 import { asError } from "../core/asking.js";
@@ -28,6 +28,7 @@ export function Editor({ widget, page, path, kind, params, form, onForm, onDraft
   newest.current = form;
   const [error, setError] = useState(/** @type {import("../core/asking.js").AskError | null} */ (null));
   const [isSaving, setSaving] = useState(false);
+  const [isRemoving, setRemoving] = useState(false);
   const set = (/** @type {Partial<Form>} */ more) => {
     newest.current = { ...newest.current, ...more };
     onForm(newest.current);
@@ -59,6 +60,7 @@ export function Editor({ widget, page, path, kind, params, form, onForm, onDraft
     });
   };
   const move = (/** @type {number} */ by) => () => run(() => savePage(page, path, (siblings, at) => moved(siblings, at, by)));
+  const takeAway = () => (isRemoving ? run(() => savePage(page, path, (siblings, at) => { siblings.splice(at, 1); })) : setRemoving(true));
   const kinds = LISTS.includes(form.is) ? LISTS : CHOICES;
   return html`<form class="sql editing" aria-label="Change this panel" onSubmit=${save} onChange=${attempt}>
     <div class="fields">
@@ -80,6 +82,7 @@ export function Editor({ widget, page, path, kind, params, form, onForm, onDraft
       <button type="button" onClick=${() => set({ lines: [...form.lines, { expression: "", label: "", unit: "", rest: {} }] })}>One more expression</button>
       <button type="button" onClick=${move(-1)} disabled=${isSaving} title="Change places with the panel before it">Earlier</button>
       <button type="button" onClick=${move(1)} disabled=${isSaving} title="Change places with the panel after it">Later</button>
+      <button type="button" onClick=${takeAway} disabled=${isSaving} title="Take this panel off the page">${isRemoving ? "Remove it, really" : "Remove"}</button>
       <span class="end"><button type="button" class="plain" onClick=${onDone}>Cancel</button>
       <button type="submit" disabled=${isSaving}>Save</button></span>
     </p>
@@ -89,7 +92,8 @@ export function Editor({ widget, page, path, kind, params, form, onForm, onDraft
 
 /** @param {Widget} widget @returns {Form} */
 export function formOf(widget) {
-  const lines = (widget.expressions ?? [""]).map((/** @type {string} */ expression, /** @type {number} */ at) => {
+  const expressions = widget.expressions?.length ? widget.expressions : [""];
+  const lines = expressions.map((/** @type {string} */ expression, /** @type {number} */ at) => {
     const { label = "", unit = "", ...rest } = widget.metricConfig?.[at] ?? {};
     return { expression, label: decoded(label), unit: decoded(unit), rest };
   });

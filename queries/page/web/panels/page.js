@@ -1,14 +1,15 @@
 // @ts-check
 /** A page of panels about an entity, and the tabs by which it is reached. */
 
-import { useEffect } from "../vendor/preact/hooks.mjs";
-import { address, changed, link } from "../core/address.js";
+import { useEffect, useState } from "../vendor/preact/hooks.mjs";
+import { address, change, changed, link } from "../core/address.js";
+import { asError } from "../core/asking.js";
 import { html } from "../core/html.js";
 import { Fault } from "../parts/panel.js";
 import { useExpressions } from "./asking.js";
 import { graphqlEntity, KINDS, kindOf, named, title } from "./entity.js";
 import { numberOf } from "./kinds/lists.js";
-import { pageOf, pages, pagesError, pagesOf, wantPages } from "./pages.js";
+import { addPanel, canEdit, pageOf, pages, pagesError, pagesOf, wantPages } from "./pages.js";
 import { WidgetPanel } from "./widget.js";
 
 /**
@@ -66,7 +67,23 @@ function Widgets({ widgets, path, kind, params, page }) {
         ? html`<${Tabs} key=${at} widget=${widget} path=${own} name=${!path.length && widget === first?.widget ? "tab" : `tab.${own.join(".")}`} kind=${kind} params=${params} page=${page} />`
         : html`<${WidgetPanel} key=${at} widget=${widget} path=${own} kind=${kind} params=${params} page=${page} />`;
     })}
-  </div>`;
+  </div>
+  ${canEdit.value && html`<${Adding} page=${page} path=${path} />`}`;
+}
+
+/** One panel more, which is open to be changed. @param {{page: string, path: number[]}} props */
+function Adding({ page, path }) {
+  const [error, setError] = useState(/** @type {import("../core/asking.js").AskError | null} */ (null));
+  const add = async () => {
+    setError(null);
+    try {
+      change({ edit: `w-${(await addPanel(page, path)).join("-")}` }, { replaces: true });
+    } catch (one) {
+      setError(asError(one));
+    }
+  };
+  return html`<p class="buttons"><button type="button" onClick=${add}>Add a panel</button></p>
+    ${error && html`<${Fault} error=${error} />`}`;
 }
 
 /** One of several groups. A tab whose expression gives 0 is hidden. @param {About & {widget: Widget, path: number[], name: string}} props */

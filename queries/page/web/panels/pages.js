@@ -83,6 +83,20 @@ export async function savePage(id, path, change) {
   await keep(id, page);
 }
 
+/**
+ * Keep a page with one panel more, below all others; returns the path of that. Raises an AskError.
+ * @param {string} id @param {number[]} path of the tab that it is in, if any @returns {Promise<number[]>}
+ */
+export async function addPanel(id, path) {
+  let added = path;
+  await savePage(id, [...path, 0], (siblings) => {
+    added = [...path, siblings.length];
+    const y = Math.max(0, ...siblings.map((one) => (one.y ?? 0) + (one.h ?? 0)));
+    siblings.push({ x: 0, y, w: 12, h: 13, type: "Widget", graph: { type: "Line" }, widget: { title: "New panel" }, expressions: [] });
+  });
+  return added;
+}
+
 /** @param {string} id @param {Widget} page */
 async function keep(id, page) {
   const query = "mutation ($s: DashboardSetting!) { changeTemplate(setting: $s) { status message } }";
@@ -97,7 +111,7 @@ async function keep(id, page) {
  * @param {Widget} page @param {number[]} path @returns {[Widget[], number]}
  */
 function placeOf(page, path) {
-  let siblings = page.children;
-  for (let depth = 0; depth + 1 < path.length; depth += 2) siblings = siblings[path[depth]].children[path[depth + 1]].children;
+  let siblings = (page.children ??= []);
+  for (let depth = 0; depth + 1 < path.length; depth += 2) siblings = siblings[path[depth]].children[path[depth + 1]].children ??= [];
   return [siblings, path[path.length - 1]];
 }
