@@ -6,21 +6,60 @@ import math
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 from golden_stores import opened_golden_store
+from waiting import DEADLINE_S
 
 from framewalk.engine.oal.files.definitions import load_plan
 
 _OF_A_SEED = 2_000
+# While one waits for its turn of a processor, another one's answer is made.
+_CONNECTIONS = 4
 _Asked = TypeVar("_Asked")
+_Given = TypeVar("_Given")
 _Outcome = TypeVar("_Outcome", bound=Hashable)
+
+
+def ask_together(
+    port: int,
+    requests: Iterable[_Given],
+    ask: Callable[[HTTPConnection, _Given], _Outcome],
+) -> Counter[_Outcome]:
+    """Ask requests over some connections to a port of this machine, and count the outcomes.
+
+    Raises what `ask` raises, once no connection asks any more.
+    """
+    given, taking = iter(requests), threading.Lock()
+    has_failed = threading.Event()
+
+    def take() -> _Given | None:
+        with taking:
+            return None if has_failed.is_set() else next(given, None)
+
+    def ask_some() -> Counter[_Outcome]:
+        outcomes: Counter[_Outcome] = Counter()
+        with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as client:
+            try:
+                while (request := take()) is not None:
+                    outcomes[ask(client, request)] += 1
+            except BaseException:
+                has_failed.set()
+                raise
+        return outcomes
+
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        parts = [pool.submit(ask_some) for _ in range(_CONNECTIONS)]
+    return sum((one.result() for one in parts), Counter())
 
 
 def fuzz(

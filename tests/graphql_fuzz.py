@@ -7,16 +7,17 @@ asks so many of a store of what the OAP was fed, 2,000 of each seed, and counts 
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from itertools import islice
 from typing import Any
 
 import graphql_golden
-from fuzzing import fuzz
+from fuzzing import ask_together, fuzz
 from graphql import GraphQLInputObjectType, GraphQLList, GraphQLNonNull, get_named_type
 from graphql_serving import Asked, served
 
@@ -170,20 +171,19 @@ def _envelope(chosen: random.Random, body: dict[str, Any]) -> tuple[bytes, str]:
 
 def ask_all(asked: Asked, seed: int, count: int) -> Counter[int]:
     """Send requests, and return how often which status came; each answer is JSON in its form."""
-    host = asked.url.removeprefix("http://")
-    client = http.client.HTTPConnection(host, timeout=600)
-    statuses: Counter[int] = Counter()
-    for number, (body, kind) in zip(range(count), requests(seed), strict=False):
+
+    def ask(client: HTTPConnection, request: tuple[int, tuple[bytes, str]]) -> int:
+        number, (body, kind) = request
         client.request("POST", "/graphql", body, {"Content-Type": kind})
         answer = client.getresponse()
         text = answer.read()
-        statuses[answer.status] += 1
         assert answer.status < 500, (seed, number, body, text)
         found = json.loads(text)
         assert set(found) <= {"data", "errors", "error", "kind", "problem", "remedy"}, found
         assert all(one["message"] for one in found.get("errors", ())), found
-    client.close()
-    return statuses
+        return answer.status
+
+    return ask_together(asked.port, enumerate(islice(requests(seed), count)), ask)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from itertools import islice
 from typing import Any
+from urllib.parse import urlencode
 
-from fuzzing import fuzz
+from fuzzing import ask_together, fuzz
 from promql_serving import Asked, asked
 
 _CPM = "kubernetes_service_http_call_cpm"
@@ -51,6 +54,7 @@ _PATHS = [
     "label/service/values", "label/p/values", "label/__name__/values", "label/%00/values",
     "metadata", "format_query", "parse_query",
 ]  # fmt: skip
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _LENGTHS = ("step", "timeout", "limit")
 _TIMES = [
     "0", "-1", _START, _END, _NOW, "1e300", "nan", "", "x", "2026-11-28T14:00:00Z", "1e-9", "é",
@@ -179,17 +183,24 @@ def _parameters(draw: random.Random, text: str) -> dict[str, Any]:
 
 def ask_all(store: Asked, seed: int, count: int) -> Counter[int]:
     """Send requests, and return how often which status came; each answer is in its form."""
-    statuses: Counter[int] = Counter()
-    for number, (method, path, given) in zip(range(count), requests(seed), strict=False):
-        how = {"params": given} if method == "GET" else {"data": given}
-        answer = store.send(method, f"/api/v1/{path}", **how)
-        told = seed, number, path, given, answer.text
-        assert answer.status_code in {200, 400, 404, 422, 503}, told
-        content = json.loads(answer.content)
-        assert (content["status"] == "success") == (answer.status_code == 200), told
-        assert answer.status_code == 200 or content["error"], told
-        statuses[answer.status_code] += 1
-    return statuses
+
+    def ask(client: HTTPConnection, request: tuple[int, tuple[str, str, dict[str, Any]]]) -> int:
+        number, (method, path, given) = request
+        address, form = f"/api/v1/{path}", urlencode(given, doseq=True)
+        if method == "GET":
+            client.request(method, f"{address}?{form}")
+        else:
+            client.request(method, address, form, _FORM)
+        answer = client.getresponse()
+        text = answer.read()
+        told = seed, number, path, given, text
+        assert answer.status in {200, 400, 404, 422, 503}, told
+        content = json.loads(text)
+        assert (content["status"] == "success") == (answer.status == 200), told
+        assert answer.status == 200 or content["error"], told
+        return answer.status
+
+    return ask_together(store.port, enumerate(islice(requests(seed), count)), ask)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
 
@@ -38,11 +39,32 @@ _ENTITIES: Final = "internal.{}_entities"
 _RESOLUTION, _MINUTES = quoted("own resolution"), quoted("own minutes")
 # Rows of another resolution: DuckDB would leave them out, once all is bound.
 _NEVER: Final = re.compile(r"UNION ALL \(SELECT \* FROM [\w.]+ WHERE \('(\w+)' = '(?!\1')\w+'\)\)")
+# What stands for a list of selected columns in the text of a tree.
+_LISTED: Final = '"listed columns"'
 # Pages ask for the same again and again. Any thread may ask.
 _MOST_KNOWN: Final = 256
 _MOST_STORES: Final = 16
+_MOST_MACROS: Final = 64
+
+
+class _Column(NamedTuple):
+    """A selected column: its name, its tree as JSON, and the columns that it is made of."""
+
+    name: str
+    tree: str
+    needs: frozenset[str]
+
+
+class _Pieces(NamedTuple):
+    """The tree of a macro: JSON without its lists of columns, and these from the outside in."""
+
+    around: list[str]
+    lists: list[list[_Column]]
+
+
 _macros: dict[tuple[object, ...], dict[str, str]] = {}
-_known: dict[tuple[str, str, int, frozenset[str]], str] = {}
+_pieces: dict[str, _Pieces] = {}
+_known: dict[tuple[str, frozenset[str]], str] = {}
 
 
 def narrowed(
@@ -59,15 +81,14 @@ def narrowed(
     if text is None:
         return None
     wanted = frozenset(columns)
-    key = (text, step.resolution, minutes, wanted)
-    found = _known.get(key)
+    found = _known.get((text, wanted))
     if found is None:
-        filled = text.replace(_RESOLUTION, literal(step.resolution)).replace(_MINUTES, str(minutes))
-        found = _narrow(reader, filled, wanted, _KEYS[scope] | {_TIME})
+        found = _narrow(reader, _pieces_of(reader, text), wanted, _KEYS[scope] | {_TIME})
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[key] = found
-    return found
+        _known[text, wanted] = found
+    filled = found.replace(_RESOLUTION, literal(step.resolution)).replace(_MINUTES, str(minutes))
+    return _NEVER.sub("", filled)
 
 
 def renamed(narrow: str, scope: str, entities: str) -> str:
@@ -99,25 +120,52 @@ def _macro(connection: duckdb.DuckDBPyConnection, scope: str) -> str | None:
     return found.get(f"{scope}_metrics")
 
 
-def _narrow(
-    connection: duckdb.DuckDBPyConnection, sql: str, wanted: frozenset[str], always: frozenset[str]
-) -> str:
-    ((serialized,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+def _pieces_of(connection: duckdb.DuckDBPyConnection, text: str) -> _Pieces:
+    found = _pieces.get(text)
+    if found is None:
+        found = _taken_apart(connection, text)
+        if len(_pieces) >= _MOST_MACROS:
+            _pieces.clear()
+        _pieces[text] = found
+    return found
+
+
+def _taken_apart(connection: duckdb.DuckDBPyConnection, text: str) -> _Pieces:
+    sql = "SELECT json_serialize_sql(?::VARCHAR)"
+    ((serialized,),) = connection.execute(sql, [text]).fetchall()
     tree = json.loads(serialized)
     node = tree["statements"][0]["node"]
+    lists = []
     while True:
-        node["select_list"] = [
-            one for one in node["select_list"] if _name(one) in wanted or _name(one) in always
-        ]
+        lists.append(
+            [
+                _Column(_name(one), json.dumps(one), frozenset(_named(one)))
+                for one in node["select_list"]
+            ]
+        )
+        node["select_list"] = json.loads(_LISTED)
         inside = node["from_table"]
         if inside["type"] != "SUBQUERY":
-            break
-        wanted = frozenset(_named(node["select_list"]))
+            return _Pieces(json.dumps(tree).split(_LISTED), lists)
         node = inside["subquery"]["node"]
-    ((narrow,),) = connection.execute(
-        "SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]
-    ).fetchall()
-    return _NEVER.sub("", str(narrow))
+
+
+def _narrow(
+    connection: duckdb.DuckDBPyConnection,
+    pieces: _Pieces,
+    wanted: frozenset[str],
+    always: frozenset[str],
+) -> str:
+    """Return the SQL of a macro with what is wanted, and what that is made of further inside."""
+    lists = []
+    for columns in pieces.lists:
+        chosen = [one for one in columns if one.name in wanted or one.name in always]
+        lists.append(f"[{', '.join(one.tree for one in chosen)}]")
+        wanted = frozenset[str]().union(*(one.needs for one in chosen))
+    parts = chain.from_iterable(zip_longest(pieces.around, lists, fillvalue=""))
+    sql = "SELECT json_deserialize_sql(?::JSON)"
+    ((narrow,),) = connection.execute(sql, ["".join(parts)]).fetchall()
+    return str(narrow)
 
 
 def _name(column: dict[str, Any]) -> str:
