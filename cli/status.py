@@ -19,6 +19,8 @@ _DEFAULT: Final = "http://127.0.0.1:1234"
 _TIMEOUT_S: Final = 10
 _REMEDY: Final = "start it with `framewalk serve`, or name its metrics address (--url)"
 _NO_METRICS: Final = "start it with SW_TELEMETRY=prometheus"
+# What only the metrics of a follower have.
+_FOLLOWER: Final = "framewalk_follow_up"
 # The samples of a metric with labels: its name, and the values of the label.
 _Samples = dict[str, dict[str, float]]
 
@@ -50,7 +52,8 @@ def status(
 ) -> None:
     """Show what a running server (serve or record) has received, computed and stored.
 
-    The exit code is 1 if nobody answers, and if the engine of a server is down.
+    Of one that follows a table (query-server --follow) it shows how far it is. The exit code is 1
+    if nobody answers, if the engine of a server is down, or a follower's table away.
     """
     url = url or _url_beside(store)
     samples = _samples(_fetch(url), url)
@@ -58,8 +61,8 @@ def status(
         plain = {name: values.get("", values) for name, values in samples.items()}
         typer.echo(json.dumps(plain, indent=2 if stdout.is_terminal else None))
     else:
-        print_summary(_rows(samples))
-    if samples.get("framewalk_engine_up", {}).get("") == 0:
+        print_summary(_followed(samples) if _FOLLOWER in samples else _rows(samples))
+    if any(samples.get(name, {}).get("") == 0 for name in ("framewalk_engine_up", _FOLLOWER)):
         raise typer.Exit(1)
 
 
@@ -107,7 +110,7 @@ def _samples(text: str, url: str) -> _Samples:
                 samples.setdefault(sample.name, {})[label] = sample.value
     except ValueError as error:
         raise InputError(url, "these are no Prometheus metrics", _REMEDY) from error
-    if "k8s_als_in_count" not in samples:
+    if not samples.keys() & {"k8s_als_in_count", _FOLLOWER}:
         raise InputError(url, "these are not the metrics of framewalk", _REMEDY)
     return samples
 
@@ -161,6 +164,39 @@ def _rows(samples: _Samples) -> list[tuple[str, str]]:
         ("engine memory bytes", f"{one('framewalk_engine_memory_bytes'):,.0f}"),
         ("engine CPU seconds", f"{one('framewalk_engine_cpu_seconds'):,.1f}"),
     ]
+
+
+def _followed(samples: _Samples) -> list[tuple[str, str]]:
+    """Say how far a follower is, and each engine of its table."""
+
+    def one(name: str) -> float:
+        return samples.get(f"framewalk_follow_{name}", {}).get("", 0)
+
+    rows = [
+        ("table", "read" if one("up") else "away"),
+        ("table away", f"{one('failures'):,.0f} times"),
+        ("lag seconds", f"{one('lag_seconds'):,.1f}"),
+        ("merged up to", _time(one("watermark_seconds"))),
+        ("version", f"{one('version'):,.0f} of {one('table_version'):,.0f}"),
+    ]
+    if "framewalk_follow_logs_version" in samples:
+        of_logs = f"{one('logs_version'):,.0f} of {one('logs_table_version'):,.0f}"
+        rows.append(("version of logs", of_logs))
+    rows += [
+        ("rows merged", f"{one('rows'):,.0f}"),
+        ("table tidied", _time(one("tidied_seconds"))),
+        ("engines", f"{one('engines'):,.0f}"),
+        ("engines silent", f"{one('silent_engines'):,.0f}"),
+    ]
+    committed_s = samples.get("framewalk_follow_engine_committed_seconds", {})
+    silent = samples.get("framewalk_follow_engine_silent", {})
+    for label, commits in samples.get("framewalk_follow_engine_commits", {}).items():
+        name = label.partition(",")[2]
+        last = f"{commits:,.0f} commits, the last {_time(committed_s.get(label, 0))}"
+        rows.append((f"engine {name}", f"{last}, silent" if silent.get(label) else last))
+    memory = samples.get("process_resident_memory_bytes", {}).get("", 0)
+    cpu_s = samples.get("process_cpu_seconds_total", {}).get("", 0)
+    return [*rows, ("memory bytes", f"{memory:,.0f}"), ("CPU seconds", f"{cpu_s:,.1f}")]
 
 
 def _published(samples: _Samples) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ def sql_endpoint(config: Config) -> SqlEndpoint | None:
         tls=config.grpc.tls,
         max_rows=config.sql.max_rows,
         timeout_s=config.sql.timeout_s,
-        metrics_url=_metrics_url(config.telemetry),
+        metrics_url=metrics_url(config.telemetry),
         host_names=config.sql.host_names,
     )
 
@@ -65,7 +65,7 @@ def _rest_endpoint(config: Config, block: RestBlock) -> RestEndpoint:
     )
 
 
-def _metrics_url(block: TelemetryBlock | None) -> str | None:
+def metrics_url(block: TelemetryBlock | None) -> str | None:
     """Return where this machine finds the metrics."""
     if block is None:
         return None

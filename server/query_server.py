@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from framewalk.engine import open_for_reading
 from framewalk.engine.errors import InputError
@@ -13,11 +16,18 @@ from framewalk.engine.paths import keep_files_private
 from framewalk.engine.processes import StopSignals
 from framewalk.engine.telling import tell
 from framewalk.server.answering import Wanted, answering
-from framewalk.server.endpoints import graphql_endpoint, promql_endpoint, sql_endpoint
-from framewalk.server.following import Following, Kept, KeptLogs
+from framewalk.server.endpoints import (
+    graphql_endpoint,
+    metrics_url,
+    promql_endpoint,
+    sql_endpoint,
+)
+from framewalk.server.following import FollowerTelemetry, Following, Kept, KeptLogs
 from framewalk.server.logs import flush_logging, start_logging
+from framewalk.server.metrics import metrics_served
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from framewalk.server.config import Config
@@ -61,7 +71,9 @@ def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> Non
     options = replace(options, logs=_kept_logs(config))
     signals = StopSignals()
     try:
-        with Following(options, kept, store) as following:
+        with Following(options, kept, store) as following, _told(config, following) as told_at:
+            if wanted.sql is not None:
+                wanted = replace(wanted, sql=replace(wanted.sql, metrics_url=told_at))
             reason, opened = "", following.open(time.time(), time.monotonic())
             while opened is None and not reason:
                 reason = signals.wait(options.every_s)
@@ -75,6 +87,25 @@ def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> Non
             tell(logging.INFO, "stopping", reason=reason)
     finally:
         flush_logging()
+
+
+@contextmanager
+def _told(config: Config, following: Following) -> Iterator[str | None]:
+    """Serve what a follower says of itself; gives where, None where it is not served.
+
+    A server beside it may have the port: answers are worth more.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(FollowerTelemetry(lambda: following.status))
+    with ExitStack() as stack:
+        url = None
+        try:
+            stack.enter_context(metrics_served(config.telemetry, registry))
+            url = metrics_url(config.telemetry)
+        except InputError as error:
+            tell(logging.ERROR, "metrics are not served", error=error)
+        yield url
 
 
 def _kept_logs(config: Config) -> KeptLogs | None:
@@ -92,7 +123,7 @@ def _kept_logs(config: Config) -> KeptLogs | None:
 def _wanted(config: Config, store: Path, *, is_written: bool) -> Wanted:
     sql, ttl_days = sql_endpoint(config), config.core.ttl_days
     wanted = Wanted(
-        # No server receives, so none says how it is.
+        # What only reads says nothing of itself; a follower has its own metrics.
         sql=None if sql is None else replace(sql, metrics_url=None),
         graphql=graphql_endpoint(config),
         promql=promql_endpoint(config),

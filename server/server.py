@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 # Its core writes lines of its own on standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from prometheus_client import make_asgi_app
-
 from framewalk.engine.caps import Caps
 from framewalk.engine.captures import CAPTURE_SUFFIX, captures_in, segments_in
 from framewalk.engine.errors import InputError
 from framewalk.engine.paths import keep_files_private
 from framewalk.engine.runs import QUARANTINE_BYTES
 from framewalk.engine.telling import tell
-from framewalk.queries.plain_http import Http1Server
 from framewalk.receiver.intake import Collector, InFlight, Telemetry
 from framewalk.receiver.spool import Fsync, Spool, SpoolOptions
 from framewalk.receiver.transports import open_transport
@@ -46,6 +43,7 @@ from framewalk.server.engine import (
     shortages,
 )
 from framewalk.server.logs import flush_logging, start_logging
+from framewalk.server.metrics import metrics_served
 from framewalk.server.sharing import PublishSettings
 
 if TYPE_CHECKING:
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
     from framewalk.receiver.transports import GrpcServer, Transport
     from framewalk.server.config import Config, UnknownVariable
     from framewalk.server.config import Engine as EngineConfig
-    from framewalk.server.config import Telemetry as TelemetryBlock
 
 # How long an engine that was asked to end may take to be seen to have ended.
 _ENGINE_END_S: Final = 1
@@ -305,7 +302,7 @@ async def _serve(config: Config, server: GrpcServer, parts: _Parts) -> None:
     token = token_of(config)
     collector = Collector(spool, in_flight, telemetry)
     transport = open_transport(config.core.grpc_transport, server, collector, token)
-    with _metrics_endpoint(config.telemetry, telemetry):
+    with metrics_served(config.telemetry, telemetry.registry):
         await transport.start()
         tell(
             logging.INFO,
@@ -440,29 +437,6 @@ def _allow_many_files() -> None:
     """Take as many descriptors as the system lets us: each connection needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-@contextmanager
-def _metrics_endpoint(block: TelemetryBlock | None, telemetry: Telemetry) -> Iterator[None]:
-    if block is None:
-        yield
-        return
-    try:
-        family = socket.getaddrinfo(block.host, block.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((block.host, block.port), family=family)
-    except OSError as error:
-        # What Python adds to the system's words says the address again.
-        reason = (error.strerror or str(error)).lower().partition(" (while ")[0]
-        place = f"{block.host}:{block.port}"
-        remedy = "name another port in SW_TELEMETRY_PROMETHEUS_PORT"
-        raise InputError(place, f"metrics: {reason}", remedy) from error
-    server = Http1Server(make_asgi_app(telemetry.registry), listener)
-    server.start()
-    tell(logging.INFO, "metrics served", host=block.host, port=block.port)
-    try:
-        yield
-    finally:
-        server.stop()
 
 
 def _tls_kind(server: GrpcServer) -> str:

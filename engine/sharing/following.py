@@ -130,6 +130,11 @@ class Follower:
         if whole is not None:
             yield from self._read_whole(whole, now_us)
 
+    @property
+    def version(self) -> int:
+        """The version of the table that the store has all of; -1 before the first."""
+        return self._place()[0]
+
     def _place(self) -> tuple[int, int | None]:
         rows = self._store.run("SELECT version, whole FROM internal.following")
         return rows[0] if rows else (-1, None)

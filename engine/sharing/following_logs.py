@@ -78,7 +78,7 @@ class LogsFollower:
         A table that is read as a whole is one transaction. Raises TableError where the storage does
         not answer: what is archived by then stays.
         """
-        while (version := self._version()) < self._table.version:
+        while (version := self.version) < self._table.version:
             found = None
             if version >= 0:
                 found = self._table.added_after(version, _MOST_VERSIONS, _MOST_BYTES)
@@ -101,7 +101,9 @@ class LogsFollower:
         rows = self._store.run(sql)
         return [label for engine, seen, label in rows if self._table.published(engine)[0] < seen]
 
-    def _version(self) -> int:
+    @property
+    def version(self) -> int:
+        """The version of the table that is archived; -1 before the first."""
         rows = self._store.run("SELECT version FROM internal.following_logs")
         return int(rows[0][0]) if rows else -1
 

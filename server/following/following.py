@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreError, StoreMemoryError, TableAwayError, TableError
@@ -15,6 +15,7 @@ from framewalk.engine.store import Store
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.changing import Answer, State, answer, take_request
 from framewalk.server.following.logs import FollowedLogs
+from framewalk.server.following.status import FollowerStatus, Versions, engines_of
 from framewalk.server.following.upkeep import FollowerUpkeep
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _MEMORY: Final = "512MiB"
 _LOOK_AT_ENGINES_EVERY_S: Final = 30
 _TELL_EVERY_S: Final = 10
+# Silent ones that a line names.
+_NAMED_ENGINES: Final = 20
 _FOLLOWS: Final = "this store follows a table, and has what engines have published"
 _ASK_ENGINES: Final = "ask those"
 _US_PER_S: Final = 10**6
@@ -78,8 +81,16 @@ class Following(Closing):
         self._rows = 0
         self._looked_at_engines_s = self._told_s = 0.0
         self._looked_s = float("-inf")
+        self._status = FollowerStatus()
+        self._merging_since_s: float | None = None
+        self._tidied_now_s = 0.0
         self._tidied_s: float | None = None
         self._tidying: threading.Thread | None = None
+
+    @property
+    def status(self) -> FollowerStatus:
+        """What is told of it; any thread may ask."""
+        return replace(self._status, tidied_s=self._tidied_now_s)
 
     def open(self, now_s: float, elapsed_s: float) -> Store | None:
         """Return the store, as soon as there is one: a new one is made for what the table has."""
@@ -88,7 +99,7 @@ class Following(Closing):
             if not is_there:
                 self._away.goes_on(f"{self._table.uri}: no engine has published here yet")
         except TableError as error:
-            self._away.goes_on(str(error))
+            self._is_away(error)
             is_there = False
         if not is_there and not self._path.exists():
             return None
@@ -102,7 +113,7 @@ class Following(Closing):
             try:
                 self._begin(store, now_s, elapsed_s)
             except TableAwayError as error:
-                self._away.goes_on(str(error))
+                self._is_away(error)
         return store
 
     def step(self, now_s: float, elapsed_s: float) -> float:
@@ -117,7 +128,7 @@ class Following(Closing):
             has_more = self._merge(self._store, now_s, elapsed_s)
         except TableError as error:
             self._steps = iter(())
-            self._away.goes_on(str(error))
+            self._is_away(error)
             return self._options.every_s
         except StoreMemoryError as error:
             self._steps = iter(())
@@ -131,6 +142,12 @@ class Following(Closing):
         self._tell_silent(self._store, elapsed_s)
         self._tidy(now_s, elapsed_s)
         return self._options.every_s
+
+    def _is_away(self, error: TableError) -> None:
+        """Tell that the table was not read."""
+        self._away.goes_on(str(error))
+        failures = self._status.failures + 1
+        self._status = replace(self._status, is_reading=False, failures=failures)
 
     def close(self) -> None:
         """Close the store, and its archive."""
@@ -166,14 +183,7 @@ class Following(Closing):
 
     def _merge(self, store: Store, now_s: float, elapsed_s: float) -> bool:
         """Merge some of what is new; tells whether there is more."""
-        followed = next(self._steps, None)
-        if followed is not None:
-            self._rows += followed.rows
-            if elapsed_s - self._told_s >= _TELL_EVERY_S:
-                self._told_s = elapsed_s
-                facts = {"version": followed.version, "of": self._table.version}
-                tell(logging.INFO, "table is merged", **facts, rows=self._rows)
-                self._rows = 0
+        if self._merge_some(store, elapsed_s):
             return True
         # States first: then the first relations are made of all that is there.
         if self._logs is not None and self._has_looked and self._logs.step(now_s, elapsed_s):
@@ -186,18 +196,42 @@ class Following(Closing):
         self._away.is_over()
         follower = self._follower or self._begin(store, now_s, elapsed_s)
         self._steps = follower.follow(int(now_s * _US_PER_S))
-        self._has_looked = True
-        first = next(self._steps, None)
-        self._rows += first.rows if first is not None else 0
-        return first is not None
+        self._has_looked, self._merging_since_s = True, now_s
+        return self._merge_some(store, elapsed_s)
+
+    def _merge_some(self, store: Store, elapsed_s: float) -> bool:
+        """Do a step of merging what the last look has found; tells whether there was one."""
+        followed = next(self._steps, None)
+        if followed is not None:
+            self._rows += followed.rows
+            self._note(rows=self._status.rows + followed.rows)
+            if elapsed_s - self._told_s >= _TELL_EVERY_S:
+                self._told_s = elapsed_s
+                facts = {"version": followed.version, "of": self._table.version}
+                tell(logging.INFO, "table is merged", **facts, rows=self._rows)
+                self._rows = 0
+            return True
+        if self._merging_since_s is not None:
+            self._note(watermark_s=self._merging_since_s, engines=engines_of(store))
+            self._merging_since_s = None
+        return False
+
+    def _note(self, **known: Any) -> None:  # noqa: ANN401 - fields of the status
+        """Note what is known after a step."""
+        assert self._follower is not None, "it has begun"  # noqa: S101
+        states = Versions(self._follower.version, self._table.version)
+        logs = self._logs.versions if self._logs is not None else None
+        self._status = replace(self._status, is_reading=True, states=states, logs=logs, **known)
 
     def _tell_silent(self, store: Store, elapsed_s: float) -> None:
         if elapsed_s - self._looked_at_engines_s < _LOOK_AT_ENGINES_EVERY_S:
             return
         self._looked_at_engines_s = elapsed_s
-        rows = store.run("SELECT name, engine FROM engines WHERE is_silent ORDER BY ALL LIMIT 20")
-        if rows:
-            self._silent.goes_on(", ".join(f"{name} ({engine})" for name, engine in rows))
+        engines = engines_of(store)
+        self._status = replace(self._status, engines=engines)
+        silent = sorted(f"{one.name} ({one.engine})" for one in engines.newest if one.is_silent)
+        if silent:
+            self._silent.goes_on(", ".join(silent[:_NAMED_ENGINES]))
         else:
             self._silent.is_over()
 
@@ -217,22 +251,22 @@ class Following(Closing):
             tables[LogsTable(options.uri)] = options.logs.ttl_days
         days = {table: before_day(now_s, kept) for table, kept in tables.items()}
         thread = self._tidying = threading.Thread(
-            target=_tidy, args=(days,), name="tidy", daemon=True
+            target=self._tidy_tables, args=(days, now_s), name="tidy", daemon=True
         )
         thread.start()
 
-
-def _tidy(days: Mapping[SharedTable, str]) -> None:
-    """Tidy tables that nobody else uses here, each from a day on."""
-    for table, day in days.items():
-        try:
-            done = table.tidy(day) if table.open() else None
-        except TableError as error:
-            # Another follower may have been faster.
-            tell(logging.INFO, "table not tidied, it is tried again", problem=error)
-            continue
-        if done is not None:
-            _tell_tidied(table, done)
+    def _tidy_tables(self, days: Mapping[SharedTable, str], now_s: float) -> None:
+        """Tidy tables that nobody else uses here, each from a day on."""
+        for table, day in days.items():
+            try:
+                done = table.tidy(day) if table.open() else None
+            except TableError as error:
+                # Another follower may have been faster.
+                tell(logging.INFO, "table not tidied, it is tried again", problem=error)
+                return
+            if done is not None:
+                _tell_tidied(table, done)
+        self._tidied_now_s = now_s
 
 
 def _tell_tidied(table: SharedTable, done: Tidied) -> None:

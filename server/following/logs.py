@@ -18,6 +18,7 @@ from framewalk.engine.remaking import Related, RelatingOptions, relate
 from framewalk.engine.sharing import LogsFollower, LogsTable
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine import ExpiryClock
+from framewalk.server.following.status import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -101,6 +102,12 @@ class FollowedLogs(Closing):
     def note_minutes(self, minutes: Collection[int]) -> None:
         """Note minutes that get relations as called sides saw them: they are made again."""
         note_changed(self._store, minutes)
+
+    @property
+    def versions(self) -> Versions:
+        """How far the archive is."""
+        merged = self._follower.version
+        return Versions(merged, self._table.version if merged >= 0 else -1)
 
     def step(self, now_s: float, elapsed_s: float) -> bool:
         """Do one step of bringing the archive to where the table is; tells whether there is more.

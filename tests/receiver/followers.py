@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from prepared import framewalk
 from processes import free_port
 from recording import DEADLINE_S, FRAMEWALK, wait_until
 from server_logs import ServerLog, show_if_test_fails
@@ -33,6 +34,7 @@ class FollowerProcess:
             "FRAMEWALK_SQL_LISTEN_PORT": str(self._port),
             "SW_QUERY": "-",
             "SW_PROMQL": "-",
+            "SW_TELEMETRY_PROMETHEUS_PORT": str(free_port()),
             "FRAMEWALK_LOG_FORMAT": "json",
         }
         with self._log.open("ab") as log:
@@ -63,6 +65,11 @@ class FollowerProcess:
     def commits(self) -> dict[str, int]:
         """Return how far it has each engine, by its name."""
         return {str(name): int(count) for name, count in self.ask(_COMMITS)}
+
+    def status(self) -> dict[str, Any]:
+        """Return what `framewalk status` says of it."""
+        done = framewalk("status", "--store", self.store, "--format", "json")
+        return dict(json.loads(done.stdout))
 
     def wait_for(self, commits: dict[str, int]) -> None:
         wait_until(lambda: self.commits() == commits)

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,9 +216,36 @@ def test_a_follower_answers_for_all_engines_while_they_publish(
             assert "has what engines have published" in refused.stderr
             assert late.ask("SELECT bool_or(is_silent) FROM engines") == [(False,)]
             assert late.stop() == 0
+        told_of_itself(follower, tmp_path)
         assert follower.stop() == 0
     for one in (follower, late):
         assert differences(read(one.store), replayed) == []
+
+
+def told_of_itself(follower: FollowerProcess, folder: Path) -> None:
+    """Check what `framewalk status` says of a follower of two engines, then of one without."""
+    wait_until(lambda: follower.status()["framewalk_follow_version"] > 0)
+    told = follower.status()
+    assert told["framewalk_follow_up"] == 1
+    assert told["framewalk_follow_version"] == told["framewalk_follow_table_version"]
+    assert 0 < told["framewalk_follow_lag_seconds"] < time.time()
+    assert told["framewalk_follow_rows"] > 0
+    assert (told["framewalk_follow_engines"], told["framewalk_follow_silent_engines"]) == (2, 0)
+    commits = told["framewalk_follow_engine_commits"]
+    named = {label.partition(",")[2]: count for label, count in commits.items()}
+    assert named == follower.commits()
+    assert "engine one" in framewalk("status", "--store", follower.store).stdout
+    failures = told["framewalk_follow_failures"]
+    table, away = folder / "table", folder / "away"
+    table.rename(away)
+    table.write_text("the storage is no folder now")
+    wait_until(lambda: follower.status()["framewalk_follow_up"] == 0)
+    assert follower.status()["framewalk_follow_failures"] > failures
+    done = framewalk("status", "--store", follower.store)
+    assert (done.returncode, "away" in done.stdout) == (1, True)
+    table.unlink()
+    away.rename(table)
+    wait_until(lambda: follower.status()["framewalk_follow_up"] == 1)
 
 
 def test_a_follower_that_is_killed_has_each_commit_once(
