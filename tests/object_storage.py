@@ -11,7 +11,7 @@ import http.client
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,11 +37,12 @@ class Fault(StrEnum):
 
 
 class ObjectStorage:
-    """The proxy; `fault` is what it does to requests from now on."""
+    """The proxy; `fault` is what it does to requests from now on, if `part` is in their path."""
 
     def __init__(self, emulator_port: int) -> None:
         self.fault = Fault.NONE
         self.faults = 0
+        self.part = ""
         self._emulator_port = emulator_port
         self._puts = threading.Lock()
         self._mended = threading.Event()
@@ -82,6 +83,14 @@ class ObjectStorage:
         self.fault = Fault.NONE
         self._mended.set()
 
+    def go_through(self, faults: Iterable[Fault], work: Callable[[int], object]) -> None:
+        """Do one fault after the other, until somebody has met it; `work` gets its number."""
+        for number, fault in enumerate(faults):
+            before, self.fault = self.faults, fault
+            work(number)
+            wait_until(lambda before=before: self.faults > before)
+            self.mend()
+
     def close(self) -> None:
         self.mend()
         self._server.shutdown()
@@ -89,7 +98,7 @@ class ObjectStorage:
 
     def handle(self, asked: Any) -> None:  # noqa: ANN401 - the handler's own class
         body = asked.rfile.read(int(asked.headers.get("Content-Length", 0)))
-        fault = self.fault
+        fault = self.fault if self.part in asked.path else Fault.NONE
         self.faults += fault is not Fault.NONE
         if fault in {Fault.FORBIDDEN, Fault.BUSY}:
             _answer(asked, int(fault), [], b"")

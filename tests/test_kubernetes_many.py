@@ -85,7 +85,12 @@ def test_who_asks_asks_the_follower() -> None:
     )
     assert config.graphql is not None
     assert config.promql is not None
-    assert ports == {"graphql": config.graphql.port, "promql": config.promql.port}
+    assert config.telemetry is not None
+    assert ports == {
+        "graphql": config.graphql.port,
+        "promql": config.promql.port,
+        "metrics": config.telemetry.port,
+    }
     assert config.authentication is not None
 
 
