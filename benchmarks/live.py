@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 from frame.server import cpu_s, running
 from ingress import Body, Sender, frame
 from large.cluster import make_cluster, pairs_of, write_dump
@@ -65,6 +66,9 @@ class Live:
     receiver_peak_bytes: int
     engine_peak_bytes: int
     largest_lag_s: float
+    commits: int
+    median_commit_s: float
+    p99_commit_s: float
     longest_commit_s: float
     caught_up_s: float
 
@@ -161,7 +165,10 @@ def _load(server: Server, stream: Callable[[int], Framed], rate: float, seconds:
         receiver_peak_bytes=_peak_bytes(server.receiver),
         engine_peak_bytes=_peak_bytes(server.engine),
         largest_lag_s=watch.lag_s,
-        longest_commit_s=watch.commit_s,
+        commits=int(told["framewalk_engine_flush_seconds_count"]),
+        median_commit_s=watch.commit_s(0.5),
+        p99_commit_s=watch.commit_s(0.99),
+        longest_commit_s=watch.commit_s(1),
         caught_up_s=caught_up_s,
     )
 
@@ -229,20 +236,26 @@ def _varint(number: int) -> bytes:
 
 
 class _Watch(threading.Thread):
-    """Asks every second for the lag and how long the last commit took, and keeps the largest."""
+    """Asks every second for the lag, and how long the last commit took, if it is another."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
         self._server = server
         self._ended = threading.Event()
-        self.lag_s = self.commit_s = 0.0
+        self._commits_s: dict[float, float] = {}
+        self.lag_s = 0.0
         self.start()
 
     def run(self) -> None:
         while not self._ended.wait(1):
             told = self._server.told()
             self.lag_s = max(self.lag_s, told["framewalk_engine_lag_seconds"])
-            self.commit_s = max(self.commit_s, told["framewalk_engine_last_flush_seconds"])
+            if commits := told["framewalk_engine_flush_seconds_count"]:
+                self._commits_s[commits] = told["framewalk_engine_last_flush_seconds"]
+
+    def commit_s(self, share: float) -> float:
+        """Return how long a commit took at most, of this share of those that were asked about."""
+        return float(np.quantile(list(self._commits_s.values()), share))
 
     def stop(self) -> None:
         """Ask no more."""
@@ -297,7 +310,10 @@ def main() -> int:
         f"lag                 {found.largest_lag_s:.1f} s at most,"
         f" all counted {found.caught_up_s:.1f} s after the end"
     )
-    print(f"commits             {found.longest_commit_s:.1f} s at most")
+    print(
+        f"commits             {found.commits:,}: {found.median_commit_s:.2f} s at the median,"
+        f" {found.p99_commit_s:.2f} s the 99th of 100, {found.longest_commit_s:.2f} s at most"
+    )
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(found), indent=2))
     memory_bytes = found.receiver_peak_bytes + found.engine_peak_bytes
