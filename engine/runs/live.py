@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -235,6 +235,9 @@ class SpoolFollower(Closing):
             ):
                 segment.carried = carried
                 pending.computed.add(found)
+        # No later record batch has more of these streams, and views of strings would keep whole
+        # decoded batches in memory.
+        segment.carried = replace(segment.carried, nodes=None, connections=None)
         pending.damages += [item for item in now if isinstance(item, Damage)]
 
     def _waiting(
