@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
+from framewalk.engine import Counters, Plan, ScopeStates, States, Store
 from framewalk.engine.captures.format import CAPTURE_SCHEMA, DIGEST_KEY, batch_digest
+from framewalk.engine.states import empty_states
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "memory.py"
@@ -50,6 +56,26 @@ def test_a_capture_many_times_as_long_needs_no_more_memory(tmp_path: Path, times
     ]
     assert measured[1].logs > 0.75 * times * measured[0].logs > 500_000
     assert memory.growth(measured) < GROWTH_LIMIT
+
+
+def test_a_store_keeps_nothing_of_messages_that_name_entities(few_plan: Plan) -> None:
+    names = [f"a name too long for a view of it {number}" for number in range(50)]
+    content = np.frombuffer("".join(names).encode(), np.uint8).copy()
+    is_kept = weakref.ref(content)
+    ends = pa.array(np.cumsum([0, *map(len, names)]), pa.int64()).buffers()[1]
+    buffers = [None, ends, pa.py_buffer(content)]
+    text = pl.Series(pa.Array.from_buffers(pa.large_string(), len(names), buffers))
+    scopes = {scope.scope.view: empty_states(scope) for scope in few_plan.scopes}
+    empty = scopes["service"].scalars
+    rows = empty.clear(len(names)).fill_null(0).with_columns(service=text)
+    scopes["service"] = ScopeStates(rows, scopes["service"].keyed)
+    with Store(":memory:", few_plan) as store:
+        store.commit(None, Path("made"), [], States(scopes, Counters()))
+        del content, ends, buffers, text, rows, scopes
+        gc.collect()
+        assert is_kept() is None
+        # They are named all the same.
+        assert store.run("SELECT count(DISTINCT service) FROM service_minute") == [(len(names),)]
 
 
 def test_a_backlog_of_messages_with_many_logs_needs_no_more_memory(tmp_path: Path) -> None:

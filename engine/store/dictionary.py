@@ -89,7 +89,7 @@ class Dictionary:
             insert(self._connection, entities_table(scope), added.select(ENTITY, *keys))
             insert(self._connection, seen_table(scope), added.select(ENTITY, *_SEEN))
         found = pl.concat([stored, added.select(stored.columns)]) if added.height else stored
-        known = pl.concat([known, found])
+        known = pl.concat([known, _with_own_text(found)])
         # One commit may name more: then only these are kept until the next.
         self._known[scope.view] = known if known.height <= _MOST_KNOWN else _nobody(scope)
         return known
@@ -107,6 +107,11 @@ class Dictionary:
 
 def _found(rows: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     return rows.select(keys).join(known, on=keys, how="left", maintain_order="left")[ENTITY]
+
+
+def _with_own_text(rows: pl.DataFrame) -> pl.DataFrame:
+    """Copy the texts: as views they keep all of the decoded messages that they are from."""
+    return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def _nobody(scope: Scope) -> pl.DataFrame:
