@@ -102,7 +102,8 @@ def main() -> int:
     _take_times(clock)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), clock.stage(REST):
         store = Path(folder) / "profiled.duckdb"
-        options = ["--entities", arguments.entities, "--store", store]
+        # Of other processes nothing would be seen here.
+        options = ["--entities", arguments.entities, "--store", store, "--workers", 1]
         sys.argv[1:] = map(str, ["replay", arguments.capture, *options])
         _run(command)
     total_s = sum(clock.spent_s.values())
