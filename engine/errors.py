@@ -11,6 +11,7 @@ FramewalkError
 ├── WorkersError          processes that do the work cannot be started or reached
 │   └── BrokenTaskError   those that were at the same have all ended
 └── StoreError            the store cannot be used as it is; what it holds is untouched
+    ├── DamagedLogsError  files of its archive: they are left out from now on, begin anew
     ├── StoreLockedError  another process has it open: wait, or stop that process
     ├── StoreMemoryError  DuckDB had no memory for it: ask less at a time, or give more
     ├── StoreRoomError    its disk is full: make room
@@ -61,6 +62,10 @@ class EntitiesError(InputError):
 
 class StoreError(LocatedError):
     """A store could not be opened or written; what it held before is unchanged."""
+
+
+class DamagedLogsError(StoreError):
+    """Archived logs turned out to be damaged; they are told, and left out from now on."""
 
 
 class StoreLockedError(StoreError):

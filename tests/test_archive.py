@@ -426,6 +426,28 @@ def test_a_node_whose_clock_runs_wild_opens_so_many_hours(tmp_path: Path, few: P
         assert (hours(store)[200], hours(store)[300]) == (1, 1)
 
 
+def test_nodes_whose_names_are_made_up_open_so_many_hours_that_are_not_about_now(
+    tmp_path: Path, few: Plan
+) -> None:
+    now, hour_ns = 500_000, 3600 * 10**9
+    options = ArchiveOptions(Mode.ALL, most_hours_of_node=2, most_far_hours=3)
+
+    def of(node: int, hour: int) -> Kept:
+        one = kept_log("transfer", hour * hour_ns, operation="read", syscall=0)
+        return replace(one, connections=one.connections.with_columns(node=pl.lit(f"node {node}")))
+
+    with Store(":memory:", few) as store, Archive(store, tmp_path / "logs", options) as archive:
+        archive.tidy(0, longest_query_s=1, now_s=now * 3600)
+        for number in range(20):
+            add(store, archive, of(number, 100 + number))
+        opened = "SELECT DISTINCT hour FROM internal.archived ORDER BY 1"
+        assert store.query(opened).fetchall() == [(100,), (101,), (102,), (None,)]
+        # Those where clocks are right are not in the way of anybody, nor is anybody in theirs.
+        for number, hour in enumerate((now, now - 24, now + 1)):
+            add(store, archive, of(number, hour))
+        assert {(now,), (now - 24,), (now + 1,)} <= set(store.query(opened).fetchall())
+
+
 def earlier(content: bytes, hours: int) -> bytes:
     """Have a message's node be started so much earlier, if it says when it was."""
     message = EBPFAccessLogMessage.FromString(content)

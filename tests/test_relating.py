@@ -223,7 +223,7 @@ def test_logs_that_are_not_archived_leave_their_minutes_as_they_are(
             assert rows_of(store)["endpoint_relation_minute"] == before
 
 
-@pytest.mark.parametrize("gone", ["missing", "deleted"])
+@pytest.mark.parametrize("gone", ["missing", "deleted", "damaged"])
 def test_logs_that_are_gone_leave_their_minutes_as_they_are(
     tmp_path: Path, parts: list[Path], entities: Entities, few_plan: Plan, gone: str
 ) -> None:
@@ -234,10 +234,22 @@ def test_logs_that_are_gone_leave_their_minutes_as_they_are(
                 archive.keep_budget(0, 0)
         if gone == "missing":
             shutil.rmtree(tmp_path / "logs" / "http")
+        if gone == "damaged":
+            for file in (tmp_path / "logs" / "http").glob("*/*"):
+                spoil(file)
         before = rows_of(store)
         with Archive(store, tmp_path / "logs", HTTP) as archive:
             assert relate(store, archive) == Related()
+            assert bool(store.query("FROM http_logs").fetchall()) is False
         assert rows_of(store)["endpoint_relation_minute"] == before["endpoint_relation_minute"]
+
+
+def spoil(file: Path) -> None:
+    """Change the inside of a file: what is at its begin and its end stays."""
+    content = bytearray(file.read_bytes())
+    for place in range(len(content) // 8, len(content) * 3 // 4, 64):
+        content[place] ^= 0xFF
+    file.write_bytes(content)
 
 
 def test_minutes_of_too_many_requests_have_what_called_sides_saw(

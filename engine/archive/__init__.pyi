@@ -1,6 +1,5 @@
 from .archive import Archive as Archive
 from .archive import ArchiveOptions as ArchiveOptions
-from .archive import Question as Question
 from .files import ArchivedFile as ArchivedFile
 from .handing import REQUESTS_ONLY as REQUESTS_ONLY
 from .handing import UNARCHIVED as UNARCHIVED
@@ -13,6 +12,7 @@ from .minutes import NS_PER_MINUTE as NS_PER_MINUTE
 from .minutes import note_changed as note_changed
 from .minutes import note_requests_only as note_requests_only
 from .minutes import note_unarchived as note_unarchived
+from .reading import Question as Question
 from .rows import TEXTS as TEXTS
 from .rows import Shown as Shown
 from .sampling import Sampling as Sampling

@@ -14,37 +14,29 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from framewalk.engine.archive import minutes
 from framewalk.engine.archive.files import ArchivedFile, ArchiveFolder, Origin, oldest, problem_of
 from framewalk.engine.archive.handing import REQUESTS_ONLY, UNARCHIVED, hand_over
 from framewalk.engine.archive.hours import OpenedHours
 from framewalk.engine.archive.kept import Keeper, Kept, Mode
-from framewalk.engine.archive.manifest import Manifest
+from framewalk.engine.archive.manifest import Manifest, together
 from framewalk.engine.archive.merging import (
     chosen,
     due_for_sampling,
-    is_readable,
     merged,
     to_sample,
 )
 from framewalk.engine.archive.minutes import NS_PER_MINUTE
-from framewalk.engine.archive.restoring import together
+from framewalk.engine.archive.reading import ArchivedLogs
 from framewalk.engine.archive.rows import Numbering, Shown, tables_again, tables_of
 from framewalk.engine.archive.sampling import Sampling, near, sampled, staying
 from framewalk.engine.archive.schema import (
-    DICTIONARIES,
     HTTP,
     KINDS,
-    TABLES,
     TIME,
-    being_served,
-    select_rows,
 )
-from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreError, StoreRoomError
-from framewalk.engine.schemas import LONGEST_SERVED_NS
 from framewalk.engine.telling import Trouble, tell
 
 if TYPE_CHECKING:
@@ -54,8 +46,6 @@ if TYPE_CHECKING:
     from framewalk.engine.stages import Keep
     from framewalk.engine.store import Store
 
-# Rows of a file that are in memory at once.
-_READ_ROWS: Final = 200_000
 _NS_PER_HOUR: Final = 3600 * 10**9
 
 
@@ -64,7 +54,8 @@ class ArchiveOptions:
     """What is kept, and of each request what.
 
     A write makes at most `most_hours` files of a kind, and logs of a node open at most
-    `most_hours_of_node` within an hour by the clock of `tidy`. With `gives_up` logs that find no
+    `most_hours_of_node` within an hour by the clock of `tidy`, all nodes `most_far_hours` that are
+    not about now. With `gives_up` logs that find no
     room on the disk are told of and not archived; else the write is an error. `sampling` is for
     SAMPLED.
     """
@@ -73,19 +64,9 @@ class ArchiveOptions:
     shown: Shown = field(default_factory=Shown)
     most_hours: int = 1_000
     most_hours_of_node: int = 10**9
+    most_far_hours: int = 10**9
     gives_up: bool = False
     sampling: Sampling = field(default_factory=Sampling)
-
-
-class Question(NamedTuple):
-    """What is asked of archived logs, as SQL: columns of the view, a condition on those of files.
-
-    `rest` is what may follow: GROUP BY.
-    """
-
-    columns: str
-    condition: str
-    rest: str = ""
 
 
 class _Gone(NamedTuple):
@@ -96,7 +77,7 @@ class _Gone(NamedTuple):
     is_replaced: bool
 
 
-class Archive(Closing):
+class Archive(ArchivedLogs):
     """The archive of a store that is open for writing.
 
     `problems` are the listed files that are missing or damaged: views leave those out. Raises
@@ -109,7 +90,7 @@ class Archive(Closing):
         self._store = store
         self._options = options
         self._gone: list[_Gone] = []
-        self._opened = OpenedHours(options.most_hours_of_node)
+        self._opened = OpenedHours(options.most_hours_of_node, options.most_far_hours)
         # Minutes of what is written and not listed yet, and of what was given up.
         self._changed: set[int] = set()
         self._lost: set[int] = set()
@@ -129,11 +110,6 @@ class Archive(Closing):
             self._folder.close()
             raise
         self._remove_others()
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are: absolute, and without links."""
-        return self._folder.path
 
     def close(self) -> None:
         """Remove what nothing lists any more, and let another process write the folder."""
@@ -214,92 +190,10 @@ class Archive(Closing):
         """Note what was made of changed minutes; to be called in the transaction that writes it."""
         minutes.no_longer_changed(self._store, made)
 
-    def whole_minutes(self, asked: Sequence[int], near: int = 0) -> list[int]:
-        """Return those of some minutes of which each log is here, and of so many around them.
-
-        The others have logs that were never archived, are deleted or in damaged files, or are
-        sampled.
-        """
-        if not asked:
-            return []
-        first, last = min(asked) - near, max(asked) + near
-        lost = minutes.unarchived(self._store, first, last) | self.sampled_minutes(first, last)
-        gone_ns = self._manifest.gone_ns()
-        readable = {file.number for file in self._manifest.readable(self._folder)}
-        spans = [
-            (file.first_ns // NS_PER_MINUTE, file.last_ns // NS_PER_MINUTE)
-            for file in self._manifest.files()
-            if file.number not in readable
-        ]
-        if gone_ns is not None:
-            spans.append((0, gone_ns // NS_PER_MINUTE))
-        return [
-            minute
-            for minute in asked
-            if lost.isdisjoint(range(minute - near, minute + near + 1))
-            and not any(begin <= minute + near and end >= minute - near for begin, end in spans)
-        ]
-
-    def requests_only_minutes(self, first: int, last: int) -> set[int]:
-        """Return the minutes from one to another of which not each kind of logs is archived."""
-        return minutes.requests_only(self._store, first, last)
-
-    def sampled_minutes(self, first: int, last: int) -> set[int]:
-        """Return the minutes from one to another of whose requests some stand for others."""
-        return minutes.sampled(self._store, first, last)
-
     def note_changed(self, changed: Collection[int]) -> None:
         """Have minutes in `changed_minutes`, as if they had got requests."""
         with self._store.transaction():
             minutes.note_changed(self._store, changed)
-
-    def files(self, kind: str, first_ns: int, end_ns: int) -> list[ArchivedFile]:
-        """Return the files that may have logs of a kind that began in a range (ns since 1970)."""
-        return [
-            file
-            for file in self._manifest.readable(self._folder)
-            if file.kind == kind and file.first_ns < end_ns and file.last_ns >= first_ns
-        ]
-
-    def batches(self, file: ArchivedFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a file; texts that are often the same are dictionaries."""
-        path = self.folder / file.name
-        named = [column.name for column in TABLES[file.kind] if column.name in DICTIONARIES]
-        with pq.ParquetFile(path, read_dictionary=named) as content:
-            yield from content.iter_batches(_READ_ROWS, columns=list(columns), use_threads=False)
-
-    def rows(self, kind: str, first_ns: int, end_ns: int, asked: Question) -> pl.DataFrame:
-        """Return what is asked of the logs of a kind that began in a range."""
-        files = self.files(kind, first_ns, end_ns)
-        began = f'epoch_ns("time") >= {first_ns} AND epoch_ns("time") < {end_ns}'
-        read = self._manifest.reading(self._folder, kind, files)
-        rows = select_rows(kind, read, f"{began} AND {asked.condition}")
-        found: pl.DataFrame = self._store.query(
-            f"SELECT {asked.columns} FROM ({rows}) {asked.rest}"
-        ).pl()
-        return found
-
-    def count_requests(self, since_ns: int, until_ns: int) -> int:
-        """Return how many requests were being served in a range (ns since 1970)."""
-        return int(self.requests(since_ns, until_ns, "count(*)").item())
-
-    def requests(self, since_ns: int, until_ns: int, columns: str) -> pl.DataFrame:
-        """Return requests that were being served in a range: SQL of what the view shows.
-
-        Beside its columns there is `components`. Of a request whose serving nothing tells the log
-        itself counts; one that lasts longer than LONGEST_SERVED_NS counts as one that ends then.
-        """
-        files = [
-            file
-            for file in self._manifest.readable(self._folder)
-            if file.kind == HTTP
-            and (file.served_first_ns is None or file.served_first_ns < until_ns)
-            and (file.served_last_ns or since_ns) >= since_ns - LONGEST_SERVED_NS
-        ]
-        read = self._manifest.reading(self._folder, HTTP, files)
-        rows = select_rows(HTTP, read, being_served(since_ns, until_ns))
-        found: pl.DataFrame = self._store.query(f"SELECT {columns} FROM ({rows})").pl()
-        return found
 
     def size_bytes(self) -> int:
         """Return what the listed files take."""
@@ -373,21 +267,31 @@ class Archive(Closing):
         self._replace(gone, [], elapsed_s)
         return len(gone)
 
-    def change(self, file: ArchivedFile, changed: Callable[[pa.Table], pa.Table]) -> None:
+    def change(
+        self, file: ArchivedFile, changed: Callable[[pa.Table], pa.Table], elapsed_s: float
+    ) -> list[ArchivedFile] | None:
         """Have other rows in place of those of a file: `changed` returns them. Raises StoreError.
 
         It gets tables with the columns of TABLES; texts are dictionaries, and have to stay so.
+        Returns the file that has them, if there are any; None where that was given up. What it
+        takes the place of stays for queries that began before: see `tidy`.
         """
         try:
-            rows = merged(file.kind, self._paths([file]), lambda: None, change=changed)
-            new = self._rewritten([file], rows, is_sampled=bool(file.is_sampled))
-            self._replace([file], new, 0, ())
+            with self._reading([file]):
+                rows = merged(file.kind, self._paths([file]), lambda: None, change=changed)
+                new = self._rewritten([file], rows, is_sampled=bool(file.is_sampled))
+                self._replace([file], new, elapsed_s, ())
         except (OSError, pa.ArrowException) as error:
             self._refuse(error)
+            return None
+        return new
 
-    def tidy(self, elapsed_s: float, longest_query_s: float) -> None:
-        """Remove files that no query can still be reading: they are listed no more for so long."""
-        self._opened.tick(elapsed_s)
+    def tidy(self, elapsed_s: float, longest_query_s: float, now_s: float | None = None) -> None:
+        """Remove files that no query can still be reading: they are listed no more for so long.
+
+        `now_s` is the time since 1970, where that is known.
+        """
+        self._opened.tick(elapsed_s, now_s)
         border_s = elapsed_s - longest_query_s
         self._folder.remove(one.file for one in self._gone if one.since_s <= border_s)
         self._gone = [one for one in self._gone if one.since_s > border_s]
@@ -409,17 +313,6 @@ class Archive(Closing):
         self._manifest.next_file = max(self._manifest.next_file, self._folder.next_number())
         event = "archived logs are missing, files that are not listed are not removed"
         tell(logging.WARNING, event, folder=self.folder, missing=missing)
-
-    def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
-        """Have views without those of some files that cannot be read; tells whether there were."""
-        damaged = [file for file in files if not is_readable(file.kind, self.folder / file.name)]
-        if damaged:
-            with self._store.transaction():
-                self._manifest.leave_out(self._folder, damaged)
-            names = ", ".join(file.name for file in damaged)
-            event = "archived logs cannot be read, they are left out"
-            tell(logging.ERROR, event, folder=self.folder, files=names)
-        return bool(damaged)
 
     def _refuse(self, error: Exception) -> None:
         """Raise StoreError for what could not be written, unless that is given up."""

@@ -8,6 +8,7 @@ it was made are one transaction.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ from framewalk.engine.calls import (
     relations_of,
 )
 from framewalk.engine.caps import DEFAULT_CAPS
+from framewalk.engine.errors import DamagedLogsError
 from framewalk.engine.remaking import sides
 from framewalk.engine.remaking.connections import tcp_as_called, tcp_logs
 from framewalk.engine.remaking.naming import within_caps
@@ -93,10 +95,18 @@ def relate(
 ) -> Related:
     """Make the relations of the minutes before one (since 1970) that got requests, or of all.
 
-    Minutes of which the archive has not all requests, or that have expired, keep what they have.
-    Raises StoreError.
+    Minutes of which the archive has not all requests, or that have expired, keep what they have;
+    those near requests in files that turn out to be damaged, too. Raises StoreError.
     """
-    options = options or RelatingOptions()
+    while True:
+        # Each time some files are left out.
+        with suppress(DamagedLogsError):
+            return _related(store, archive, before_minute, options or RelatingOptions())
+
+
+def _related(
+    store: Store, archive: Archive, before_minute: int | None, options: RelatingOptions
+) -> Related:
     due = archive.changed_minutes(before_minute)
     if not due:
         return Related()

@@ -7,6 +7,7 @@ section 2). Logs of which no side had a name were never archived.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -20,7 +21,7 @@ from framewalk.engine.stages import cluster_prefix
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from framewalk.engine.archive import Archive
+    from framewalk.engine.archive import Archive, ArchivedFile
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.store import Store
 
@@ -40,23 +41,59 @@ def resolve_again(
     What the store tells of unknown peers of these minutes goes where they have a name now. Raises
     StoreError.
     """
-    if not minutes:
-        return 0
-    first_ns, end_ns = min(minutes) * NS_PER_MINUTE, (max(minutes) + 1) * NS_PER_MINUTE
-    found = 0
-    for kind in KINDS:
-        for file in archive.files(kind, first_ns, end_ns):
-            count = sum(
-                _named_rows(pl.DataFrame(pa.Table.from_batches([batch])), entities, minutes)
-                for batch in archive.batches(file, _NEEDED)
-            )
-            if count:
-                # What was made before has the old names.
-                forget_unfinished(store)
-                archive.change(file, lambda table: _with_names(table, entities, minutes))
-                found += count
-    _forget_named(store, archive, entities, minutes)
-    return found
+    resolving = Resolving(store, archive, entities)
+    while not resolving.is_done:
+        resolving.step(minutes)
+    return resolving.named
+
+
+class Resolving:
+    """The same, a file at a time: between steps logs may come and files be merged.
+
+    `named` logs have got a name by now, and it `is_done` once no file is left to look at.
+    """
+
+    def __init__(self, store: Store, archive: Archive, entities: Entities) -> None:
+        self.named = 0
+        self.is_done = False
+        self._store = store
+        self._archive = archive
+        self._entities = entities
+        self._seen: set[int] = set()
+
+    def step(self, minutes: Collection[int], elapsed_s: float = 0) -> None:
+        """Look at the next file, at a time of the clock of `Archive.tidy`; raises StoreError."""
+        if (file := self._next(minutes)) is not None:
+            self._look(file, minutes, elapsed_s)
+            return
+        if minutes:
+            _forget_named(self._store, self._archive, self._entities, minutes)
+        self.is_done = True
+
+    def _next(self, minutes: Collection[int]) -> ArchivedFile | None:
+        if not minutes:
+            return None
+        first_ns, end_ns = min(minutes) * NS_PER_MINUTE, (max(minutes) + 1) * NS_PER_MINUTE
+        files = chain.from_iterable(self._archive.files(kind, first_ns, end_ns) for kind in KINDS)
+        return next((file for file in files if file.number not in self._seen), None)
+
+    def _look(self, file: ArchivedFile, minutes: Collection[int], elapsed_s: float) -> None:
+        entities = self._entities
+        self._seen.add(file.number)
+        count = sum(
+            _named_rows(pl.DataFrame(pa.Table.from_batches([batch])), entities, minutes)
+            for batch in self._archive.batches(file, _NEEDED)
+        )
+        if not count:
+            return
+        # What was made before has the old names.
+        forget_unfinished(self._store)
+        new = self._archive.change(
+            file, lambda table: _with_names(table, entities, minutes), elapsed_s
+        )
+        if new is not None:
+            self._seen.update(one.number for one in new)
+            self.named += count
 
 
 def _named_rows(rows: pl.DataFrame, entities: Entities, minutes: Collection[int]) -> int:

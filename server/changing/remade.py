@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.errors import StoreMemoryError
+from framewalk.engine.errors import DamagedLogsError, StoreMemoryError
 from framewalk.engine.oal import is_former
 from framewalk.engine.remaking import RecomputingOptions, plan_recomputation, recompute
 from framewalk.engine.telling import tell
@@ -61,6 +61,9 @@ class Remaking:
         while self._is_asked:
             try:
                 self._step(on_progress)
+            except DamagedLogsError:
+                # What they have logs of is not asked for again.
+                continue
             except StoreMemoryError as error:
                 # Queries have it all.
                 tell(logging.WARNING, "metrics not made again, it is tried again", problem=error)

@@ -65,6 +65,8 @@ _MINUTE_S: Final = 60
 _MOST_HOURS: Final = 8
 # And so many each node may open within an hour: one that was cut off for a day has no more.
 _MOST_HOURS_OF_NODE: Final = 30
+# Of hours that are not about now so many within an hour, of all nodes: a sender may name many.
+_MOST_FAR_HOURS: Final = 100
 _NS_PER_S: Final = 10**9
 _TELL_EVERY_S: Final = 5
 _LONGEST_ERROR: Final = 10_000
@@ -404,6 +406,7 @@ def _archive(options: EngineOptions, store: Store) -> Archive | None:
         shown,
         _MOST_HOURS,
         _MOST_HOURS_OF_NODE,
+        _MOST_FAR_HOURS,
         gives_up=True,
         sampling=sampling,
     )

@@ -302,7 +302,7 @@ class Upkeep:
         archive, settings = self._follower.archive, self._options.archive
         if archive is None or settings is None:
             return
-        archive.tidy(elapsed_s, self._longest_query_s())
+        archive.tidy(elapsed_s, self._longest_query_s(), now_s)
         deleted = archive.keep_budget(settings.budget_bytes, elapsed_s)
         if deleted:
             why, budget_bytes = "its budget is used up", settings.budget_bytes

@@ -36,6 +36,7 @@ _LATE_NS: Final = 300 * 10**9
 _EXPIRE_EVERY_S: Final = 3600
 _MOST_HOURS: Final = 8
 _MOST_HOURS_OF_NODE: Final = 30
+_MOST_FAR_HOURS: Final = 100
 _QUERY_S: Final = 60
 _NS_PER_S: Final = 10**9
 _MINUTE_S: Final = 60
@@ -79,6 +80,7 @@ class FollowedLogs(Closing):
             Mode.ALL,
             most_hours=_MOST_HOURS,
             most_hours_of_node=_MOST_HOURS_OF_NODE,
+            most_far_hours=_MOST_FAR_HOURS,
             gives_up=True,
         )
         self._archive = Archive(store, kept.folder, options)
@@ -125,7 +127,7 @@ class FollowedLogs(Closing):
         """Do what is due: merge small files, delete what is too much or too old."""
         archive, kept = self._archive, self._kept
         if elapsed_s - self._merged_s >= _MERGE_EVERY_S:
-            archive.tidy(elapsed_s, _QUERY_S + kept.longest_query_s)
+            archive.tidy(elapsed_s, _QUERY_S + kept.longest_query_s, now_s)
             deleted = archive.keep_budget(kept.budget_bytes, elapsed_s)
             if deleted:
                 facts = {"files": deleted, "budget_bytes": kept.budget_bytes}
