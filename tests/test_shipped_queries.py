@@ -353,7 +353,7 @@ def test_a_store_of_before_has_macros_when_it_is_written_again(tmp_path: Path) -
     with Store(path, plan) as store:
         store.query("SELECT 1").fetchall()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DROP VIEW internal.macros_2; DROP MACRO TABLE top_services").fetchall()
+        connection.execute("DROP VIEW internal.macros_3; DROP MACRO TABLE top_services").fetchall()
     with Store(path, plan) as store:
         assert store.query("FROM time_range").fetchall() == [(None, None)]
         assert store.query("FROM top_services('logs', '2026-11-02', '2026-11-03')").fetchall() == []
@@ -364,7 +364,7 @@ def test_a_store_of_before_has_macros_when_it_is_read(tmp_path: Path) -> None:
     with Store(path, load_plan()):
         pass
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DROP VIEW internal.macros_2; DROP MACRO TABLE top_services").fetchall()
+        connection.execute("DROP VIEW internal.macros_3; DROP MACRO TABLE top_services").fetchall()
     with duckdb.connect(str(path), read_only=True), open_for_reading(path) as connection:
         # Somebody reads it: it cannot be written, and is read as it is.
         assert connection.execute("FROM service_minute").fetchall() == []

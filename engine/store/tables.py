@@ -56,7 +56,7 @@ _MEANINGS_TABLE: Final = (
 _MEANINGS_VIEW: Final = "former_meanings"
 # A view that a store has when it has all macros that there are here; in another schema than those
 # that people read.
-_MADE_VIEW: Final = "macros_2"
+_MADE_VIEW: Final = "macros_3"
 _MINUTE_US: Final = 60_000_000
 # Logs that are later than this are not added to what a metric meant before.
 _LATE_US: Final = 60 * _MINUTE_US
@@ -416,7 +416,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, metrics: Sequence[Metric
         view: [metric for metric in metrics if metric.scope.view == view]
         for view in (scope.view for scope in SCOPES.values())
     }
-    run(connection, f"CREATE OR REPLACE VIEW internal.{_MADE_VIEW} AS SELECT 2 AS version")
+    run(connection, f"CREATE OR REPLACE VIEW internal.{_MADE_VIEW} AS SELECT 3 AS version")
     run(connection, bounded_macro())
     for scope in SCOPES.values():
         run(connection, empty_macro(scope, own[scope.view]))

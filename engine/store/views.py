@@ -414,14 +414,15 @@ class _Aggregate(NamedTuple):
 def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
     if state.keep in _EXTREMES:
         return _Aggregate(f"{_EXTREMES[state.keep]}({column})")
-    # Aggregations pass over NULL in their own column.
-    others = [f"{one} IS NOT NULL" for one in needed if state.keyed or one != column]
-    held = f" FILTER ({' AND '.join(others)})" if others else ""
+    # Aggregations pass over NULL. A FILTER would cost the square of their number: DuckDB keeps a
+    # vector of every column for each of them.
+    others = [f"{one} IS NOT NULL" for one in needed if one != column]
+    held = f"CASE WHEN {' AND '.join(others)} THEN {column} END" if others else column
     if state.keyed:
-        return _Aggregate(f"nullif(flatten(list({column}){held}), [])")
+        return _Aggregate(f"nullif(flatten(list({held})), [])")
     # No logs are so many that their count would have to stop.
     bounded = "{}::BIGINT" if state.keep is Keep.COUNT else _BOUNDED
-    return _Aggregate(f"sum({column}){held}", bounded)
+    return _Aggregate(f"sum({held})", bounded)
 
 
 def _finished(metric: Metric, merged: _Merged, minutes: str) -> str:
