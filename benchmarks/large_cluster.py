@@ -2,18 +2,23 @@
 
     python benchmarks/large_cluster.py capture --services 1000 --minutes 10 --output build/large
     python benchmarks/large_cluster.py store --services 1000 --minutes 60 --output build/hour.duckdb
+    python benchmarks/large_cluster.py day build/hour.duckdb
+    python benchmarks/large_cluster.py ask build/hour.duckdb
     python benchmarks/large_cluster.py growth --services 100 300 --hours 1
 
 1,000 services are 5,000 pods, 20,000 endpoints, 10,000 pairs of services and 50,000 pairs of pods,
 each of which makes a request a minute: 300,000 logs. `capture` writes large.capture.arrows and
-kubectl.json. `growth` makes stores of these sizes, asks them, replays ten minutes of each size, and
-adds what it took to a file of JSON, which is drawn; the stores stay in build/growth (1,000 services
-and 24 hours: 13 GB).
+kubectl.json. `day` rolls a store up and copies its newest hour to the hours before, as far as the
+questions ask for it; `ask` asks a store these questions. `growth` makes stores of these sizes, asks
+them, replays ten minutes of each size, and adds what it took to a file of JSON, which is drawn; the
+stores stay in build/growth (1,000 services and 24 hours: 13 GB).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import sys
 import tempfile
 import time
@@ -23,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 from large.cluster import make_cluster, write_dump
+from large.copies import copy_hour
 from large.growing import (
     Growth,
     Replayed,
@@ -36,7 +42,7 @@ from large.growing import (
 )
 from large.hours import write_store
 from large.minutes import Minutes
-from large.questions import QUESTIONS
+from large.questions import QUESTIONS, ask_all
 
 from framewalk.engine.captures import CAPTURE_SUFFIX, CaptureWriter
 
@@ -165,6 +171,23 @@ def _print_growth(growth: Growth) -> None:
         )
 
 
+def _make_day(options: argparse.Namespace) -> None:
+    def tell(done: int) -> None:
+        print(f"\r{done} hours", end="", file=sys.stderr, flush=True)
+
+    copy_hour(options.store, options.hours, tell)
+    print(f"\n{options.store}: {options.store.stat().st_size:,} bytes")
+
+
+def _ask(options: argparse.Namespace) -> None:
+    """Print what each question takes, and the most memory that the process had by its end."""
+    print(f"{'question':<44} {'CPU ms':>8} {'ms':>8} {'rows':>8}")
+    for name, one in ask_all(options.store).items():
+        print(f"{name:<44} {one.cpu_s * 1000:>8,.0f} {one.elapsed_s * 1000:>8,.0f} {one.rows:>8,}")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{used / 10**6:,.0f} MB at most; load {os.getloadavg()[0]:.0f}")
+
+
 def _print_sizes(options: argparse.Namespace) -> None:
     """Print what the tables of a store take, in blocks of the file."""
     with duckdb.connect(str(options.store), read_only=True) as connection:
@@ -200,6 +223,13 @@ def _arguments() -> argparse.Namespace:
     for command in (capture, store):
         command.add_argument("--services", type=int, default=1_000)
         command.add_argument("--variants", type=int, help="how many minutes are computed")
+    day = commands.add_parser("day", help="copy the newest hour of a store to hours before it")
+    day.add_argument("store", type=Path)
+    day.add_argument("--hours", type=int, default=24)
+    day.set_defaults(make=_make_day)
+    ask = commands.add_parser("ask", help="print what a store takes to answer the questions")
+    ask.add_argument("store", type=Path)
+    ask.set_defaults(make=_ask)
     sizes = commands.add_parser("sizes", help="print what the tables of a store take")
     sizes.add_argument("store", type=Path)
     sizes.set_defaults(make=_print_sizes)
