@@ -29,6 +29,7 @@ from framewalk.engine.states import (
     merge_rows,
     merge_unknown,
     minutes_of,
+    one_number,
     traits_expression,
 )
 
@@ -43,7 +44,6 @@ _ENDPOINT: Final = "endpoint"
 _PAIR: Final = "pair"
 _PLACE: Final = "place"
 _CODE: Final = "code"
-_MOST_CODES: Final = 2**63
 
 # Pairs of peers and minute that are rolled up at once: at most some 200 MB.
 ROLL_UP_ROWS: Final = 60_000
@@ -192,7 +192,7 @@ def _with_pairs(
     The operations' states have the number in place of both.
     """
     every = pl.concat([states.scalars.select("peer", MINUTE) for states in operations.values()])
-    code = _one_number(every.select(MINUTE, "peer"))
+    code = one_number(every.select(MINUTE, "peer"))
     number = code.rank("dense").cast(pl.UInt32) - 1
     pairs = (
         every.with_columns(number.alias(_PAIR))
@@ -209,27 +209,6 @@ def _with_pairs(
         )
         first_row += states.scalars.height
     return pairs, numbered
-
-
-def _one_number(keys: pl.DataFrame) -> pl.Series:
-    """Return Int64 numbers that are the same where all keys, whole numbers, are, in their order.
-
-    Null where a key is. Grouping by one number costs a fraction of grouping by several columns.
-    """
-    code = pl.lit(0, pl.Int64)
-    count = 1
-    for name in keys.columns:
-        lowest, highest = keys[name].min(), keys[name].max()
-        if not isinstance(lowest, int) or not isinstance(highest, int):
-            return pl.Series(_CODE, [None], dtype=pl.Int64).new_from_index(0, keys.height)
-        span = highest - lowest + 1
-        count *= span
-        code = code * span + (pl.col(name).cast(pl.Int64) - lowest)
-    if count < _MOST_CODES:
-        return keys.select(code.alias(_CODE)).to_series()
-    # Then there are at most so many as rows of each.
-    dense = keys.select(pl.all().rank("dense").cast(pl.Int64))
-    return _one_number(dense)
 
 
 def _only(
@@ -289,7 +268,7 @@ def _merged_split(rows: pl.DataFrame, number: str, keep: Keep) -> pl.DataFrame:
     rows = rows.drop_nulls(number)
     if rows.schema[KEY] != pl.Int64:
         return merge_rows([rows], [number, KEY], {VALUE: keep})
-    coded = rows.with_columns(_one_number(rows.select(number, KEY)))
+    coded = rows.with_columns(one_number(rows.select(number, KEY)))
     if coded[_CODE].n_unique() == coded.height:
         return rows
     merged = coded.group_by(_CODE).agg(
@@ -330,7 +309,7 @@ def _roll_up_scope(states: _FinestStates, of: _ScopeOfPeers, endpoints: pl.Serie
     rows = states.by_endpoint if renamed else states.by_pair
     own_keys = [_ENDPOINT, MINUTE] if renamed else [MINUTE]
     keys = rows.select(of.entity.gather(rows["peer"]).alias(_ENTITY), *own_keys)
-    place = (_one_number(keys).rank("dense") - 1).cast(pl.UInt32).alias(_PLACE)
+    place = (one_number(keys).rank("dense") - 1).cast(pl.UInt32).alias(_PLACE)
     placed = keys.with_columns(place, of.traits.gather(rows["peer"])).drop_nulls(_PLACE)
     scalars = (
         placed.group_by(_PLACE)

@@ -13,6 +13,10 @@ from .merging import merge_unknown as merge_unknown
 from .merging import minutes_of as minutes_of
 from .merging import sum_expression as sum_expression
 from .merging import sum_fits as sum_fits
+from .runs import Runs as Runs
+from .runs import as_lists as as_lists
+from .runs import merge_lists as merge_lists
+from .runs import one_number as one_number
 from .traits import component_names as component_names
 from .traits import detect_point_names as detect_point_names
 from .traits import tls_mode_names as tls_mode_names

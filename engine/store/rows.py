@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from framewalk.engine.states import KEY, MINUTE, TRAITS, VALUE, ScopeStates, merge_scope
+from framewalk.engine.states import (
+    KEY,
+    MINUTE,
+    TRAITS,
+    VALUE,
+    ScopeStates,
+    as_lists,
+    merge_scope,
+)
 from framewalk.engine.store.views import BUCKET, RESOLUTIONS, view_name
 
 if TYPE_CHECKING:
@@ -91,10 +98,7 @@ def _lists(states: ScopeStates, name: str, keys: list[str]) -> pl.Series:
         row = entries.join(numbered, on=on, how="left", maintain_order="left")["row"]
     order = row.arg_sort()
     counts = np.bincount(row.to_numpy(), minlength=states.scalars.height)
-    ends = np.concatenate(([0], counts.cumsum()))
-    ordered = entries.select(KEY, VALUE)[order].to_struct().rechunk().to_arrow()
-    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), ordered)
-    return pl.Series(name, lists)
+    return as_lists(name, entries.select(KEY, VALUE)[order], counts)
 
 
 def as_states(scope: ScopePlan, rows: pl.DataFrame) -> ScopeStates:
