@@ -104,4 +104,5 @@ def print_made(done: Answer) -> None:
         print_summary([("definitions", "in force")])
         return
     rows = [("metrics", f"{done.metrics:,}"), ("minutes", f"{done.done:,}")]
+    rows += [("logs named", f"{done.named:,}")] if done.named is not None else []
     print_summary([*rows, ("logs", f"{done.logs:,}")])

@@ -104,7 +104,8 @@ def recompute(
         bool,
         typer.Option(
             "--resolve",
-            help="Resolve again the addresses that had no name, with what the store knows by now.",
+            help="Resolve again the addresses that had no name, with what is known by now: of the "
+            "store, or of the server that has it open.",
         ),
     ] = False,
     name_by_owner: Annotated[
@@ -132,13 +133,14 @@ def recompute(
     wanted = Wanted.read(None, since, until)
     server = running_server(store)
     if server is not None:
-        if entities or resolve:
-            problem = "a server has this store open, and names are resolved again without one"
-            raise InputError(store, problem, "stop it, and start it again when this is done")
+        if entities or name_by_owner:
+            problem = "a server has this store open, and names come from where it has them"
+            raise InputError(store, problem, "have it read the dump, then ask with --resolve alone")
         if oal or apdex_thresholds or endpoint_patterns or archive or captures:
             problem = "a server has this store open, with definitions and an archive of its own"
             raise InputError(store, problem, "give it others: `framewalk definitions apply`")
-        _ask(server, metric or [], wanted)
+        _check_options(metric or [], archive, captures, is_resolving=resolve)
+        _ask(server, metric or [], wanted, resolves=resolve)
         return
     plan = load_plan_of_files(
         oal or (),
@@ -229,10 +231,10 @@ def _resolve(store: Store, archive: Archive, asked: Recomputation, naming: Namin
     return resolve_again(store, archive, naming.entities, asked.minutes)
 
 
-def _ask(server: Server, names: list[str], wanted: Wanted) -> None:
+def _ask(server: Server, names: list[str], wanted: Wanted, *, resolves: bool) -> None:
     """Have a server make metrics again, and wait until it has."""
     first, end = _minutes(wanted)
-    request = Request("", 0, metrics=tuple(names), first=first, end=end)
+    request = Request("", 0, metrics=tuple(names), first=first, end=end, resolves=resolves)
     try:
         print_made(server.exchange(request, {State.DONE}))
     except RefusedError as error:

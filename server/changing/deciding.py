@@ -87,7 +87,8 @@ class Deciding:
                 problem = str(InputError(name, "this server computes no such metric", hint))
                 answer(self._store.path, Answer(request.name, State.REFUSED, problem))
                 return False
-        self._remaking.ask(request.name, request.metrics, request.first, request.end)
+        stretch = request.first, request.end
+        self._remaking.ask(request.name, request.metrics, *stretch, resolves=request.resolves)
         answer(self._store.path, Answer(request.name, State.TAKEN))
         return False
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.errors import DamagedLogsError, StoreMemoryError
 from framewalk.engine.oal import is_former
-from framewalk.engine.remaking import RecomputingOptions, plan_recomputation, recompute
+from framewalk.engine.remaking import (
+    RecomputingOptions,
+    Resolving,
+    plan_recomputation,
+    recompute,
+)
 from framewalk.engine.telling import tell
 from framewalk.server.changing.requests import Answer, State, answer
 
@@ -20,12 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from framewalk.engine.archive import Archive
+    from framewalk.engine.kubernetes import Entities
     from framewalk.engine.store import Store
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS internal.recomputations (name VARCHAR NOT NULL, "
     "metrics VARCHAR[] NOT NULL, first_minute BIGINT NOT NULL, end_minute BIGINT NOT NULL)"
 )
+# Of tables that an earlier version made.
+_ADDED: Final = "ALTER TABLE internal.recomputations ADD COLUMN IF NOT EXISTS resolves BOOLEAN"
 _FIRST: Final = "FROM internal.recomputations LIMIT 1"
 # Logs that are read until commits have their turn: a second or two.
 _LOGS_AT_ONCE: Final = 250_000
@@ -45,22 +53,35 @@ class Remaking:
         self._endpoints_per_service = endpoints_per_service
         self._answer: Answer | None = None
         self._answered_s = 0.0
+        self._resolving: Resolving | None = None
         store.run(_TABLE)
+        store.run(_ADDED)
         self._is_asked = bool(store.run(_FIRST))
 
-    def ask(self, name: str, metrics: Sequence[str], first: int, end: int) -> None:
-        """Have metrics (all without any) made again; the request of a name counts once."""
+    def ask(
+        self,
+        name: str,
+        metrics: Sequence[str],
+        first: int,
+        end: int,
+        *,
+        resolves: bool = False,
+    ) -> None:
+        """Have metrics (all without any) made again; the request of a name counts once.
+
+        If it `resolves`, archived logs without a name get those that are known by now before.
+        """
         rows = self._store.run("SELECT 1 FROM internal.recomputations WHERE name = ?", [name])
         if not rows:
-            sql = "INSERT INTO internal.recomputations VALUES (?, ?, ?, ?)"
-            self._store.run(sql, [name, list(metrics), first, end])
+            sql = "INSERT INTO internal.recomputations VALUES (?, ?, ?, ?, ?)"
+            self._store.run(sql, [name, list(metrics), first, end, resolves])
         self._is_asked = True
 
-    def run(self, until_s: float, on_progress: Callable[[], None]) -> None:
+    def run(self, entities: Entities, until_s: float, on_progress: Callable[[], None]) -> None:
         """Make some minutes, and more until a time of the monotonic clock."""
         while self._is_asked:
             try:
-                self._step(on_progress)
+                self._step(entities, on_progress)
             except DamagedLogsError:
                 # What they have logs of is not asked for again.
                 continue
@@ -71,12 +92,12 @@ class Remaking:
             if time.monotonic() >= until_s:
                 return
 
-    def _step(self, on_progress: Callable[[], None]) -> None:
+    def _step(self, entities: Entities, on_progress: Callable[[], None]) -> None:
         rows = self._store.run(_FIRST)
         if not rows:
             self._is_asked, self.left = False, 0
             return
-        ((name, metrics, first, end),) = rows
+        ((name, metrics, first, end, resolves),) = rows
         if self._archive is None:
             self._finish(
                 Answer(name, State.REFUSED, "logs are not archived (FRAMEWALK_ARCHIVE_MODE)")
@@ -108,6 +129,9 @@ class Remaking:
         if not asked.metrics:
             self._finish(replace(self._answer, state=State.DONE))
             return
+        if resolves and self._has_names_left(asked.minutes, entities):
+            on_progress()
+            return
         options = RecomputingOptions(
             endpoints_per_service=self._endpoints_per_service,
             logs_at_once=_LOGS_AT_ONCE,
@@ -126,11 +150,23 @@ class Remaking:
             self._answered_s = time.monotonic()
             answer(self._store.path, self._answer)
 
+    def _has_names_left(self, minutes: Sequence[int], entities: Entities) -> bool:
+        """Look at the next file of the archive; tells whether there was one."""
+        assert self._archive is not None  # noqa: S101 - tells the type
+        assert self._answer is not None  # noqa: S101 - tells the type
+        if self._resolving is None:
+            self._resolving = Resolving(self._store, self._archive, entities)
+        if self._resolving.is_done:
+            return False
+        self._resolving.step(minutes, time.monotonic())
+        self._answer = replace(self._answer, named=self._resolving.named)
+        return True
+
     def _finish(self, last: Answer) -> None:
         with self._store.transaction():
             self._store.run("DELETE FROM internal.recomputations WHERE name = ?", [last.name])
         answer(self._store.path, last)
-        self._answer, self.left = None, 0
+        self._answer, self._resolving, self.left = None, None, 0
         if last.state is State.DONE:
             tell(logging.INFO, "metrics made again", minutes=last.done, logs=last.logs)
         else:

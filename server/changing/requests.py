@@ -29,7 +29,8 @@ class Request:
 
     With `oal_paths` definitions are to be taken, or with `only_tell` what they would change is to
     be told; `recompute_s` is for how long back the metrics that change are to be made again.
-    Without, `metrics` (all, if there are none) of the minutes from `first` to before `end`.
+    Without, `metrics` (all, if there are none) of the minutes from `first` to before `end`; if it
+    `resolves`, with the names that are known by now.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Request:
     metrics: tuple[str, ...] = ()
     first: int = 0
     end: int = 0
+    resolves: bool = False
 
 
 class State(StrEnum):
@@ -58,7 +60,8 @@ class Answer:
     """What became of a request by now; `problem` is why it was refused.
 
     `changes` are names of metrics by what becomes of them, `unchanged` counts the others. `refused`
-    says which metrics cannot be made again; `done` of `minutes` were, of so many `logs`.
+    says which metrics cannot be made again; `done` of `minutes` were, of so many `logs`, of which
+    `named` had no name before.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Answer:
     skipped: int = 0
     done: int = 0
     logs: int = 0
+    named: int | None = None
 
 
 _REQUEST: Final = TypeAdapter(Request)

@@ -322,7 +322,7 @@ class _Engine:
     def make_again(self) -> None:
         """Make metrics of before again, if that is asked, for half of the time until a look."""
         until_s = time.monotonic() + self._options.flush_interval_s / 2
-        self._upkeep.remaking.run(until_s, self.tell_now_and_then)
+        self._upkeep.remaking.run(self._naming.entities, until_s, self.tell_now_and_then)
 
     def _tell_unreadable(self) -> None:
         for path in self._follower.unreadable.keys() - self._told:

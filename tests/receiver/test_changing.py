@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from comparison import Values, differences, read_views
 from prepared import framewalk
 from recording import collect, recorded, wait_until
@@ -212,6 +213,41 @@ def test_an_engine_that_is_killed_while_metrics_are_made_again_counts_each_log_o
     new = load_plan([definitions])
     wanted = replayed(tmp_path / "again", new, capture, dump)
     assert differences(stored(server, new), wanted) == []
+
+
+def test_a_server_names_logs_again_that_had_no_name_when_they_came(
+    serve: Serve, tmp_path: Path, definitions: Path
+) -> None:
+    """As if its dump had been whole from the beginning: metrics, logs and unknown peers."""
+    # Each log of this Service has a name at its other side, so none was dropped.
+    dump = tmp_path / "dump.yaml"
+    items = yaml.safe_load(DUMP.read_text())
+    known = [one for one in items["items"] if not one["metadata"]["name"].startswith("kube-dns")]
+    dump.write_text(yaml.safe_dump(items | {"items": known}))
+    server = archiving(serve, definitions, dump)
+    send(server, BOOKINFO)
+    wait_until_counted(server, sum(map(len, recorded(BOOKINFO))))
+    named = "SELECT count(*) FROM connection_logs WHERE 'kube-dns.kube-system' IN ("
+    ((before,),) = asked(server, f"{named}local_service, remote_service)")
+    command = ("recompute", "--store", server.store)
+    refused = framewalk(*command, "--entities", DUMP)
+    assert "have it read the dump, then ask with --resolve alone" in refused.stderr
+    one = framewalk(*command, "--resolve", "--metric", "my_calls")
+    assert "names that are resolved again are those of all metrics" in one.stderr
+    assert {refused.returncode, one.returncode} == {1}
+    dump.with_suffix(".new").write_text(DUMP.read_text())
+    dump.with_suffix(".new").replace(dump)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("entities read again")
+    done = framewalk(*command, "--resolve")
+    assert done.returncode == 0, done.stderr
+    assert "logs named\t0\n" not in done.stdout
+    assert asked(server, f"{named}local_service, remote_service)") > [(before,)]
+    assert server.metrics()["framewalk_engine_restarts"] == 0
+    assert server.stop() == 0
+    plan = load_plan([definitions])
+    wanted = replayed(tmp_path / "again", plan, BOOKINFO)
+    assert differences(stored(server, plan), wanted) == []
 
 
 def wait_for_state(server: Serving, applying: Future[object]) -> State | None:
