@@ -29,6 +29,7 @@ class FollowerTelemetry(Collector):
 
     def __init__(self, status: Callable[[], FollowerStatus]) -> None:
         self._status = status
+        self._begun_s = time.time()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -37,8 +38,8 @@ class FollowerTelemetry(Collector):
         yield _gauge("failures", "How often it did not.", status.failures)
         text = "What was published before this time is in the store."
         yield _gauge("watermark_seconds", text, status.watermark_s)
-        lag_s = max(time.time() - status.watermark_s, 0) if status.watermark_s else 0
-        yield _gauge("lag_seconds", "Time since then.", lag_s)
+        lag_s = max(time.time() - (status.watermark_s or self._begun_s), 0)
+        yield _gauge("lag_seconds", "Time since then, or since the start.", lag_s)
         yield _gauge("rows", "Rows of states merged.", status.rows)
         yield _gauge("version", "Version of the table that is in the store.", status.states.merged)
         text = "Version of the table at the last look."
