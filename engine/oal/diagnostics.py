@@ -12,6 +12,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import lru_cache
+from heapq import nlargest
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.errors import InputError
@@ -26,6 +29,8 @@ _TAB_WIDTH: Final = 4
 _SHOWN_BEFORE: Final = 70
 _SHOWN_AFTER: Final = 90
 _LONGEST_WORD: Final = 100
+# To rate how alike two words are takes as long as to count the pairs of a hundred.
+_RATED: Final = 16
 _LONGEST_GOT: Final = 40
 
 
@@ -352,8 +357,21 @@ def tally(diagnostics: Sequence[Diagnostic]) -> str:
 def suggest(word: str, candidates: Iterable[str]) -> str | None:
     """Find the candidate that a misspelt word most likely stands for, whatever its case."""
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    matches = get_close_matches(word[:_LONGEST_WORD].casefold(), by_folded, n=1)
+    folded = word[:_LONGEST_WORD].casefold()
+    pairs = _pairs(folded)
+    likely = nlargest(_RATED, by_folded, lambda one: _likeness(pairs, _pairs(one)))
+    matches = get_close_matches(folded, likely, n=1)
     return by_folded[matches[0]] if matches else None
+
+
+@lru_cache(maxsize=4_096)
+def _pairs(word: str) -> frozenset[str]:
+    """Return the characters that follow each other, also those at both ends."""
+    return frozenset(map("".join, pairwise(f" {word} ")))
+
+
+def _likeness(some: frozenset[str], others: frozenset[str]) -> float:
+    return len(some & others) / (len(some) + len(others))
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 from .compact import Compacted as Compacted
 from .connection import connect as connect
+from .dictionary import entities_select as entities_select
 from .names import StoredNames as StoredNames
 from .positions import HeldPiece as HeldPiece
 from .positions import Reached as Reached

@@ -133,24 +133,27 @@ def tables() -> Iterator[str]:
 
 def entities_view() -> str:
     """Return the statement that makes the catalogue of entities."""
-    selects = []
-    for scope in SCOPES.values():
-        names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
-        new = (
-            f"SELECT {ENTITY}, min({BUCKET}) AS first, max({BUCKET}) AS last, "
-            f"bit_or(traits) AS bits FROM {states_table(scope)} GROUP BY 1"
-        )
-        selects.append(
-            f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
-            f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, 'K8S_SERVICE' AS layer, "
-            "least(first_seen, first) AS first_seen, greatest(last_seen, last) AS last_seen, "
-            f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
-            f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
-            f"{_names_of_bits(detect_point_names())} AS detect_points "
-            f"FROM {entities_table(scope)} JOIN {seen_table(scope)} USING ({ENTITY}) "
-            f"LEFT JOIN ({new}) AS added USING ({ENTITY})"
-        )
+    selects = map(entities_select, SCOPES.values())
     return "CREATE OR REPLACE VIEW entities AS\n" + "\nUNION ALL\n".join(selects)
+
+
+def entities_select(scope: Scope) -> str:
+    """Return the part of that catalogue that one scope is."""
+    names = ", ".join(f"{literal(name)}: {quoted(name)}" for name in scope.keys)
+    new = (
+        f"SELECT {ENTITY}, min({BUCKET}) AS first, max({BUCKET}) AS last, "
+        f"bit_or(traits) AS bits FROM {states_table(scope)} GROUP BY 1"
+    )
+    return (
+        f"SELECT {literal(scope.name)} AS scope, {entity_id(scope)} AS entity_id, "
+        f"{entity_name(scope)} AS entity, MAP {{{names}}} AS names, 'K8S_SERVICE' AS layer, "
+        "least(first_seen, first) AS first_seen, greatest(last_seen, last) AS last_seen, "
+        f"{_names_of_bits(component_names())}::BIGINT[] AS component_ids, "
+        f"{_names_of_bits(tls_mode_names())} AS tls_modes, "
+        f"{_names_of_bits(detect_point_names())} AS detect_points "
+        f"FROM {entities_table(scope)} JOIN {seen_table(scope)} USING ({ENTITY}) "
+        f"LEFT JOIN ({new}) AS added USING ({ENTITY})"
+    )
 
 
 def _names_of_bits(names: Mapping[int, str]) -> str:

@@ -3,6 +3,7 @@ from .buckets import Step as Step
 from .catalogue import Catalogue as Catalogue
 from .catalogue import Metric as Metric
 from .entities import StoredEntity as StoredEntity
+from .entities import catalogue_of as catalogue_of
 from .entities import cluster_of as cluster_of
 from .entities import list_entities as list_entities
 from .entities import namespace_of as namespace_of

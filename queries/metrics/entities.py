@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import duckdb
+
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.store import literal, quoted
+from framewalk.engine.store import entities_select, literal, quoted
 from framewalk.queries.metrics.identifiers import KEYS, EntityName
 from framewalk.queries.metrics.statements import Reader, Statement, rows_of
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
-_SCOPE_NAMES: Final = {scope.view: scope.name for scope in SCOPES.values()}
+_SCOPES: Final = {scope.view: scope for scope in SCOPES.values()}
 _CLUSTER_END: Final = "::"
 
 
@@ -31,8 +33,19 @@ class StoredEntity:
     detect_points: tuple[str, ...]
 
 
+def catalogue_of(reader: Reader, scope: str) -> str:
+    """Return what has the entities of a scope, with the columns of the view `entities`.
+
+    That is this view, but for a store's connection the part of it that the scope is: DuckDB binds
+    all of a view each time, whatever is asked.
+    """
+    if isinstance(reader, duckdb.DuckDBPyConnection):
+        return f"({entities_select(_SCOPES[scope])})"
+    return "entities"
+
+
 def list_entities(
-    cursor: Reader,
+    reader: Reader,
     scope: str,
     *,
     service: str | None = None,
@@ -47,7 +60,7 @@ def list_entities(
         return []
     keys = KEYS[scope]
     columns = [f"names[{literal(key)}]" for key in keys]
-    conditions = [f"scope = {literal(_SCOPE_NAMES[scope])}"]
+    conditions = [f"scope = {literal(_SCOPES[scope].name)}"]
     parameters: list[object] = []
     if service is not None:
         sides = [at for key, at in zip(keys, columns, strict=True) if key.endswith("service")]
@@ -63,11 +76,12 @@ def list_entities(
     sql = (
         f"SELECT {', '.join(shown)}, any_value(layer), min(first_seen), max(last_seen), "
         "flatten(list(component_ids)), flatten(list(tls_modes)), flatten(list(detect_points)) "
-        f"FROM entities WHERE {' AND '.join(conditions)} GROUP BY {names} ORDER BY {names}"
+        f"FROM {catalogue_of(reader, scope)} WHERE {' AND '.join(conditions)} "
+        f"GROUP BY {names} ORDER BY {names}"
     )
     return [
         _entity(scope, tuple(row[: len(keys)]), row[len(keys) :])
-        for row in rows_of(cursor, Statement(sql, parameters))
+        for row in rows_of(reader, Statement(sql, parameters))
     ]
 
 

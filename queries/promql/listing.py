@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 
-from framewalk.engine.oal import SCOPES
 from framewalk.engine.store import literal, quoted
-from framewalk.queries.metrics import ENDPOINT, INSTANCE, SERVICE
+from framewalk.queries.metrics import ENDPOINT, INSTANCE, SERVICE, catalogue_of
 from framewalk.queries.promql.evaluation import resolution
 from framewalk.queries.promql.reading import entity_pairs, kind_of, unsummable
 from framewalk.queries.promql.selectors import (
@@ -56,7 +55,6 @@ TRAFFIC: Final = {
 }
 _LIMIT: Final = "limit"
 _KEYWORD: Final = "keyword"
-_SCOPE_NAMES: Final = {scope.view: scope.name for scope in SCOPES.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +215,8 @@ class Listing:
         keys = LABELS[entities.scope].keys
         names = ", ".join(f"names[{literal(key)}] AS {quoted(key)}" for key in keys)
         inner = (
-            f"SELECT {names}, first_seen, last_seen FROM entities "
-            f"WHERE scope = {literal(_SCOPE_NAMES[entities.scope])}"
+            f"SELECT {names}, first_seen, last_seen "
+            f"FROM {catalogue_of(self.source.cursor, entities.scope)}"
         )
         conditions = [entities.condition] if entities.condition else []
         parameters: list[object] = [*entities.parameters]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
 
+from framewalk.engine import Plan
 from framewalk.engine.errors import FramewalkError
 from framewalk.engine.oal.diagnostics import (
     DefinitionError,
@@ -123,6 +125,14 @@ def test_a_suggestion_is_near_or_none() -> None:
     assert suggest("x" * 10_000, functions) is None
     assert did_you_mean("smu", functions) == "did you mean sum?"
     assert did_you_mean("rate", functions) == ""
+
+
+@pytest.mark.parametrize("left", [0, 11, 27])
+def test_of_many_names_that_are_alike_the_nearest_is_found(left: int, plan: Plan) -> None:
+    names = [metric.name for metric in plan.metrics]
+    for name in names[:: len(names) // 5]:
+        word = name[:left] + name[left + 1 :]
+        assert [suggest(word, names)] == get_close_matches(word, names, n=1)
 
 
 @pytest.mark.parametrize("name", ["bad", "poor"])
