@@ -234,6 +234,8 @@ def _resolve(store: Store, archive: Archive, asked: Recomputation, naming: Namin
 def _ask(server: Server, names: list[str], wanted: Wanted, *, resolves: bool) -> None:
     """Have a server make metrics again, and wait until it has."""
     first, end = _minutes(wanted)
+    known = done.known_messages
+    rows += [("read before", f"{known:,} messages")] if known else []
     request = Request("", 0, metrics=tuple(names), first=first, end=end, resolves=resolves)
     try:
         print_made(server.exchange(request, {State.DONE}))

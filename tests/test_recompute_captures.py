@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 import pytest
 from conftest import CAPTURES, FEW
 from prepared import framewalk
+from waiting import wait_until
 
 from framewalk.engine import Store, load_plan
 from framewalk.engine.captures import CaptureReader, CaptureWriter
 
+FRAMEWALK = Path(sys.executable).with_name("framewalk")
 BOOKINFO, BOUTIQUE = CAPTURES / "bookinfo", CAPTURES / "boutique"
 VIEWS = [
     f"{scope}_{length}"
@@ -61,6 +68,48 @@ def test_new_definitions_have_values_as_a_replay_gives_them(tmp_path: Path, half
     assert rows_of(store) == rows_of(whole)
     assert "relations between endpoints are made of an archive" in done.stderr
     assert not list(tmp_path.glob(".store*"))
+
+
+def test_one_that_was_killed_goes_on_with_what_it_had_read(tmp_path: Path, half: Path) -> None:
+    store, whole = tmp_path / "store.duckdb", tmp_path / "whole.duckdb"
+    replayed(store, half, BOOKINFO, BOUTIQUE)
+    replayed(whole, FEW, BOOKINFO, BOUTIQUE)
+    asked = ("recompute", "--store", store, "--oal", FEW)
+    asked = (*asked, "--captures", BOOKINFO, "--captures", BOUTIQUE)
+    left = tmp_path / ".store.duckdb.captures" / "captures.duckdb"
+    read = "SELECT coalesce(sum(count), 0)::BIGINT FROM internal.counters WHERE kind = 'messages'"
+    with subprocess.Popen([FRAMEWALK, *asked], stdout=subprocess.DEVNULL) as process:
+        # The first capture is one commit, the second follows.
+        wait_until(lambda: counted(left, read) or process.poll() is not None)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    before = counted(left, read)
+    done = framewalk(*asked)
+    assert done.returncode == 0, done.stderr
+    assert f"read before\t{before:,} messages\n" in done.stdout
+    assert rows_of(store) == rows_of(whole)
+    assert not left.parent.exists()
+    # What was left of something else is of no use, nor is it where nothing is made.
+    left.parent.mkdir()
+    left.write_text("something else")
+    again = framewalk(*asked)
+    assert "read before" not in again.stdout
+    assert rows_of(store) == rows_of(whole)
+    assert not left.parent.exists()
+
+
+def counted(store: Path, query: str) -> int:
+    """Ask a store that another process may be writing, as far as it can be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / store.name
+        try:
+            shutil.copy(store, copy)
+            with suppress(FileNotFoundError):
+                shutil.copy(f"{store}.wal", f"{copy}.wal")
+            with duckdb.connect(str(copy)) as connection:
+                return int(connection.sql(query).fetchall()[0][0])
+        except (OSError, duckdb.Error):
+            return 0
 
 
 def test_minutes_that_are_not_asked_for_keep_what_they_have(tmp_path: Path, half: Path) -> None:
