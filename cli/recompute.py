@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,7 +25,7 @@ from framewalk.cli.recaptured import check_captures, make_of_captures
 from framewalk.cli.sources import DEFAULT_STORE, StoreOption
 from framewalk.engine import Store
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode, archive_folder
-from framewalk.engine.errors import InputError, StoreError
+from framewalk.engine.errors import DamagedLogsError, InputError, StoreError
 from framewalk.engine.oal import (
     Plan,
     did_you_mean,
@@ -36,6 +36,7 @@ from framewalk.engine.paths import keep_files_private
 from framewalk.engine.remaking import (
     AllMinutes,
     Recomputation,
+    Recomputed,
     RecomputingOptions,
     forget_unfinished,
     plan_from_captures,
@@ -204,15 +205,25 @@ def _make_of_archive(
     with _archive_of(store, sources.archive) as logs:
         for problem in logs.problems:
             warn(f"{problem}; minutes that it has logs of keep what they have")
-        asked = plan_recomputation(store, logs, names, *_minutes(wanted))
-        _tell(store.path, asked, "its archive")
-        named = _resolve(store, logs, asked, naming) if naming is not None else None
-        with minute_progress("metrics") as show:
-            done = make_again(store, logs, asked, RecomputingOptions(on_progress=show))
+        asked, named, done = _made_whole(store, logs, naming, names, wanted)
     rows = [("metrics", f"{len(asked.metrics):,}"), ("minutes", f"{done.minutes:,}")]
     rows += [("logs named", f"{named:,}")] if named is not None else []
     rows += [("made before", f"{done.known:,} minutes")] if done.known else []
     return [*rows, ("logs", f"{done.logs:,}")], done.logs
+
+
+def _made_whole(
+    store: Store, logs: Archive, naming: Naming | None, names: list[str], wanted: Wanted
+) -> tuple[Recomputation, int | None, Recomputed]:
+    """Make metrics again; returns what was, of how many logs that have got names, and how much."""
+    while True:
+        asked = plan_recomputation(store, logs, names, *_minutes(wanted))
+        _tell(store.path, asked, "its archive")
+        # Files that turn out to be damaged are told, and their minutes are not asked for again.
+        with suppress(DamagedLogsError), minute_progress("metrics") as show:
+            named = _resolve(store, logs, asked, naming) if naming is not None else None
+            done = make_again(store, logs, asked, RecomputingOptions(on_progress=show))
+            return asked, named, done
 
 
 def _make_of_captures(
@@ -223,6 +234,8 @@ def _make_of_captures(
     _tell(store.path, asked, "captures")
     done = make_of_captures(store, asked, sources.captures, naming)
     rows = [("metrics", f"{len(asked.metrics):,}"), ("minutes", f"{done.minutes:,}")]
+    known = done.known_messages
+    rows += [("read before", f"{known:,} messages")] if known else []
     return [*rows, ("logs", f"{done.logs:,}")], done.logs
 
 
@@ -234,8 +247,6 @@ def _resolve(store: Store, archive: Archive, asked: Recomputation, naming: Namin
 def _ask(server: Server, names: list[str], wanted: Wanted, *, resolves: bool) -> None:
     """Have a server make metrics again, and wait until it has."""
     first, end = _minutes(wanted)
-    known = done.known_messages
-    rows += [("read before", f"{known:,} messages")] if known else []
     request = Request("", 0, metrics=tuple(names), first=first, end=end, resolves=resolves)
     try:
         print_made(server.exchange(request, {State.DONE}))

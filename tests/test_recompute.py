@@ -12,6 +12,7 @@ import duckdb
 import pytest
 import yaml
 from conftest import CAPTURES
+from damage import spoil
 from prepared import framewalk
 
 from framewalk.engine import Plan, Store, load_plan, read_entities, replay
@@ -197,6 +198,13 @@ def test_the_command_says_what_it_makes_and_what_it_cannot(copied: Path, tmp_pat
     assert wrong.stderr == "error: my_call: no definition has this name; did you mean my_calls?\n"
     nothing = framewalk("recompute", *new, "--to", "2020-01-01")
     assert "there are no minutes that its archive can make" in nothing.stderr
+    # What is in such a file is seen when it is read: no minute is whole without it.
+    for file in (copied / "logs" / "connection").glob("*/*"):
+        spoil(file)
+    damaged = framewalk("recompute", *new)
+    assert "archived logs cannot be read, they are left out" in damaged.stderr
+    assert damaged.stderr.endswith("keep logs with --archive-mode all\n")
+    assert damaged.returncode == 1
     shutil.rmtree(copied / "logs")
     lost = framewalk("recompute", *new)
     assert "the archive of this store is not there; name it with --archive" in lost.stderr

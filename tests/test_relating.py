@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import CAPTURES
+from damage import spoil
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -242,14 +243,6 @@ def test_logs_that_are_gone_leave_their_minutes_as_they_are(
             assert relate(store, archive) == Related()
             assert bool(store.query("FROM http_logs").fetchall()) is False
         assert rows_of(store)["endpoint_relation_minute"] == before["endpoint_relation_minute"]
-
-
-def spoil(file: Path) -> None:
-    """Change the inside of a file: what is at its begin and its end stays."""
-    content = bytearray(file.read_bytes())
-    for place in range(len(content) // 8, len(content) * 3 // 4, 64):
-        content[place] ^= 0xFF
-    file.write_bytes(content)
 
 
 def test_minutes_of_too_many_requests_have_what_called_sides_saw(

@@ -160,7 +160,7 @@ class ArchivedLogs(Closing):
         except (duckdb.Error, OSError, pa.ArrowException, InputError, StoreError) as error:
             if not self._leave_out_damaged(files):
                 raise
-            remedy = "run this again: minutes that they have logs of keep what they have"
+            remedy = "begin anew: minutes that they have logs of keep what they have"
             raise DamagedLogsError(self.folder, "some of its files are damaged", remedy) from error
 
     def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
