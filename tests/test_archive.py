@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from comparison import VIEWS, Values, differences, read_views
 from conftest import CAPTURES
+from waiting import wait_until
 
 from framewalk.engine import CaptureReader, CaptureWriter, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Keeper, Kept, Mode
@@ -456,23 +457,25 @@ def earlier(content: bytes, hours: int) -> bytes:
     return message.SerializeToString()
 
 
-def test_readers_see_each_log_once_whatever_is_written_and_merged(
+def test_readers_see_each_log_once_whatever_is_written_merged_and_deleted(
     tmp_path: Path, few: Plan, parts: list[Path]
 ) -> None:
     entities = read_entities(BOOKINFO / "kubectl.yaml")
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     is_over = threading.Event()
     # What is sent is counted in the same transaction.
     question = (
         "SELECT (SELECT count(*) FROM http_logs), (SELECT count(*) FROM connection_logs) + "
         "(SELECT count(*) FROM transfer_logs), (SELECT sum(CASE WHEN kind = 'dropped' THEN -count "
-        "WHEN kind = 'logs' THEN count ELSE 0 END) FROM internal.counters)"
+        "WHEN kind = 'logs' THEN count ELSE 0 END) FROM internal.counters), "
+        "(SELECT sum(rows) FROM internal.archived)"
     )
 
     def read(cursor: duckdb.DuckDBPyConnection) -> None:
         while not is_over.is_set():
-            requests, others, logs = cursor.execute(question).fetchall()[0]
-            seen.append((requests + others, int(logs or 0)))
+            requests, others, *counts = cursor.execute(question).fetchall()[0]
+            logs, rows = (int(count or 0) for count in counts)
+            seen.append((requests + others, logs, rows))
 
     with (
         Store(tmp_path / "metrics.duckdb", few) as store,
@@ -487,14 +490,24 @@ def test_readers_see_each_log_once_whatever_is_written_and_merged(
                     pass
                 # Nobody is at what was replaced before this turn but one.
                 archive.tidy(elapsed_s, longest_query_s=2)
-            reached = len(seen)
-            while len(seen) < reached + 2 and not reading.done():
-                is_over.wait(0.01)
+            wait_for_more(seen, reading)
+            assert archive.keep_budget(archive.size_bytes() // 2, elapsed_s=9) > 0
+            wait_for_more(seen, reading)
         finally:
             is_over.set()
             reading.result()
-    assert [archived for archived, _ in seen] == [logs for _, logs in seen]
-    assert len({logs for _, logs in seen}) > 1
+    assert [archived for archived, _, _ in seen] == [rows for _, _, rows in seen]
+    assert len({logs for _, logs, _ in seen}) > 1
+    # Of what was counted all is there, until some of it is deleted at once.
+    gone = [logs - rows for _, logs, rows in seen]
+    assert gone == sorted(gone)
+    assert (gone[0], len(set(gone))) == (0, 2)
+
+
+def wait_for_more(seen: Sized, reading: Future[None]) -> None:
+    """Wait for an answer to what is asked from now on."""
+    reached = len(seen)
+    wait_until(lambda: len(seen) >= reached + 2 or reading.done())
 
 
 def ask(store: Store, name: str, **values: Value) -> pl.DataFrame:
