@@ -281,7 +281,7 @@ def test_files_of_an_earlier_version_are_read_and_sampled(
         with Archive(store, tmp_path / "logs", OPTIONS) as archive:
             assert archive.problems == []
             assert store.query(LOGS).pl().equals(whole)
-            assert archive.count_requests(0, FAR_NS) == whole.height
+            assert archive.logs().count_requests(0, FAR_NS) == whole.height
             leave_some(store, archive)
         assert store.query(LOGS).pl().equals(asked(left, LOGS))
 

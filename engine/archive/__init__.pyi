@@ -12,6 +12,8 @@ from .minutes import NS_PER_MINUTE as NS_PER_MINUTE
 from .minutes import note_changed as note_changed
 from .minutes import note_requests_only as note_requests_only
 from .minutes import note_unarchived as note_unarchived
+from .reading import ArchivedLogs as ArchivedLogs
+from .reading import Listed as Listed
 from .reading import Question as Question
 from .rows import TEXTS as TEXTS
 from .rows import Shown as Shown

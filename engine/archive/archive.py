@@ -24,18 +24,16 @@ from framewalk.engine.archive.manifest import Manifest, together
 from framewalk.engine.archive.merging import (
     chosen,
     due_for_sampling,
+    is_readable,
     merged,
     to_sample,
 )
 from framewalk.engine.archive.minutes import NS_PER_MINUTE
-from framewalk.engine.archive.reading import ArchivedLogs
+from framewalk.engine.archive.reading import ArchivedLogs, Listed
 from framewalk.engine.archive.rows import Numbering, Shown, tables_again, tables_of
 from framewalk.engine.archive.sampling import Sampling, near, sampled, staying
-from framewalk.engine.archive.schema import (
-    HTTP,
-    KINDS,
-    TIME,
-)
+from framewalk.engine.archive.schema import HTTP, KINDS, TIME
+from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreError, StoreRoomError
 from framewalk.engine.telling import Trouble, tell
 
@@ -77,7 +75,7 @@ class _Gone(NamedTuple):
     is_replaced: bool
 
 
-class Archive(ArchivedLogs):
+class Archive(Closing):
     """The archive of a store that is open for writing.
 
     `problems` are the listed files that are missing or damaged: views leave those out. Raises
@@ -110,6 +108,11 @@ class Archive(ArchivedLogs):
             self._folder.close()
             raise
         self._remove_others()
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are: absolute, and without links."""
+        return self._folder.path
 
     def close(self) -> None:
         """Remove what nothing lists any more, and let another process write the folder."""
@@ -190,10 +193,50 @@ class Archive(ArchivedLogs):
         """Note what was made of changed minutes; to be called in the transaction that writes it."""
         minutes.no_longer_changed(self._store, made)
 
+    def whole_minutes(self, asked: Sequence[int], near: int = 0) -> list[int]:
+        """Return those of some minutes of which each log is here, and of so many around them.
+
+        The others have logs that were never archived, are deleted or in damaged files, or are
+        sampled.
+        """
+        if not asked:
+            return []
+        first, last = min(asked) - near, max(asked) + near
+        lost = minutes.unarchived(self._store, first, last) | self.sampled_minutes(first, last)
+        gone_ns = self._manifest.gone_ns()
+        readable = {file.number for file in self._manifest.readable(self._folder)}
+        spans = [
+            (file.first_ns // NS_PER_MINUTE, file.last_ns // NS_PER_MINUTE)
+            for file in self._manifest.files()
+            if file.number not in readable
+        ]
+        if gone_ns is not None:
+            spans.append((0, gone_ns // NS_PER_MINUTE))
+        return [
+            minute
+            for minute in asked
+            if lost.isdisjoint(range(minute - near, minute + near + 1))
+            and not any(begin <= minute + near and end >= minute - near for begin, end in spans)
+        ]
+
+    def requests_only_minutes(self, first: int, last: int) -> set[int]:
+        """Return the minutes from one to another of which not each kind of logs is archived."""
+        return minutes.requests_only(self._store, first, last)
+
+    def sampled_minutes(self, first: int, last: int) -> set[int]:
+        """Return the minutes from one to another of whose requests some stand for others."""
+        return minutes.sampled(self._store, first, last)
+
     def note_changed(self, changed: Collection[int]) -> None:
         """Have minutes in `changed_minutes`, as if they had got requests."""
         with self._store.transaction():
             minutes.note_changed(self._store, changed)
+
+    def logs(self) -> ArchivedLogs:
+        """Return the logs of the files that are listed now."""
+        files = self._manifest.readable(self._folder)
+        listed = Listed(self.folder, tuple(files))
+        return ArchivedLogs(listed, self._store.query, self._leave_out_damaged)
 
     def size_bytes(self) -> int:
         """Return what the listed files take."""
@@ -277,7 +320,7 @@ class Archive(ArchivedLogs):
         takes the place of stays for queries that began before: see `tidy`.
         """
         try:
-            with self._reading([file]):
+            with self.logs().guarding([file]):
                 rows = merged(file.kind, self._paths([file]), lambda: None, change=changed)
                 new = self._rewritten([file], rows, is_sampled=bool(file.is_sampled))
                 self._replace([file], new, elapsed_s, ())
@@ -295,6 +338,17 @@ class Archive(ArchivedLogs):
         border_s = elapsed_s - longest_query_s
         self._folder.remove(one.file for one in self._gone if one.since_s <= border_s)
         self._gone = [one for one in self._gone if one.since_s > border_s]
+
+    def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
+        """Have views without those of some files that cannot be read; tells whether there were."""
+        damaged = [file for file in files if not is_readable(file.kind, self.folder / file.name)]
+        if damaged:
+            with self._store.transaction():
+                self._manifest.leave_out(self._folder, damaged)
+            names = ", ".join(file.name for file in damaged)
+            event = "archived logs cannot be read, they are left out"
+            tell(logging.ERROR, event, folder=self.folder, files=names)
+        return bool(damaged)
 
     def _first_kept_minute(self) -> int:
         return (self._manifest.gone_ns() or 0) // NS_PER_MINUTE

@@ -133,6 +133,11 @@ def problem_of(error: Exception) -> str:
     return (error.strerror or problem).lower() if isinstance(error, OSError) else problem
 
 
+def empty_file(folder: Path, kind: str) -> Path:
+    """Return the file without rows from which a view has its columns."""
+    return folder / _EMPTY.format(kind)
+
+
 class ArchiveFolder:
     """A folder that one process writes: `close` lets another one.
 
@@ -162,10 +167,6 @@ class ArchiveFolder:
     def close(self) -> None:
         """Let another process write it."""
         self._marker.close()
-
-    def empty_file(self, kind: str) -> Path:
-        """Return the file without rows from which a view has its columns."""
-        return self.path / _EMPTY.format(kind)
 
     def write(
         self,
@@ -309,7 +310,7 @@ class ArchiveFolder:
             raise StoreError(self.path, problem, "name a new folder, or that store")
 
     def _write_empty(self, kind: str) -> None:
-        target = self.empty_file(kind)
+        target = empty_file(self.path, kind)
         with contextlib.suppress(OSError, pa.ArrowException):
             if pq.read_schema(target).equals(arrow_schema(kind)):
                 return

@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from framewalk.engine.archive.files import ArchivedFile, Origin, origin_of
 from framewalk.engine.archive.minutes import NS_PER_MINUTE
-from framewalk.engine.archive.schema import HTTP, KINDS, read_files, view_name, view_select
+from framewalk.engine.archive.reading import reading
+from framewalk.engine.archive.schema import KINDS, view_name, view_select
 from framewalk.engine.schemas import LONGEST_SERVED_NS
 from framewalk.engine.telling import tell
 
@@ -129,19 +130,11 @@ class Manifest:
         for kind in sorted(kinds):
             listed = [file for file in self.files([kind]) if file.number not in self._damaged]
             there = [file for file in listed if folder.has(file)]
-            files = self.reading(folder, kind, there)
+            files = reading(folder.path, kind, there)
             self._store.run(
                 f"CREATE OR REPLACE VIEW {view_name(kind)} AS "
                 f"SELECT {view_select(kind)} FROM {files}"
             )
-
-    @staticmethod
-    def reading(folder: ArchiveFolder, kind: str, files: Sequence[ArchivedFile]) -> str:
-        """Return the SQL that reads files of a kind, and columns where there are none."""
-        paths = [folder.empty_file(kind), *(folder.path / file.name for file in files)]
-        # Requests alone got columns that files of an earlier version do not have.
-        have_all = kind != HTTP or all(file.is_sampled is not None for file in files)
-        return read_files([str(path) for path in paths], have_all_columns=have_all)
 
     def note_gone(self, files: Sequence[ArchivedFile]) -> None:
         """Note that logs are gone for good: some of any time up to then may be."""

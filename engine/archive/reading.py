@@ -1,46 +1,47 @@
-"""Reading what an archive has: files, rows and requests of a range, and which minutes are whole.
+"""The files of an archive as whoever sees their folder reads them: its store, and other processes.
 
-A file whose inside is damaged is found when it is read. It is told, views and reading are without
-it from then on, and whoever was reading begins anew: DamagedLogsError.
+logs = archive.logs()                # of the store's list, by the store's connection
+logs = ArchivedLogs(listed)          # the same in a process that has no store
+
+A file whose inside is damaged is found when it is read. Its store is told, whose views and lists
+are without it from then on, and whoever was reading begins anew: DamagedLogsError.
 """
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framewalk.engine.archive import minutes
-from framewalk.engine.archive.merging import is_readable
-from framewalk.engine.archive.minutes import NS_PER_MINUTE
+from framewalk.engine.archive.files import empty_file
 from framewalk.engine.archive.schema import (
     DICTIONARIES,
     HTTP,
     TABLES,
     being_served,
+    read_files,
     select_rows,
 )
-from framewalk.engine.closing import Closing
 from framewalk.engine.errors import DamagedLogsError, InputError, StoreError, StoreMemoryError
 from framewalk.engine.schemas import LONGEST_SERVED_NS
-from framewalk.engine.telling import tell
+from framewalk.engine.store import WRITER_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import polars as pl
 
-    from framewalk.engine.archive.files import ArchivedFile, ArchiveFolder
-    from framewalk.engine.archive.manifest import Manifest
-    from framewalk.engine.store import Store
+    from framewalk.engine.archive.files import ArchivedFile
 
 # Rows of a file that are in memory at once.
 _READ_ROWS: Final = 200_000
+_REMEDY: Final = "check that it is there, as it was written, and run this again"
 
 
 class Question(NamedTuple):
@@ -54,72 +55,57 @@ class Question(NamedTuple):
     rest: str = ""
 
 
-class ArchivedLogs(Closing):
-    """What is read of the archive of a store; DamagedLogsError is raised where that begins anew."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Files of an archive that were listed, and could be read, at one time."""
 
-    _store: Store
-    _folder: ArchiveFolder
-    _manifest: Manifest
+    folder: Path
+    files: tuple[ArchivedFile, ...]
 
-    @property
-    def folder(self) -> Path:
-        """Where its files are: absolute, and without links."""
-        return self._folder.path
-
-    def whole_minutes(self, asked: Sequence[int], near: int = 0) -> list[int]:
-        """Return those of some minutes of which each log is here, and of so many around them.
-
-        The others have logs that were never archived, are deleted or in damaged files, or are
-        sampled.
-        """
-        if not asked:
-            return []
-        first, last = min(asked) - near, max(asked) + near
-        lost = minutes.unarchived(self._store, first, last) | self.sampled_minutes(first, last)
-        gone_ns = self._manifest.gone_ns()
-        readable = {file.number for file in self._manifest.readable(self._folder)}
-        spans = [
-            (file.first_ns // NS_PER_MINUTE, file.last_ns // NS_PER_MINUTE)
-            for file in self._manifest.files()
-            if file.number not in readable
+    def between(self, first_ns: int, end_ns: int) -> Listed:
+        """Return those with logs that began, or requests that were served, in a range."""
+        near = [
+            file
+            for file in self.files
+            if _began(file, first_ns, end_ns) or _was_served(file, first_ns, end_ns)
         ]
-        if gone_ns is not None:
-            spans.append((0, gone_ns // NS_PER_MINUTE))
-        return [
-            minute
-            for minute in asked
-            if lost.isdisjoint(range(minute - near, minute + near + 1))
-            and not any(begin <= minute + near and end >= minute - near for begin, end in spans)
-        ]
+        return replace(self, files=tuple(near))
 
-    def requests_only_minutes(self, first: int, last: int) -> set[int]:
-        """Return the minutes from one to another of which not each kind of logs is archived."""
-        return minutes.requests_only(self._store, first, last)
 
-    def sampled_minutes(self, first: int, last: int) -> set[int]:
-        """Return the minutes from one to another of whose requests some stand for others."""
-        return minutes.sampled(self._store, first, last)
+class ArchivedLogs:
+    """Reads listed files: with the `query` of a store, or else by a connection of its own.
+
+    For a file that cannot be read all of its methods raise StoreError, or DamagedLogsError if
+    `leave_out` has found some of the files damaged, and lists them no more.
+    """
+
+    def __init__(
+        self,
+        listed: Listed,
+        query: Callable[[str], duckdb.DuckDBPyRelation] | None = None,
+        leave_out: Callable[[Sequence[ArchivedFile]], bool] = lambda _files: False,
+    ) -> None:
+        self.listed = listed
+        self._query = query or _own_connection().sql
+        self._leave_out = leave_out
 
     def files(self, kind: str, first_ns: int, end_ns: int) -> list[ArchivedFile]:
         """Return the files that may have logs of a kind that began in a range (ns since 1970)."""
-        return [
-            file
-            for file in self._manifest.readable(self._folder)
-            if file.kind == kind and file.first_ns < end_ns and file.last_ns >= first_ns
-        ]
+        files = self.listed.files
+        return [file for file in files if file.kind == kind and _began(file, first_ns, end_ns)]
 
     def batches(self, file: ArchivedFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a file; texts that are often the same are dictionaries."""
-        path = self.folder / file.name
+        path = self.listed.folder / file.name
         named = [column.name for column in TABLES[file.kind] if column.name in DICTIONARIES]
-        with self._reading([file]), pq.ParquetFile(path, read_dictionary=named) as content:
+        with self.guarding([file]), pq.ParquetFile(path, read_dictionary=named) as content:
             yield from content.iter_batches(_READ_ROWS, columns=list(columns), use_threads=False)
 
     def rows(self, kind: str, first_ns: int, end_ns: int, asked: Question) -> pl.DataFrame:
         """Return what is asked of the logs of a kind that began in a range."""
-        files = self.files(kind, first_ns, end_ns)
         began = f'epoch_ns("time") >= {first_ns} AND epoch_ns("time") < {end_ns}'
-        read = self._manifest.reading(self._folder, kind, files)
+        files = self.files(kind, first_ns, end_ns)
+        read = reading(self.listed.folder, kind, files)
         rows = select_rows(kind, read, f"{began} AND {asked.condition}")
         return self._asked(f"SELECT {asked.columns} FROM ({rows}) {asked.rest}", files)
 
@@ -133,43 +119,60 @@ class ArchivedLogs(Closing):
         Beside its columns there is `components`. Of a request whose serving nothing tells the log
         itself counts; one that lasts longer than LONGEST_SERVED_NS counts as one that ends then.
         """
-        files = [
-            file
-            for file in self._manifest.readable(self._folder)
-            if file.kind == HTTP
-            and (file.served_first_ns is None or file.served_first_ns < until_ns)
-            and (file.served_last_ns or since_ns) >= since_ns - LONGEST_SERVED_NS
-        ]
-        read = self._manifest.reading(self._folder, HTTP, files)
+        files = [file for file in self.listed.files if _was_served(file, since_ns, until_ns)]
+        read = reading(self.listed.folder, HTTP, files)
         rows = select_rows(HTTP, read, being_served(since_ns, until_ns))
         return self._asked(f"SELECT {columns} FROM ({rows})", files)
 
-    def _asked(self, sql: str, files: Sequence[ArchivedFile]) -> pl.DataFrame:
-        with self._reading(files):
-            found: pl.DataFrame = self._store.query(sql).pl()
-        return found
-
     @contextmanager
-    def _reading(self, files: Sequence[ArchivedFile]) -> Iterator[None]:
-        """Look for damage where files cannot be read; what else is wrong goes on."""
+    def guarding(self, files: Sequence[ArchivedFile]) -> Iterator[None]:
+        """Look for damage where reading files fails; raises what this class does."""
+        folder = self.listed.folder
         try:
             yield
         except (StoreMemoryError, duckdb.OutOfMemoryException) as error:
             remedy = "give it more, or wait until queries are over"
-            raise StoreMemoryError(self.folder, "no memory to read its logs", remedy) from error
+            raise StoreMemoryError(folder, "no memory to read its logs", remedy) from error
         except (duckdb.Error, OSError, pa.ArrowException, InputError, StoreError) as error:
-            if not self._leave_out_damaged(files):
+            if self._leave_out(files):
+                remedy = "begin anew: minutes that they have logs of keep what they have"
+                raise DamagedLogsError(folder, "some of its files are damaged", remedy) from error
+            if isinstance(error, (InputError, StoreError)):
                 raise
-            remedy = "begin anew: minutes that they have logs of keep what they have"
-            raise DamagedLogsError(self.folder, "some of its files are damaged", remedy) from error
+            path = folder / files[0].name if len(files) == 1 else folder
+            raise _unreadable(path, error) from error
 
-    def _leave_out_damaged(self, files: Sequence[ArchivedFile]) -> bool:
-        """Have views without those of some files that cannot be read; tells whether there were."""
-        damaged = [file for file in files if not is_readable(file.kind, self.folder / file.name)]
-        if damaged:
-            with self._store.transaction():
-                self._manifest.leave_out(self._folder, damaged)
-            names = ", ".join(file.name for file in damaged)
-            event = "archived logs cannot be read, they are left out"
-            tell(logging.ERROR, event, folder=self.folder, files=names)
-        return bool(damaged)
+    def _asked(self, sql: str, files: Sequence[ArchivedFile]) -> pl.DataFrame:
+        with self.guarding(files):
+            found: pl.DataFrame = self._query(sql).pl()
+        return found
+
+
+def reading(folder: Path, kind: str, files: Sequence[ArchivedFile]) -> str:
+    """Return the SQL that reads files of a kind, and columns where there are none."""
+    paths = [empty_file(folder, kind), *(folder / file.name for file in files)]
+    # Requests alone got columns that files of an earlier version do not have.
+    have_all = kind != HTTP or all(file.is_sampled is not None for file in files)
+    return read_files([str(path) for path in paths], have_all_columns=have_all)
+
+
+def _began(file: ArchivedFile, first_ns: int, end_ns: int) -> bool:
+    return file.first_ns < end_ns and file.last_ns >= first_ns
+
+
+def _was_served(file: ArchivedFile, since_ns: int, until_ns: int) -> bool:
+    return (
+        file.kind == HTTP
+        and (file.served_first_ns is None or file.served_first_ns < until_ns)
+        and (file.served_last_ns or since_ns) >= since_ns - LONGEST_SERVED_NS
+    )
+
+
+@lru_cache(maxsize=1)
+def _own_connection() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 1, "memory_limit": WRITER_MEMORY})
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    said = (getattr(error, "strerror", None) or str(error)).splitlines() or [type(error).__name__]
+    return StoreError(path, f"archived logs cannot be read ({said[0].lower()})", _REMEDY)

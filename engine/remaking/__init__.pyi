@@ -2,6 +2,13 @@ from .from_captures import AllMinutes as AllMinutes
 from .from_captures import plan_from_captures as plan_from_captures
 from .from_captures import refused_of_captures as refused_of_captures
 from .from_captures import take_over as take_over
+from .making import Here as Here
+from .making import MadeMetrics as MadeMetrics
+from .making import MadeRelations as MadeRelations
+from .making import Making as Making
+from .making import metrics_of as metrics_of
+from .making import relations_made as relations_made
+from .reading import Wanted as Wanted
 from .recomputing import Recomputation as Recomputation
 from .recomputing import Recomputed as Recomputed
 from .recomputing import RecomputingOptions as RecomputingOptions

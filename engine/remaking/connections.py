@@ -13,7 +13,7 @@ from framewalk.engine.schemas import COMPONENT_IDS, UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from framewalk.engine.archive import Archive
+    from framewalk.engine.archive import ArchivedLogs
 
 _TCP: Final = sum(1 << COMPONENT_IDS.index(one) for one in (110, 130))
 _WHERE: Final = f"role = 'client' AND request IS NULL AND components & {_TCP} <> 0"
@@ -39,18 +39,18 @@ _COUNTS: Final = {
 _OPERATIONS: Final = {"connection": " AND operation = 'connect'", "transfer": ""}
 
 
-def tcp_logs(archive: Archive, minutes: Sequence[int], most: int) -> pl.DataFrame | None:
+def tcp_logs(logs: ArchivedLogs, minutes: Sequence[int], most: int) -> pl.DataFrame | None:
     """Return the logs of minutes that follow each other (TCP_LOGS_SCHEMA); None if too many."""
-    if sum(_asked(archive, kind, minutes, "count(*)").item() for kind in _COUNTS) > most:
+    if sum(_asked(logs, kind, minutes, "count(*)").item() for kind in _COUNTS) > most:
         return None
     found = [
-        _asked(archive, kind, minutes, _listed({**_COLUMNS, **counts}))
+        _asked(logs, kind, minutes, _listed({**_COLUMNS, **counts}))
         for kind, counts in _COUNTS.items()
     ]
     return pl.concat(rows.cast(TCP_LOGS_SCHEMA) for rows in found)
 
 
-def tcp_as_called(archive: Archive, minutes: Sequence[int]) -> pl.DataFrame:
+def tcp_as_called(logs: ArchivedLogs, minutes: Sequence[int]) -> pl.DataFrame:
     """Return the same added up, from unknown endpoints; for logs that are too many."""
     minute = f'epoch_ns("time") // {NS_PER_MINUTE} * {NS_PER_MINUTE}'
     alike = {**_COLUMNS, "time_ns": minute, "duration_ns": "0", "cluster": "''"}
@@ -58,17 +58,17 @@ def tcp_as_called(archive: Archive, minutes: Sequence[int]) -> pl.DataFrame:
     found = [TCP_LOGS_SCHEMA.to_frame()]
     for kind, counts in _COUNTS.items():
         sums = {name: f"sum({count})::BIGINT" for name, count in counts.items()}
-        rows = _asked(archive, kind, minutes, _listed({**alike, **sums}), "GROUP BY ALL")
+        rows = _asked(logs, kind, minutes, _listed({**alike, **sums}), "GROUP BY ALL")
         found.append(rows.cast(TCP_LOGS_SCHEMA))
     return counted(pl.concat(found).with_columns(source_endpoint=pl.lit(None, pl.String)))
 
 
 def _asked(
-    archive: Archive, kind: str, minutes: Sequence[int], columns: str, grouped: str = ""
+    logs: ArchivedLogs, kind: str, minutes: Sequence[int], columns: str, grouped: str = ""
 ) -> pl.DataFrame:
     first_ns, end_ns = minutes[0] * NS_PER_MINUTE, (minutes[-1] + 1) * NS_PER_MINUTE
     where = _WHERE + _OPERATIONS[kind]
-    return archive.rows(kind, first_ns, end_ns, Question(columns, where, grouped))
+    return logs.rows(kind, first_ns, end_ns, Question(columns, where, grouped))
 
 
 def _listed(columns: dict[str, str]) -> str:

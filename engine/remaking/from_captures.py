@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from framewalk.engine.remaking.making import VIEW
 from framewalk.engine.remaking.recomputing import (
     Recomputation,
     Recomputed,
@@ -19,7 +20,6 @@ from framewalk.engine.remaking.recomputing import (
     plan_of,
     plan_recomputation,
 )
-from framewalk.engine.remaking.relating import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -24,7 +24,7 @@ from framewalk.engine.stages import ResolvedLogs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from framewalk.engine.archive import Archive
+    from framewalk.engine.archive import ArchivedLogs
     from framewalk.engine.oal import Plan
 
 OPERATIONS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -81,13 +81,13 @@ class Wanted:
 
 
 def resolved_logs(
-    archive: Archive, wanted: Wanted, minutes: Sequence[int]
+    logs: ArchivedLogs, wanted: Wanted, minutes: Sequence[int]
 ) -> Iterator[ResolvedLogs]:
     """Yield the archived logs of some minutes (since 1970, in order), a part at a time."""
     nobody = _no_logs(wanted)
     for kind, columns in wanted.columns.items():
         waiting: list[pl.DataFrame] = []
-        for rows in _rows(archive, kind, columns, minutes):
+        for rows in _rows(logs, kind, columns, minutes):
             waiting.append(rows)
             if sum(part.height for part in waiting) >= _ROWS_AT_ONCE:
                 yield _resolved(kind, pl.concat(waiting), wanted, nobody)
@@ -97,15 +97,15 @@ def resolved_logs(
 
 
 def _rows(
-    archive: Archive, kind: str, columns: Sequence[str], minutes: Sequence[int]
+    logs: ArchivedLogs, kind: str, columns: Sequence[str], minutes: Sequence[int]
 ) -> Iterator[pl.DataFrame]:
     """Yield rows of the files of a kind, those of some minutes; texts are categories."""
     first_ns, end_ns = minutes[0] * NS_PER_MINUTE, (minutes[-1] + 1) * NS_PER_MINUTE
     is_all = len(minutes) == minutes[-1] - minutes[0] + 1
     texts = pl.col(pl.String).exclude("path", "endpoint").cast(pl.Categorical)
-    for file in archive.files(kind, first_ns, end_ns):
+    for file in logs.files(kind, first_ns, end_ns):
         is_whole = file.first_ns >= first_ns and file.last_ns < end_ns
-        for batch in archive.batches(file, columns):
+        for batch in logs.batches(file, columns):
             rows = pl.DataFrame(pa.Table.from_batches([batch])).rename({"time": "time_ns"})
             rows = rows.with_columns(pl.col("time_ns").cast(pl.Int64), texts)
             if not is_whole:

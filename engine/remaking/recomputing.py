@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 from framewalk.engine.archive import NEAR_MINUTES, NS_PER_MINUTE
 from framewalk.engine.caps import DEFAULT_CAPS
 from framewalk.engine.oal import is_former, make_plan
-from framewalk.engine.remaking.adding import Adding
+from framewalk.engine.remaking.making import VIEW, Here
 from framewalk.engine.remaking.naming import endpoints_within_caps
-from framewalk.engine.remaking.reading import Wanted, resolved_logs
-from framewalk.engine.remaking.relating import VIEW, RelatingOptions, relate
-from framewalk.engine.stages import log_states
+from framewalk.engine.remaking.reading import Wanted
+from framewalk.engine.remaking.relating import RelatingOptions, relate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from framewalk.engine.archive import Archive
+    from framewalk.engine.archive import Archive, ArchivedLogs
     from framewalk.engine.oal import Metric, Plan
+    from framewalk.engine.remaking.making import MadeMetrics, Making
     from framewalk.engine.remaking.relating import Related
-    from framewalk.engine.states import States
     from framewalk.engine.store import Store
 
 _MINUTES_PER_HOUR: Final = 60
@@ -85,13 +84,14 @@ class RecomputingOptions:
     """How much at once: logs, and endpoints of a service that keep their names.
 
     With `at_most_once` some minutes may be left for the next time. `on_progress` is told how many
-    minutes are done, of how many.
+    minutes are done, of how many. `making` says who computes them; what is made is the same.
     """
 
     endpoints_per_service: int = DEFAULT_CAPS.endpoints_per_service
     logs_at_once: int = _LOGS_AT_ONCE
     at_most_once: bool = False
     on_progress: Callable[[int, int], None] = lambda _done, _all: None
+    making: Making = field(default_factory=Here)
 
 
 class Source(Protocol):
@@ -190,15 +190,15 @@ def recompute(
     known = {minute for (minute,) in rows}
     left = [minute for minute in asked.minutes if minute not in known]
     plan = plan_of([one for one in asked.metrics if one.scope.view != VIEW], store.plan)
-    maker = _Maker(store, archive, plan, asked.name, options)
+    maker = _Maker(store, archive.logs(), plan, asked.name, options)
     done = Recomputed(known=len(asked.minutes) - len(left))
-    for minutes in maker.parts(left):
-        if options.at_most_once and done.minutes:
-            return replace(done, has_more=True)
-        logs = maker.make(minutes, known)
-        done = replace(done, minutes=done.minutes + len(minutes), logs=done.logs + logs)
-        known.update(minutes)
+    for made in maker.made(left):
+        known.update(made.minutes)
+        maker.write(made, known)
+        done = replace(done, minutes=done.minutes + len(made.minutes), logs=done.logs + made.logs)
         options.on_progress(done.known + done.minutes, len(asked.minutes))
+        if options.at_most_once and done.minutes < len(left):
+            return replace(done, has_more=True)
     related = [one.name for one in asked.metrics if one.scope.view == VIEW]
     if related and asked.minutes:
         if options.at_most_once and done.minutes:
@@ -238,6 +238,7 @@ def _related(
         endpoints_per_service=options.endpoints_per_service,
         at_most_once=options.at_most_once,
         on_progress=options.on_progress,
+        making=options.making,
     )
     return relate(store, archive, max(asked.minutes) + 1, relating)
 
@@ -297,16 +298,20 @@ class _Maker:
     """Makes the metrics of a plan of some minutes at a time."""
 
     def __init__(
-        self, store: Store, archive: Archive, plan: Plan, task: str, options: RecomputingOptions
+        self, store: Store, logs: ArchivedLogs, plan: Plan, task: str, options: RecomputingOptions
     ) -> None:
         self._store = store
-        self._archive = archive
+        self._logs = logs
         self._plan = plan
         self._wanted = Wanted.of(plan)
         self._task = task
         self._options = options
 
-    def parts(self, minutes: Sequence[int]) -> Iterator[list[int]]:
+    def made(self, minutes: Sequence[int]) -> Iterator[MadeMetrics]:
+        """Yield what is made of minutes, a part at a time."""
+        return self._options.making.metrics(self._logs, self._plan, self._parts(minutes))
+
+    def _parts(self, minutes: Sequence[int]) -> Iterator[list[int]]:
         """Yield minutes of one hour, fewer where there are many logs; the newest first."""
         if not self._plan.scopes:
             return
@@ -319,33 +324,24 @@ class _Maker:
             logs = sum(
                 file.rows
                 for kind in self._wanted.columns
-                for file in self._archive.files(kind, first_ns, end_ns)
+                for file in self._logs.files(kind, first_ns, end_ns)
             )
             size = max(len(own) // (logs // self._options.logs_at_once + 1), 1)
             for end in range(len(own), 0, -size):
                 yield own[max(end - size, 0) : end]
 
-    def make(self, minutes: Sequence[int], known: Collection[int]) -> int:
-        """Make minutes again and note it, beside those `known`; returns of how many logs."""
-        logs = 0
-        adding = Adding(self._plan)
-        for found in resolved_logs(self._archive, self._wanted, minutes):
-            logs += sum(frame.height for frame in found.operations.values())
-            adding.add(log_states(found, self._plan))
-        self._write(minutes, adding.states(), {*known, *minutes})
-        return logs
-
-    def _write(self, minutes: Sequence[int], states: States, made: set[int]) -> None:
+    def write(self, made: MadeMetrics, known: set[int]) -> None:
+        """Write what was made, and note it; `known` are all minutes that are made by then."""
         names, most = self._store.names, self._options.endpoints_per_service
-        found = endpoints_within_caps(states, self._plan, names, most)
+        found = endpoints_within_caps(made.states, self._plan, names, most)
         parts = [(scope, found.scopes[scope.scope.view]) for scope in self._plan.scopes]
 
         def also() -> None:
             sql = f"INSERT INTO {_MADE} SELECT ?, unnest(?::BIGINT[])"
-            self._store.run(sql, [self._task, list(minutes)])
-            move_begins(self._store, [one.name for one in self._plan.metrics], made)
+            self._store.run(sql, [self._task, list(made.minutes)])
+            move_begins(self._store, [one.name for one in self._plan.metrics], known)
 
-        self._store.replace(minutes, parts, also=also)
+        self._store.replace(made.minutes, parts, also=also)
 
 
 def plan_of(metrics: Iterable[Metric], like: Plan) -> Plan:

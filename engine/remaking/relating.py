@@ -9,25 +9,16 @@ it was made are one transaction.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.archive import NEAR_MINUTES, NS_PER_MINUTE
-from framewalk.engine.calls import (
-    ARCHIVED_COLUMNS,
-    WINDOW_NS,
-    Relations,
-    archived_logs,
-    relations_as_called,
-    relations_of,
-)
+from framewalk.engine.archive import NEAR_MINUTES
 from framewalk.engine.caps import DEFAULT_CAPS
 from framewalk.engine.errors import DamagedLogsError
 from framewalk.engine.remaking import sides
-from framewalk.engine.remaking.connections import tcp_as_called, tcp_logs
+from framewalk.engine.remaking.making import Here, scope_of_relations
 from framewalk.engine.remaking.naming import within_caps
 from framewalk.engine.remaking.sides import CALLS, CONNECTIONS
 
@@ -35,18 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from framewalk.engine.archive import Archive
-    from framewalk.engine.oal import Plan, ScopePlan
+    from framewalk.engine.calls import Relations
+    from framewalk.engine.oal import Plan
+    from framewalk.engine.remaking.making import MadeRelations, Making
     from framewalk.engine.store import Store
 
-VIEW: Final = "endpoint_relation"
 _MINUTES_PER_HOUR: Final = 60
 # Minutes that are made and written at once, if they have few requests.
 _MINUTES_AT_ONCE: Final = 10
 # Requests that are put together at once: some 1.6 kB each, with all that they are compared by.
 MOST_REQUESTS: Final = 1_000_000
-# What is read at once where there are more.
-_SLICE_NS: Final = 5 * 10**9
-_COLUMNS: Final = f"{ARCHIVED_COLUMNS}, components"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +67,7 @@ class RelatingOptions:
 
     With `at_most_once` some minutes may be left for the next time. `on_progress` is told how many
     are done, of how many. The metrics are those of a `plan`, or of all that the store knows.
+    `making` says who computes them; what is made is the same.
     """
 
     most_requests: int = MOST_REQUESTS
@@ -85,6 +75,7 @@ class RelatingOptions:
     at_most_once: bool = False
     plan: Plan | None = None
     on_progress: Callable[[int, int], None] = lambda _done, _all: None
+    making: Making = field(default_factory=Here)
 
 
 def relate(
@@ -113,10 +104,12 @@ def _related(
     maker = _Maker(store, archive, options.plan or store.known_plan(), options)
     done, total = maker.skip(due), Related()
     chunks = list(_chunks([minute for minute in due if minute not in done]))
-    for chunk in chunks:
-        total += maker.make(chunk)
+    left = sum(map(len, chunks))
+    for made in maker.made(chunks):
+        for one in made:
+            total += maker.write(one)
         options.on_progress(total.minutes, len(due))
-        if options.at_most_once and chunk is not chunks[-1]:
+        if options.at_most_once and total.minutes < left:
             return replace(total, has_more=True)
     return total
 
@@ -130,7 +123,7 @@ class _Maker:
         self._store = store
         self._archive = archive
         self._plan = plan
-        self._scope = _scope(plan)
+        self._scope = scope_of_relations(plan)
         self._options = options
         with store.transaction():
             sides.make(store)
@@ -148,40 +141,15 @@ class _Maker:
                 self._archive.no_longer_changed(skipped)
         return skipped
 
-    def make(self, minutes: Sequence[int]) -> Related:
-        """Make minutes that follow each other, within an hour."""
-        first_ns = minutes[0] * NS_PER_MINUTE - WINDOW_NS
-        end_ns = (minutes[-1] + 1) * NS_PER_MINUTE + WINDOW_NS
-        count = self._archive.count_requests(first_ns, end_ns)
-        if count > self._options.most_requests:
-            if len(minutes) == 1:
-                self._write(minutes, self._as_called(minutes[0]))
-                own = self._archive.count_requests(first_ns + WINDOW_NS, end_ns - WINDOW_NS)
-                return Related(1, own, 1)
-            middle = len(minutes) // 2
-            return self.make(minutes[:middle]) + self.make(minutes[middle:])
-        logs = archived_logs(self._archive.requests(first_ns, end_ns, _COLUMNS))
-        tcp = tcp_logs(self._archive, minutes, self._options.most_requests)
-        if tcp is None:
-            found = relations_of(logs, self._plan, minutes)
-            found = replace(found, connections=tcp_as_called(self._archive, minutes))
-        else:
-            found = relations_of(logs, self._plan, minutes, tcp)
-        self._write(minutes, found)
-        is_own = logs["time_ns"].is_between(first_ns + WINDOW_NS, end_ns - WINDOW_NS, closed="left")
-        return Related(len(minutes), int(is_own.sum()))
+    def made(self, chunks: Sequence[Sequence[int]]) -> Iterator[list[MadeRelations]]:
+        """Yield what is made of minutes that follow each other, within an hour, chunk by chunk."""
+        most = self._options.most_requests
+        return self._options.making.relations(self._archive.logs(), self._plan, chunks, most)
 
-    def _as_called(self, minute: int) -> Relations:
-        """Return what called sides saw, of some seconds at a time."""
-        found = []
-        starts = range(minute * NS_PER_MINUTE, (minute + 1) * NS_PER_MINUTE + 1, _SLICE_NS)
-        for first_ns, end_ns in pairwise(starts):
-            logs = archived_logs(self._archive.requests(first_ns, end_ns, _COLUMNS))
-            begins_ns = pl.coalesce("serving_start_ns", "time_ns")
-            own = logs.filter(begins_ns.is_between(first_ns, end_ns, closed="left"))
-            found.append(relations_as_called(own, self._plan))
-        called = Relations.added(self._scope, found)
-        return replace(called, connections=tcp_as_called(self._archive, [minute]))
+    def write(self, made: MadeRelations) -> Related:
+        """Replace what minutes have."""
+        self._write(made.minutes, made.relations)
+        return Related(len(made.minutes), made.requests, len(made.minutes) * made.is_crowded)
 
     def _write(self, minutes: Sequence[int], found: Relations) -> None:
         named = within_caps(found, self._scope, self._options.endpoints_per_service)
@@ -203,10 +171,6 @@ class _Maker:
             self._archive.no_longer_changed(minutes)
 
         self._store.replace(minutes, [(self._scope, named.states)], whole=True, also=also)
-
-
-def _scope(plan: Plan) -> ScopePlan:
-    return next(one for one in plan.scopes if one.scope.view == VIEW)
 
 
 def _chunks(minutes: Sequence[int]) -> Iterator[list[int]]:

@@ -74,7 +74,8 @@ class Resolving:
         if not minutes:
             return None
         first_ns, end_ns = min(minutes) * NS_PER_MINUTE, (max(minutes) + 1) * NS_PER_MINUTE
-        files = chain.from_iterable(self._archive.files(kind, first_ns, end_ns) for kind in KINDS)
+        logs = self._archive.logs()
+        files = chain.from_iterable(logs.files(kind, first_ns, end_ns) for kind in KINDS)
         return next((file for file in files if file.number not in self._seen), None)
 
     def _look(self, file: ArchivedFile, minutes: Collection[int], elapsed_s: float) -> None:
@@ -82,7 +83,7 @@ class Resolving:
         self._seen.add(file.number)
         count = sum(
             _named_rows(pl.DataFrame(pa.Table.from_batches([batch])), entities, minutes)
-            for batch in self._archive.batches(file, _NEEDED)
+            for batch in self._archive.logs().batches(file, _NEEDED)
         )
         if not count:
             return

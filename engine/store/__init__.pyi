@@ -1,4 +1,5 @@
 from .compact import Compacted as Compacted
+from .connection import WRITER_MEMORY as WRITER_MEMORY
 from .connection import connect as connect
 from .dictionary import entities_select as entities_select
 from .names import StoredNames as StoredNames
