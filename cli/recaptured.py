@@ -14,7 +14,7 @@ from framewalk.engine.errors import FramewalkError, InputError
 from framewalk.engine.oal import make_plan
 from framewalk.engine.remaking import take_over
 from framewalk.engine.runs import lacking
-from framewalk.engine.runs import replay as replay_captures
+from framewalk.engine.spreading import ReplayOptions, replay_spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from framewalk.engine import Entities, Plan
     from framewalk.engine.counters import Counters
     from framewalk.engine.remaking import Recomputation
+    from framewalk.engine.runs import ReplayProgress
+    from framewalk.engine.spreading import Pool
 
 # What names decide about, which may be known better now.
 _BY_NAMES = ("both_unknown", "same_service")
@@ -49,9 +51,9 @@ def check_captures(store: Store, captures: Sequence[Path]) -> list[Path]:
 
 
 def make_of_captures(
-    store: Store, asked: Recomputation, captures: Sequence[Path], naming: Naming
+    store: Store, asked: Recomputation, captures: Sequence[Path], naming: Naming, pool: Pool | None
 ) -> Recaptured:
-    """Make metrics again out of captures that hold all that the store has counted.
+    """Make metrics again out of captures that hold all that the store has counted, by a pool.
 
     One that was cut off goes on where it stopped when the same is asked again. Raises InputError
     where captures hold less or more, or where other logs of them count now.
@@ -61,15 +63,13 @@ def make_of_captures(
     with _beside(store, asked, naming.entities) as replayed:
         with byte_progress() as progress:
             tasks = {path: progress.add_task(path.name, total=None) for path in paths}
-            summary = replay_captures(
-                paths,
-                naming.entities,
-                replayed,
-                on_progress=lambda done: progress.update(
-                    tasks[done.path], completed=done.offset_bytes, total=done.size_bytes
-                ),
-                roll_up=True,
-            )
+
+            def show_progress(done: ReplayProgress) -> None:
+                task = tasks[done.path]
+                progress.update(task, completed=done.offset_bytes, total=done.size_bytes)
+
+            options = ReplayOptions(on_progress=show_progress, roll_up=True)
+            summary = replay_spread(paths, naming.entities, replayed, pool, options)
         _check_alike(store, replayed)
         with minute_progress("metrics") as show:
             done = take_over(store, replayed, asked, show)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
@@ -23,6 +23,18 @@ from framewalk.cli.naming import Naming
 from framewalk.cli.ranges import EPOCH, FromOption, ToOption, Wanted
 from framewalk.cli.recaptured import check_captures, make_of_captures
 from framewalk.cli.sources import DEFAULT_STORE, StoreOption
+from framewalk.cli.workers import (
+    RemakingWorkersOption,
+    Scheduler,
+    SchedulerCaOption,
+    SchedulerCertificateOption,
+    SchedulerKeyOption,
+    SchedulerOption,
+    WithoutTlsOption,
+    making_of,
+    nursery_of,
+    pool_of,
+)
 from framewalk.engine import Store
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode, archive_folder
 from framewalk.engine.errors import DamagedLogsError, InputError, StoreError
@@ -50,11 +62,15 @@ from framewalk.engine.sharing import has_published
 from framewalk.engine.store import changed_meanings
 from framewalk.server.changing import Request, State
 
+if TYPE_CHECKING:
+    from framewalk.engine.spreading import Pool
+
 _EVER: Final = 2**33
 _MINUTE: Final = dt.timedelta(minutes=1)
 
 
 def recompute(
+    context: typer.Context,
     store: StoreOption = DEFAULT_STORE,
     since: FromOption = None,
     until: ToOption = None,
@@ -100,7 +116,13 @@ def recompute(
             show_default=False,
         ),
     ] = None,
+    workers: RemakingWorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    scheduler_ca: SchedulerCaOption = None,
+    scheduler_certificate: SchedulerCertificateOption = None,
+    scheduler_key: SchedulerKeyOption = None,
     *,
+    scheduler_without_tls: WithoutTlsOption = False,
     resolve: Annotated[
         bool,
         typer.Option(
@@ -140,9 +162,14 @@ def recompute(
         if oal or apdex_thresholds or endpoint_patterns or archive or captures:
             problem = "a server has this store open, with definitions and an archive of its own"
             raise InputError(store, problem, "give it others: `framewalk definitions apply`")
+        if workers > 1 or scheduler:
+            problem = "a server has this store open, and makes metrics again beside receiving"
+            raise InputError(store, problem, "leave --workers and --scheduler out, or stop it")
         _check_options(metric or [], archive, captures, is_resolving=resolve)
         _ask(server, metric or [], wanted, resolves=resolve)
         return
+    # Before anything is computed: a process with threads must not be forked.
+    nursery = nursery_of(workers, scheduler) if context.obj else None
     plan = load_plan_of_files(
         oal or (),
         apdex_thresholds,
@@ -159,9 +186,16 @@ def recompute(
     keep_files_private()
     changed = [one for one in changed_meanings(store, plan) if not names or one in names]
     sources = _Sources(archive, captures or [])
+    cluster = Scheduler.named(
+        scheduler,
+        scheduler_ca,
+        scheduler_certificate,
+        scheduler_key,
+        without_tls=scheduler_without_tls,
+    )
     if changed:
         _check_some_can_be_made(store, sources, plan, changed, wanted)
-    with Store(store, plan, changed) as opened:
+    with pool_of(workers, store, cluster, nursery) as pool, Store(store, plan, changed) as opened:
         if has_published(opened):
             problem = "its engine has published what it computed, and that can only be added to"
             raise InputError(store, problem, "replay its captures into another store")
@@ -169,10 +203,11 @@ def recompute(
             forget_unfinished(opened)
         started_s = time.monotonic()
         opened.limit_memory()
+        asked = _Asked(names, *_minutes(wanted))
         if captures and naming is not None:
-            rows, logs = _make_of_captures(opened, sources, naming, names, wanted)
+            rows, logs = _make_of_captures(opened, sources, naming, asked, pool)
         else:
-            rows, logs = _make_of_archive(opened, sources, naming, names, wanted)
+            rows, logs = _make_of_archive(opened, sources, naming, asked, pool)
         opened.compact()
         opened.checkpoint()
     rate = logs / max(time.monotonic() - started_s, 1e-9)
@@ -187,6 +222,15 @@ class _Sources:
     captures: list[Path]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Metrics by their names, all without any, and the minutes from one to before another."""
+
+    names: list[str]
+    first: int
+    end: int
+
+
 def _check_options(
     names: list[str], archive: Path | None, captures: list[Path] | None, *, is_resolving: bool
 ) -> None:
@@ -199,13 +243,13 @@ def _check_options(
 
 
 def _make_of_archive(
-    store: Store, sources: _Sources, naming: Naming | None, names: list[str], wanted: Wanted
+    store: Store, sources: _Sources, naming: Naming | None, wanted: _Asked, pool: Pool | None
 ) -> tuple[list[tuple[str, str]], int]:
     """Make metrics again; returns rows for a summary, and of how many logs."""
     with _archive_of(store, sources.archive) as logs:
         for problem in logs.problems:
             warn(f"{problem}; minutes that it has logs of keep what they have")
-        asked, named, done = _made_whole(store, logs, naming, names, wanted)
+        asked, named, done = _made_whole(store, logs, naming, wanted, pool)
     rows = [("metrics", f"{len(asked.metrics):,}"), ("minutes", f"{done.minutes:,}")]
     rows += [("logs named", f"{named:,}")] if named is not None else []
     rows += [("made before", f"{done.known:,} minutes")] if done.known else []
@@ -213,26 +257,27 @@ def _make_of_archive(
 
 
 def _made_whole(
-    store: Store, logs: Archive, naming: Naming | None, names: list[str], wanted: Wanted
+    store: Store, logs: Archive, naming: Naming | None, wanted: _Asked, pool: Pool | None
 ) -> tuple[Recomputation, int | None, Recomputed]:
     """Make metrics again; returns what was, of how many logs that have got names, and how much."""
     while True:
-        asked = plan_recomputation(store, logs, names, *_minutes(wanted))
+        asked = plan_recomputation(store, logs, wanted.names, wanted.first, wanted.end)
         _tell(store.path, asked, "its archive")
         # Files that turn out to be damaged are told, and their minutes are not asked for again.
         with suppress(DamagedLogsError), minute_progress("metrics") as show:
             named = _resolve(store, logs, asked, naming) if naming is not None else None
-            done = make_again(store, logs, asked, RecomputingOptions(on_progress=show))
+            options = RecomputingOptions(on_progress=show, making=making_of(pool))
+            done = make_again(store, logs, asked, options)
             return asked, named, done
 
 
 def _make_of_captures(
-    store: Store, sources: _Sources, naming: Naming, names: list[str], wanted: Wanted
+    store: Store, sources: _Sources, naming: Naming, wanted: _Asked, pool: Pool | None
 ) -> tuple[list[tuple[str, str]], int]:
     """Make metrics again; returns rows for a summary, and of how many logs."""
-    asked = plan_from_captures(store, names, *_minutes(wanted))
+    asked = plan_from_captures(store, wanted.names, wanted.first, wanted.end)
     _tell(store.path, asked, "captures")
-    done = make_of_captures(store, asked, sources.captures, naming)
+    done = make_of_captures(store, asked, sources.captures, naming, pool)
     rows = [("metrics", f"{len(asked.metrics):,}"), ("minutes", f"{done.minutes:,}")]
     known = done.known_messages
     rows += [("read before", f"{known:,} messages")] if known else []

@@ -32,6 +32,8 @@ from framewalk.cli.workers import (
     WithoutTlsOption,
     WorkersOption,
     chosen,
+    making_of,
+    nursery_of,
     pool_of,
 )
 from framewalk.engine import Store
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress
+
+    from framewalk.engine.remaking import Making
 
 
 class ArchiveMode(StrEnum):
@@ -244,6 +248,10 @@ def replay(
     note = store.with_name(f"{store.name}.reading")
     # Before anything is computed: a process with threads must not be forked.
     process = worker(note) if context.obj else Worker.alone()
+    # Before the store is made, so that a wrong path leaves none behind.
+    paths = find_captures(captures)
+    count = chosen(workers, paths)
+    nursery = nursery_of(count, scheduler) if context.obj else None
     plan = load_plan_of_files(
         oal or (),
         apdex_thresholds,
@@ -255,16 +263,16 @@ def replay(
         names = ", ".join(map(str, oal or ()))
         raise InputError(names, "no metric is defined here", "give definitions of at least one")
     naming = Naming(entities or (), store, by_owner=name_by_owner)
-    # Before the store is made, so that a wrong path leaves none behind.
-    paths = find_captures(captures)
     if str(store) == IN_MEMORY:
         raise StoreError(store, "would be gone when the command ends", "name a file")
     keep_files_private()
-    cluster = None
-    if scheduler is not None:
-        cluster = Scheduler(
-            scheduler, scheduler_ca, scheduler_certificate, scheduler_key, scheduler_without_tls
-        )
+    cluster = Scheduler.named(
+        scheduler,
+        scheduler_ca,
+        scheduler_certificate,
+        scheduler_key,
+        without_tls=scheduler_without_tls,
+    )
     setup = Setup(
         tuple(oal or ()),
         apdex_thresholds,
@@ -275,7 +283,7 @@ def replay(
     )
     with (
         process.fault_ends_it(),
-        pool_of(chosen(workers, paths), store, cluster) as pool,
+        pool_of(count, store, cluster, nursery) as pool,
         Store(store, plan) as opened,
     ):
         opened.limit_memory()
@@ -296,7 +304,7 @@ def replay(
                 guard=guard,
                 archive=logs,
                 roll_up=True,
-                when_read=lambda: _relate(opened, logs),
+                when_read=lambda: _relate(opened, logs, making_of(pool)),
             )
             summary = replay_spread(paths, naming.entities, opened, pool, options)
         rows = _summary_rows(summary, opened, time.monotonic() - started_s) + naming.shared()
@@ -327,12 +335,13 @@ def _archive(
             pass
 
 
-def _relate(store: Store, archive: Archive | None) -> None:
+def _relate(store: Store, archive: Archive | None, making: Making) -> None:
     """Have relations of endpoints made of calls, now that both sides of them are there."""
     if archive is None:
         return
     with minute_progress("relations of endpoints") as show:
-        related = relate(store, archive, options=RelatingOptions(on_progress=show))
+        options = RelatingOptions(on_progress=show, making=making)
+        related = relate(store, archive, options=options)
     if related.minutes:
         store.forget_unused("endpoint_relation")
     if related.crowded:

@@ -1,4 +1,4 @@
-"""Who computes a replay: this process, others of this machine, or those of a cluster."""
+"""Who computes for a command: this process, others of this machine, or those of a cluster."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
 from framewalk.cli.console import warn
 from framewalk.engine.errors import InputError
+from framewalk.engine.remaking import Here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from framewalk.engine.spreading import Pool
+    from framewalk.engine.remaking import Making
+    from framewalk.engine.spreading import Nursery, Pool
 
 # Below that the start of workers costs more than they save (two cores: half a second of each).
 _LARGE_BYTES: Final = 32 * 2**20
@@ -42,13 +44,24 @@ WorkersOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+RemakingWorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        max=256,
+        metavar="PROCESSES",
+        help="Processes that compute.",
+        rich_help_panel=_PANEL,
+    ),
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Have the workers of a Dask cluster compute, which read the captures under the same "
-        f"paths: tls://HOST:PORT. Needs {_INSTALL}.",
+        help="Have the workers of a Dask cluster compute, which see captures and archives under "
+        f"the same paths: tls://HOST:PORT. Needs {_INSTALL}.",
         show_default=False,
         rich_help_panel=_PANEL,
     ),
@@ -103,6 +116,19 @@ class Scheduler:
     key: Path | None = None
     without_tls: bool = False
 
+    @classmethod
+    def named(
+        cls,
+        address: str | None,
+        ca: Path | None,
+        certificate: Path | None,
+        key: Path | None,
+        *,
+        without_tls: bool,
+    ) -> Self | None:
+        """Return the one that options name; None where they name none."""
+        return None if address is None else cls(address, ca, certificate, key, without_tls)
+
 
 def chosen(asked: int | None, captures: Sequence[Path]) -> int:
     """Return how many processes are to compute."""
@@ -114,9 +140,25 @@ def chosen(asked: int | None, captures: Sequence[Path]) -> int:
     return min(len(os.sched_getaffinity(0)), _MOST_BY_DEFAULT)
 
 
+def nursery_of(workers: int, scheduler: str | None) -> Nursery | None:
+    """Fork what workers are forked from, if there are to be some; it ends with this process.
+
+    To be called while this process has no threads, which are no part of what is forked.
+    """
+    if workers == 1 or scheduler is not None:
+        return None
+    from framewalk.engine.spreading import Nursery  # noqa: PLC0415 - see below
+
+    return Nursery.forked()
+
+
 @contextmanager
-def pool_of(workers: int, store: Path, scheduler: Scheduler | None) -> Iterator[Pool | None]:
+def pool_of(
+    workers: int, store: Path, scheduler: Scheduler | None, nursery: Nursery | None = None
+) -> Iterator[Pool | None]:
     """Have workers beside a store, or those of a cluster; None where this process is to work.
+
+    Those beside a store are forked from a `nursery`, or one is started.
 
     Raises WorkersError where there are none, and InputError for what is no way to reach them.
     """
@@ -133,8 +175,17 @@ def pool_of(workers: int, store: Path, scheduler: Scheduler | None) -> Iterator[
     # Only who wants workers loads what they need.
     from framewalk.engine.spreading import LocalPool  # noqa: PLC0415
 
-    with LocalPool(workers, folder, warn) as pool:
+    with LocalPool(workers, folder, warn, nursery) as pool:
         yield pool
+
+
+def making_of(pool: Pool | None) -> Making:
+    """Return who makes again what is made of an archive: a pool, or this process."""
+    if pool is None:
+        return Here()
+    from framewalk.engine.spreading import SpreadMaking  # noqa: PLC0415 - see above
+
+    return SpreadMaking(pool)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import pytest
 from dask_cluster import Cluster, cluster_of
 from prepared import framewalk
 from processes import children_of, free_port
+from test_recompute_spread import half_of
+from test_recompute_spread import made as made_again
 from test_replay_once import cut, write_batches
 from test_spreading import Stored, stored
 from waiting import wait_until
@@ -20,8 +22,15 @@ from framewalk.engine.captures.format import CaptureReader
 from framewalk.engine.errors import WorkersError
 from framewalk.engine.kubernetes.addresses import Entities, read_entities
 from framewalk.engine.oal.plan import Plan, make_plan
+from framewalk.engine.remaking import Here
 from framewalk.engine.runs.replayer import ReplayProgress, ReplaySummary
-from framewalk.engine.spreading import ClusterPool, ReplayOptions, TlsFiles, replay_spread
+from framewalk.engine.spreading import (
+    ClusterPool,
+    ReplayOptions,
+    SpreadMaking,
+    TlsFiles,
+    replay_spread,
+)
 from framewalk.engine.store.store import Store
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
@@ -84,6 +93,14 @@ def test_a_cluster_makes_the_same_store(
     assert made(tmp_path / "several.duckdb", some, entities, captures, cluster) == want
     again, found = made(tmp_path / "several.duckdb", some, entities, captures, cluster)
     assert (again.counters.messages, found) == (0, want[1])
+
+
+def test_a_cluster_makes_metrics_again(few_plan: Plan, cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    half = half_of(tmp_path / "half", few_plan)
+    want = made_again(half, tmp_path / "one", few_plan, Here())
+    with ClusterPool(cluster.address, files_of(cluster)) as pool:
+        assert made_again(half, tmp_path / "several", few_plan, SpreadMaking(pool)) == want
 
 
 @pytest.mark.long

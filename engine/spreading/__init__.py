@@ -1,7 +1,7 @@
-"""Spreading: the work of a replay done by other processes, of this machine or of a cluster.
+"""Spreading: the work of a command done by other processes, of this machine or of a cluster.
 
-Takes what a replay takes, and who does the work; gives what it gives, row by row. May import: every
-other room of the engine but explain and remaking.
+Takes what a replay takes, or what is to be made again, and who does the work; gives what one
+process gives, row by row. May import: every other room of the engine but explain.
 """
 
 import lazy_loader

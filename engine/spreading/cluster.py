@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -20,16 +20,12 @@ from distributed import Client, KilledWorker, Security
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import BrokenTaskError, WorkersError
 from framewalk.engine.spreading.packing import pack, unpack
-from framewalk.engine.spreading.pool import TRY_APART
-from framewalk.engine.spreading.stretches import compute, rolled_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from framewalk.engine.spreading.stretches import Found, Made, Setup, Stretch
-    from framewalk.engine.stages import PeerStates
-    from framewalk.engine.states import States
+    from framewalk.engine.spreading.pool import Made, Task
 
 _LONGEST_WAIT_S: Final = 60
 _TLS: Final = "tls://"
@@ -48,9 +44,10 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A stretch and what comes of it: all of it stays there, of `found` a copy comes here."""
+    """A task and what comes of it: all of it stays there, of `found` a copy comes here."""
 
     name: str
+    remedy: str
     made: Any
     found: Any
 
@@ -125,38 +122,30 @@ class ClusterPool(Closing):
             threads: dict[str, int] = self._client.nthreads()
         return max(sum(threads.values()), 1)
 
-    def begin(self, setup: Setup) -> None:
-        """Have all stretches from now on be computed with this."""
+    def begin(self, setup: object) -> None:
+        """Have all tasks from now on be computed with this."""
         # A task, and no data that is scattered: that is gone with the worker that has it.
         self._setup = self._task(_same, pack(setup))
 
-    def submit(self, stretch: Stretch) -> str:
-        """Have a stretch computed; returns its number."""
-        stretch = replace(stretch, path=stretch.path.absolute())
-        made = self._task(_compute, pack(stretch), self._setup)
+    def submit(self, task: Task, of: Sequence[str] = (), *, is_urgent: bool = False) -> str:
+        """Have a task computed, of the parts of others, which are done; returns its number."""
+        priority = 1 if is_urgent else 0
+        others = [self._submitted[number].made for number in of]
+        made = self._task(_compute, pack(task), self._setup, others, priority=priority)
         number = str(self._next)
-        self._submitted[number] = _Submitted(str(stretch), made, self._task(_found, made))
+        found = self._task(_found, made, priority=priority)
+        self._submitted[number] = _Submitted(str(task), task.remedy, made, found)
         return number
 
-    def found(self, number: str) -> Found:
-        """Wait for what was found in a stretch."""
+    def found(self, number: str) -> Any:  # noqa: ANN401 - of the kind of the task
+        """Wait for what was found in a task."""
         one = self._submitted[number]
-        found: Found = unpack(self._result(one.found, one.name))
-        return found
+        return unpack(self._result(one.found, one))
 
-    def parts(self, number: str) -> list[PeerStates]:
-        """Return the states by peers of a stretch that was found."""
+    def parts(self, number: str) -> Any:  # noqa: ANN401 - of the kind of the task
+        """Return the parts of a task that is done."""
         one = self._submitted[number]
-        parts: list[PeerStates] = unpack(self._result(self._task(_parts, one.made), one.name))
-        return parts
-
-    def rolled_up(self, numbers: Sequence[str], *, with_ahead: bool) -> Iterator[States]:
-        """Yield the states of stretches that were found, as `roll_up_in_parts` does."""
-        many = [self._submitted[number] for number in numbers]
-        made = [one.made for one in many]
-        task = self._task(_rolled_up, made, self._setup, with_ahead=with_ahead, priority=1)
-        names = f"{many[0].name}, and what follows it"
-        yield from map(unpack, self._result(task, names))
+        return unpack(self._result(self._task(_parts, one.made, priority=1), one))
 
     def forget(self, numbers: Sequence[str]) -> None:
         """Drop tasks, done or not."""
@@ -176,13 +165,13 @@ class ClusterPool(Closing):
         with self._explaining():
             return self._client.submit(function, *arguments, key=key, **options)
 
-    def _result(self, task: Any, name: str) -> Any:  # noqa: ANN401 - of whatever it is
+    def _result(self, task: Any, of: _Submitted) -> Any:  # noqa: ANN401 - of whatever it is
         with self._explaining():
             try:
                 return task.result()
             except KilledWorker as error:
                 problem = f"{error.allowed_failures + 1} workers have ended over it"
-                raise BrokenTaskError(name, problem, TRY_APART) from error
+                raise BrokenTaskError(of.name, problem, of.remedy) from error
 
     def _check_versions(self) -> None:
         own = version("framewalk")
@@ -213,8 +202,9 @@ def _same(content: bytes) -> bytes:
     return content
 
 
-def _compute(stretch: bytes, setup: bytes) -> Made:
-    return compute(unpack(stretch), _unpacked(setup))
+def _compute(content: bytes, setup: bytes, others: Sequence[Made]) -> Made:
+    task: Task = unpack(content)
+    return task.compute(_unpacked(setup), (one.parts for one in others))
 
 
 def _found(made: Made) -> bytes:
@@ -225,12 +215,7 @@ def _parts(made: Made) -> bytes:
     return made.parts
 
 
-def _rolled_up(made: Sequence[Made], setup: bytes, *, with_ahead: bool) -> list[bytes]:
-    return rolled_up((one.parts for one in made), _unpacked(setup), with_ahead=with_ahead)
-
-
 @lru_cache(maxsize=1)
-def _unpacked(setup: bytes) -> Setup:
+def _unpacked(setup: bytes) -> Any:  # noqa: ANN401 - of the kind of the tasks
     """Return it as it was; a worker reads it once."""
-    found: Setup = unpack(setup)
-    return found
+    return unpack(setup)

@@ -16,6 +16,8 @@ from framewalk.engine.archive import note_unarchived
 from framewalk.engine.counters import Counters
 from framewalk.engine.runs import MOST_HELD_BYTES, MOST_HELD_ROWS, Pending
 from framewalk.engine.schemas import AHEAD_REASON, CLOCKS_SCHEMA
+from framewalk.engine.spreading.packing import unpack
+from framewalk.engine.spreading.stretches import Rolling
 from framewalk.engine.stages import add_clocks
 from framewalk.engine.states import minutes_of
 
@@ -35,6 +37,7 @@ class Taken:
     """A stretch that was found by a pool, and its record batches."""
 
     batches: Sequence[CaptureBatch]
+    name: str
     number: str
     found: Found
     pool: Pool
@@ -124,12 +127,19 @@ class Gathered:
         note_unarchived(store, self.minutes.to_list())
 
     def _within_caps(self, numbers: Sequence[str], extra: Counters) -> Iterator[States]:
-        for states in self.pool.rolled_up(numbers, with_ahead=self._counts_ahead):
+        for states in self._of_workers(numbers):
             named, beyond = self.admission.with_others(states)
             self._beyond += beyond
             self.minutes = pl.concat([self.minutes, minutes_of(named)]).unique()
             yield replace(named, counters=named.counters + extra)
             extra = Counters()
+
+    def _of_workers(self, numbers: Sequence[str]) -> Iterator[States]:
+        task = Rolling(self._taken[0].name, self._counts_ahead)
+        number = self.pool.submit(task, numbers, is_urgent=True)
+        self.pool.found(number)
+        yield from map(unpack, self.pool.parts(number))
+        self.pool.forget([number])
 
     def _in_parts(self, others: Counters | None) -> Iterator[States]:
         """Do as one process does: part by part, in their order."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,42 +20,35 @@ from framewalk.engine.errors import BrokenTaskError, FramewalkError, StoreRoomEr
 from framewalk.engine.processes import used_by
 from framewalk.engine.spreading.nursery import (
     DONE,
-    SETUP,
+    Asked,
+    Nursery,
     found_path,
     parts_path,
-    states_path,
+    setup_path,
     task_path,
 )
 from framewalk.engine.spreading.packing import pack, unpack
-from framewalk.engine.spreading.pool import MOST_DEATHS, TRY_APART
-from framewalk.engine.spreading.stretches import Rolling
+from framewalk.engine.spreading.pool import MOST_DEATHS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Any
 
-    from framewalk.engine.spreading.stretches import Found, Setup, Stretch
-    from framewalk.engine.stages import PeerStates
-    from framewalk.engine.states import States
+    from framewalk.engine.spreading.pool import Task
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "framewalk.engine.spreading.nursery")
-# One thread each, and an allocator that keeps what it will need again at once.
-_ENVIRONMENT: Final = {
-    "POLARS_MAX_THREADS": "1",
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
-}
 # The one that a worker is at, and the next: it does not wait while this process commits.
 _TASKS_EACH: Final = 2
 # CPU time that a task may take: hundred times what is usual.
 _LONGEST_CPU_S: Final = 120
 _LOOK_EVERY_S: Final = 1.0
-_LONGEST_START_S: Final = 300
 _NO_NURSERY: Final = "the process that they are started by has ended"
 
 
 @dataclass(slots=True)
 class _Task:
     name: str
+    remedy: str
     deaths: int = 0
 
 
@@ -75,7 +66,8 @@ class _Worker:
 class LocalPool(Closing):
     """Keeps so many workers; `on_broken` is told of each that ends, and what it was at.
 
-    `folder` is made, and removed in the end. Raises WorkersError where none can be started.
+    `folder` is made, and removed in the end. Workers are forked from a `nursery`, which is ended
+    with them; without it one is started. Raises WorkersError where that cannot be.
     """
 
     def __init__(
@@ -83,66 +75,57 @@ class LocalPool(Closing):
         workers: int,
         folder: Path,
         on_broken: Callable[[str], None] = lambda _: None,
+        nursery: Nursery | None = None,
     ) -> None:
         self.workers = workers
         self._folder = folder
         self._on_broken = on_broken
         self._next = 0
+        self._setups = 0
         self._tasks: dict[str, _Task] = {}
         self._waiting: deque[str] = deque()
         self._errors: dict[str, Exception] = {}
         self._running: list[_Worker] = []
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
-        self._asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._asking.settimeout(_LONGEST_START_S)
         try:
-            self._nursery = subprocess.Popen(  # noqa: S603 - this Python, with a module of our own
-                [*_COMMAND, str(asked.fileno())],
-                pass_fds=[asked.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=_ENVIRONMENT | os.environ,
-            )
+            self._nursery = nursery or Nursery.started()
         except OSError as error:
-            self._asking.close()
             shutil.rmtree(folder, ignore_errors=True)
             raise _not_started((error.strerror or str(error)).lower()) from error
-        finally:
-            asked.close()
 
     @property
     def processes(self) -> list[int]:
         """The numbers of the workers' processes."""
         return [worker.process for worker in self._running]
 
-    def begin(self, setup: Setup) -> None:
-        """Have all stretches from now on be computed with this."""
-        (self._folder / SETUP).write_bytes(pack(setup))
+    def begin(self, setup: object) -> None:
+        """Have all tasks from now on be computed with this."""
+        self._setups += 1
+        setup_path(self._folder, self._setups).write_bytes(pack(setup))
 
-    def submit(self, stretch: Stretch) -> str:
-        """Have a stretch computed; returns its number."""
-        return self._submit(stretch, str(stretch))
+    def submit(self, task: Task, of: Sequence[str] = (), *, is_urgent: bool = False) -> str:
+        """Have a task computed, of the parts of others, which are done; returns its number."""
+        number = str(self._next)
+        self._next += 1
+        asked = Asked(task, tuple(of), self._setups)
+        task_path(self._folder, number).write_bytes(pack(asked))
+        self._tasks[number] = _Task(str(task), task.remedy)
+        if is_urgent:
+            self._waiting.appendleft(number)
+        else:
+            self._waiting.append(number)
+        self._hand_out()
+        return number
 
-    def found(self, number: str) -> Found:
-        """Wait for what was found in a stretch."""
+    def found(self, number: str) -> Any:  # noqa: ANN401 - of the kind of the task
+        """Wait for what was found in a task."""
         self._wait_for(number)
-        found: Found = unpack(found_path(self._folder, number).read_bytes())
-        return found
+        return unpack(found_path(self._folder, number).read_bytes())
 
-    def parts(self, number: str) -> list[PeerStates]:
-        """Return the states by peers of a stretch that was found."""
-        parts: list[PeerStates] = unpack(parts_path(self._folder, number).read_bytes())
-        return parts
-
-    def rolled_up(self, numbers: Sequence[str], *, with_ahead: bool) -> Iterator[States]:
-        """Yield the states of stretches that were found, as `roll_up_in_parts` does."""
-        names = ", ".join(numbers)
-        task = Rolling(tuple(numbers), with_ahead)
-        number = self._submit(task, f"rolling up {names}", is_urgent=True)
-        self._wait_for(number)
-        yield from map(unpack, unpack(states_path(self._folder, number).read_bytes()))
-        self.forget([number])
+    def parts(self, number: str) -> Any:  # noqa: ANN401 - of the kind of the task
+        """Return the parts of a task that is done."""
+        return unpack(parts_path(self._folder, number).read_bytes())
 
     def forget(self, numbers: Sequence[str]) -> None:
         """Remove what came of tasks, or do not begin with them."""
@@ -155,7 +138,6 @@ class LocalPool(Closing):
                 task_path(self._folder, number),
                 found_path(self._folder, number),
                 parts_path(self._folder, number),
-                states_path(self._folder, number),
             ):
                 path.unlink(missing_ok=True)
 
@@ -165,23 +147,8 @@ class LocalPool(Closing):
         for worker in self._running:
             worker.link.close()
         self._running = []
-        self._asking.close()
-        if is_busy:
-            self._nursery.kill()
-        self._nursery.wait()
+        self._nursery.close(at_once=is_busy)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _submit(self, task: Stretch | Rolling, name: str, *, is_urgent: bool = False) -> str:
-        number = str(self._next)
-        self._next += 1
-        task_path(self._folder, number).write_bytes(pack(task))
-        self._tasks[number] = _Task(name)
-        if is_urgent:
-            self._waiting.appendleft(number)
-        else:
-            self._waiting.append(number)
-        self._hand_out()
-        return number
 
     def _wait_for(self, number: str) -> None:
         """Wait until a task is done. Raises what came up in it."""
@@ -232,7 +199,7 @@ class LocalPool(Closing):
             else:
                 worker.tasks.popleft()
                 told = f"{MOST_DEATHS} workers have ended over it ({problem})"
-                self._errors[number] = BrokenTaskError(task.name, told, TRY_APART)
+                self._errors[number] = BrokenTaskError(task.name, told, task.remedy)
         self._waiting.extendleft(one for one in reversed(worker.tasks) if one in self._tasks)
 
     def _hand_out(self) -> None:
@@ -253,8 +220,8 @@ class LocalPool(Closing):
         own, others = socket.socketpair()
         try:
             folder = os.fsencode(self._folder.absolute())
-            socket.send_fds(self._asking, [folder], [others.fileno()])
-            process = int(self._asking.recv(20))
+            socket.send_fds(self._nursery.asking, [folder], [others.fileno()])
+            process = int(self._nursery.asking.recv(20))
         except (OSError, ValueError) as error:
             own.close()
             raise _not_started(_NO_NURSERY) from error

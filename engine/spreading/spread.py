@@ -20,6 +20,7 @@ from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
 from framewalk.engine.runs import Pending, without
 from framewalk.engine.spreading.gathering import Gathered, Taken
+from framewalk.engine.spreading.pool import IN_FLIGHT
 from framewalk.engine.spreading.stretches import Stretch
 from framewalk.engine.stages import (
     Carried,
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from framewalk.engine.stages import Bound
     from framewalk.engine.store import Store
 
-# Stretches in flight for each worker: one that is computed, one that waits, one that is done.
-_IN_FLIGHT: Final = 3
 # After so many that had to be done again a capture's stretches are computed one after the other.
 _MOST_AGAIN: Final = 3
 
@@ -187,7 +186,7 @@ class SpreadRun(Closing):
             course.again += 1
             course.in_order = course.again >= _MOST_AGAIN
             self._pool.forget(course.back())
-        return Taken(one.group, one.number, found, self._pool)
+        return Taken(one.group, str(one.stretch), one.number, found, self._pool)
 
     def _is_crowded(self, course: _Course, found: Found) -> bool:
         return comes_near(_bounds(course, found), found.after.named.bounds, self._caps)
@@ -216,7 +215,7 @@ class SpreadRun(Closing):
 
     def _has_room(self) -> bool:
         in_flight = sum(len(one.submitted) for one in self._courses.values())
-        return in_flight < _IN_FLIGHT * self._pool.workers
+        return in_flight < IN_FLIGHT * self._pool.workers
 
     def _begun(self) -> _Course | None:
         """Begin another capture of which the store has nothing."""
@@ -234,7 +233,7 @@ class SpreadRun(Closing):
         rows_out = [tuple(self._rows_out(course.path, batch)) for batch in group]
         carried = course.carried
         stretch = Stretch(
-            course.path,
+            course.path.absolute(),
             course.begin_bytes,
             group[-1].position.offset_bytes,
             carried if course.in_order else replace(carried, named=Named()),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path  # noqa: TC003 - for whoever reads the types of the tasks
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.captures import read_span
 from framewalk.engine.counters import Counters
 from framewalk.engine.runs import named_in, without
 from framewalk.engine.spreading.packing import pack, unpack
+from framewalk.engine.spreading.pool import Made
 from framewalk.engine.stages import (
     Carried,
     add_clocks,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from framewalk.engine.kubernetes import Entities
     from framewalk.engine.oal import Plan
     from framewalk.engine.stages import Keep, PeerStates
+
+_TRY_APART: Final = "run this again: its messages are tried apart first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +65,41 @@ class Stretch:
     def __str__(self) -> str:
         return f"{self.path}, bytes {self.begin_bytes:,} to {self.end_bytes:,}"
 
+    @property
+    def remedy(self) -> str:
+        """What to do where it cannot be computed."""
+        return _TRY_APART
+
+    def compute(self, setup: Setup, parts: Iterable[bytes]) -> Made:  # noqa: ARG002 - of no others
+        """Find what there is in it. Raises CaptureError where it cannot be read as it was."""
+        return _computed(self, setup)
+
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """What was found in stretches is to be rolled up together, what is ahead with it or without.
+    """What was found in stretches is rolled up together, what is ahead with it or without.
 
-    `of` has their numbers.
+    Its parts are packed states. `first` is the first of the stretches, which follow each other.
     """
 
-    of: tuple[str, ...]
+    first: str
     with_ahead: bool
+
+    def __str__(self) -> str:
+        return f"{self.first}, and what follows it"
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it cannot be computed."""
+        return _TRY_APART
+
+    def compute(self, setup: Setup, parts: Iterable[bytes]) -> Made:
+        """Roll up the packed states by peers of stretches, as `roll_up_in_parts` does."""
+        own, ahead = _divided([part for content in parts for part in unpack(content)])
+        chosen = [*own, *ahead] if self.with_ahead else own
+        bare = [replace(part, clocks=part.clocks.clear(), ahead=None) for part in chosen]
+        rolled_up = [pack(states) for states in roll_up_in_parts(bare, setup.plan)]
+        return Made(None, pack(rolled_up))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +124,7 @@ class Found:
     ahead_named: pl.DataFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What was found in a stretch, and its states by peers, packed."""
-
-    found: Found
-    parts: bytes
-
-
-def compute(stretch: Stretch, setup: Setup) -> Made:
-    """Compute a stretch. Raises CaptureError where it cannot be read as it was."""
+def _computed(stretch: Stretch, setup: Setup) -> Made:
     read = read_span(stretch.path, stretch.begin_bytes, stretch.end_bytes)
     left_out = dict(stretch.left_out)
     batches = [without(batch, left_out.get(at, ())) for at, batch in enumerate(read)]
@@ -125,14 +144,6 @@ def compute(stretch: Stretch, setup: Setup) -> Made:
         ahead_named=named_in(ahead),
     )
     return Made(found, pack(parts))
-
-
-def rolled_up(parts: Iterable[bytes], setup: Setup, *, with_ahead: bool) -> list[bytes]:
-    """Return packed states that together are those of packed parts, which follow each other."""
-    own, ahead = _divided([part for content in parts for part in unpack(content)])
-    chosen = [*own, *ahead] if with_ahead else own
-    bare = [replace(part, clocks=part.clocks.clear(), ahead=None) for part in chosen]
-    return [pack(states) for states in roll_up_in_parts(bare, setup.plan)]
 
 
 def _parts(
