@@ -84,8 +84,8 @@ def test_whatever_storage_does_logs_are_published_and_archived_once(
         with FollowerProcess(
             tmp_path, "follower", URI, FRAMEWALK_ARCHIVE_DIRECTORY=folder
         ) as follower:
-            # None of the logs can be read before the last fault is over.
-            storage.go_through(FAULTS, lambda _: None)
+            # None of the logs can be read before the last fault is over; nothing is written here.
+            storage.go_through(FAULTS[:-1], lambda _: None)
             with (
                 Store(":memory:", few_plan) as whole,
                 Archive(whole, tmp_path / "one", ArchiveOptions(Mode.HTTP)) as archive,
