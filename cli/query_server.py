@@ -73,6 +73,17 @@ def query_server(
             help="With --follow: keep so many days in the table, which a new follower can read.",
         ),
     ] = 8,
+    relate_most: Annotated[
+        int,
+        typer.Option(
+            "--relate-most",
+            min=1,
+            metavar="REQUESTS",
+            help="With --follow, where engines publish logs: of a minute with more of them, those "
+            "of 65 s on both sides included, relations between endpoints stay as called sides saw "
+            "them. Each takes 1.6 kB of memory.",
+        ),
+    ] = 200_000,
 ) -> None:
     """Answer queries about a store in SQL, in SkyWalking's GraphQL and in Prometheus' HTTP API.
 
@@ -88,5 +99,5 @@ def query_server(
         return
     from framewalk.server.following import FollowOptions  # noqa: PLC0415
 
-    options = FollowOptions(follow, follow_every, tidy_every, table_days)
+    options = FollowOptions(follow, follow_every, tidy_every, table_days, most_requests=relate_most)
     follow_and_serve(settings_of(config), store, options)

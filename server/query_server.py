@@ -68,7 +68,7 @@ def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> Non
     keep_files_private()
     wanted = _wanted(config, store, is_written=True)
     kept = Kept(wanted.ttl_days, config.storage.budget_bytes)
-    options = replace(options, logs=_kept_logs(config))
+    options = replace(options, logs=_kept_logs(config, options.most_requests))
     signals = StopSignals()
     try:
         with Following(options, kept, store) as following, _told(config, following) as told_at:
@@ -108,13 +108,15 @@ def _told(config: Config, following: Following) -> Iterator[str | None]:
         yield url
 
 
-def _kept_logs(config: Config) -> KeptLogs | None:
+def _kept_logs(config: Config, most_requests: int) -> KeptLogs | None:
     archive = config.archive
     if archive is None:
         return None
     longest_s = config.sql.timeout_s if config.sql is not None else 0
     days = config.core.record_ttl_days
-    kept = KeptLogs(archive.directory, days, archive.budget_bytes, longest_s)
+    kept = KeptLogs(
+        archive.directory, days, archive.budget_bytes, longest_s, most_requests=most_requests
+    )
     if config.engine is None:
         return kept
     return replace(kept, endpoints_per_service=config.engine.max_endpoints_per_service)

@@ -401,6 +401,26 @@ def test_the_archive_of_a_follower_is_merged_and_expires(
         assert_as_one(store, made.one[Mode.HTTP])
 
 
+@pytest.mark.usefixtures("engines")
+def test_a_follower_relates_no_more_requests_than_it_may(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = SharedTable(str(tmp_path / "table"))
+    assert states.open()
+    kept = KeptLogs(tmp_path / "followed", 3, 2**30, 0, most_requests=1)
+    with (
+        Store(":memory:", states.plan()) as store,
+        FollowedLogs(store, states, kept, time.time(), 0) as logs,
+    ):
+        for _ in Follower(store, states, logs.note_minutes).follow(now_us()):
+            pass
+        while logs.step(time.time(), 0):
+            pass
+        sources = store.query("SELECT DISTINCT source_endpoint FROM endpoint_calls_minute")
+        assert sources.fetchall() == [("Unknown",)]
+    assert "calls are too many to put together" in caplog.text
+
+
 def test_a_table_tells_followers_what_endpoints_are_called_and_when_they_satisfy(
     few_plan: Plan, tmp_path: Path
 ) -> None:

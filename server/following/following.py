@@ -14,7 +14,7 @@ from framewalk.engine.sharing import Follower, LogsTable, SharedTable, before_da
 from framewalk.engine.store import Store
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.changing import Answer, State, answer, take_request
-from framewalk.server.following.logs import FollowedLogs
+from framewalk.server.following.logs import MOST_REQUESTS, FollowedLogs
 from framewalk.server.following.status import FollowerStatus, Versions, engines_of
 from framewalk.server.following.upkeep import FollowerUpkeep
 
@@ -45,7 +45,7 @@ class FollowOptions:
 
     Its small files are merged and days that are older than `table_days` deleted every
     `tidy_every_s`; with 0 somebody else does that. Where engines publish logs they are archived as
-    `logs` says.
+    `logs` says, and at most `most_requests` of them put together at once.
     """
 
     uri: str
@@ -53,6 +53,7 @@ class FollowOptions:
     tidy_every_s: float
     table_days: int
     logs: KeptLogs | None = None
+    most_requests: int = MOST_REQUESTS
 
 
 class Following(Closing):

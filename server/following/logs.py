@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from framewalk.engine.store import Store
 
 # As in a server that receives (server/engine/upkeep.py, server/engine/process.py).
+MOST_REQUESTS: Final = 200_000
 _RELATE_EVERY_S: Final = 60
 _OPEN_MINUTES: Final = 3
-_MOST_REQUESTS: Final = 200_000
 _MERGE_EVERY_S: Final = 60
 _LATE_NS: Final = 300 * 10**9
 _EXPIRE_EVERY_S: Final = 3600
@@ -49,7 +49,7 @@ class KeptLogs:
     """Where a follower has its archive, and how long and how much of it is kept.
 
     No query runs for longer than `longest_query_s`. So many endpoints of a called service keep
-    their names.
+    their names. Requests of a minute and a window around it are put together up to `most_requests`.
     """
 
     folder: Path
@@ -57,6 +57,7 @@ class KeptLogs:
     budget_bytes: int
     longest_query_s: float
     endpoints_per_service: int = DEFAULT_CAPS.endpoints_per_service
+    most_requests: int = MOST_REQUESTS
 
 
 class FollowedLogs(Closing):
@@ -164,7 +165,7 @@ class FollowedLogs(Closing):
     def _relate(self, before_minute: int) -> Related:
         """Have relations of endpoints made of calls, of some minutes at a time."""
         options = RelatingOptions(
-            most_requests=_MOST_REQUESTS,
+            most_requests=self._kept.most_requests,
             endpoints_per_service=self._kept.endpoints_per_service,
             at_most_once=True,
             plan=self._plan,
@@ -176,7 +177,8 @@ class FollowedLogs(Closing):
             tell(logging.WARNING, event, problem=error)
             return Related()
         if done.crowded:
-            self._crowded.goes_on(f"{done.requests} requests about a minute")
+            most = self._kept.most_requests
+            self._crowded.goes_on(f"more than {most:,} requests about a minute; see --relate-most")
         elif done.minutes:
             self._crowded.is_over()
             tell(logging.DEBUG, "relations made", minutes=done.minutes, requests=done.requests)
