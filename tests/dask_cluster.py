@@ -39,25 +39,34 @@ def cluster_of(workers: int, folder: Path) -> Iterator[Cluster]:
     folder.mkdir()
     certificate, key = made_certificate(folder)
     address = f"tls://127.0.0.1:{free_port()}"
-    tls = ["--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
-    environment = os.environ | {"POLARS_MAX_THREADS": "1"}
-
-    def started(*arguments: object) -> subprocess.Popen[bytes]:
-        with (folder / "log").open("ab") as log:
-            command = [_DASK, *map(str, arguments), *map(str, tls), "--no-dashboard"]
-            return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-
     with ExitStack() as stack:
         port = address.rpartition(":")[2]
-        scheduler = started("scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", port)
+        options = ("--protocol", "tls", "--host", "127.0.0.1", "--port", port)
+        scheduler = started(folder, certificate, key, "scheduler", *options)
         stack.enter_context(ending(scheduler))
         cluster = Cluster(address, certificate, certificate, key, scheduler)
         for _ in range(workers):
-            nanny = started("worker", address, "--nthreads", 1, "--local-directory", folder)
+            options = ("--nthreads", 1, "--local-directory", folder)
+            nanny = started(folder, certificate, key, "worker", address, *options)
             cluster.nannies.append(stack.enter_context(ending(nanny)))
         yield cluster
         for one in (*cluster.nannies, scheduler):
             one.terminate()
+
+
+def started(
+    folder: Path, certificate: Path, key: Path, *arguments: object
+) -> subprocess.Popen[bytes]:
+    """Start a process of a cluster, which writes its lines into a folder."""
+    tls = ["--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [_DASK, *map(str, arguments), *map(str, tls), "--no-dashboard"],
+            env=os.environ | {"POLARS_MAX_THREADS": "1"},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def made_certificate(folder: Path) -> tuple[Path, Path]:

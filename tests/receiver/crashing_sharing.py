@@ -3,12 +3,14 @@
 python tests/receiver/crashing_sharing.py --kills 300
 
 Two engines, a third whose store is a copy of the first one's and that is sent the same streams,
-and two followers; the table is a folder.
+and two followers; the table is a folder. With --batches a Dask cluster beside them replays a
+capture again and again, and its scheduler, nanny and worker are killed, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shutil
 import signal
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import polars as pl
 from comparison import differences, read_views
 from crashing import CLIENT, HONEST_MESSAGES, RECOVERY_S, SENDERS, Sender, Servers
+from dask_batches import VICTIMS, Batches
 from followers import FollowerProcess
 from hostile_messages import honest_stream
 from recording import DEADLINE_S, Messages, recorded, wait_until
@@ -45,7 +48,7 @@ FOLLOWERS = ("follower", "other-follower")
 class Cluster:
     """All processes, each over its own folder, and the table that they share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_batches: bool) -> None:
         self.folder = folder
         self.table = folder / "table"
         self.servers = {name: self._server(name) for name in ("one", "two")}
@@ -57,6 +60,7 @@ class Cluster:
         for name in ("one", "copy"):
             self.servers[name] = self._server(name)
         self.followers = {name: self._follower(name) for name in FOLLOWERS}
+        self.batches = Batches(folder / "batches", FEW) if has_batches else None
 
     def _server(self, name: str) -> Servers:
         folder = self.folder / name
@@ -76,7 +80,9 @@ class Cluster:
         return FollowerProcess(self.folder, name, str(self.table), "--tidy-every", "3")
 
     def kill(self, name: str) -> str:
-        """Kill a process; returns of which kind it was."""
+        """Kill a process; returns of which kind it was, empty where it was not there."""
+        if self.batches is not None and name in VICTIMS:
+            return f"{name} of Dask killed" if self.batches.kill(name) else ""
         if name in self.followers:
             self.followers[name].stop(signal.SIGKILL)
             self.followers[name] = self._follower(name)
@@ -90,6 +96,8 @@ class Cluster:
 
     def end(self) -> None:
         """Have all published and merged, and stop as an operator does."""
+        if self.batches is not None:
+            self.batches.end(RECOVERY_S)
         for one in self.servers.values():
             one.end()
         for one in self.servers.values():
@@ -101,6 +109,8 @@ class Cluster:
             assert one.stop() == 0
 
     def close(self) -> None:
+        if self.batches is not None:
+            self.batches.close()
         for server in self.servers.values():
             server.process.kill()
             server.process.wait(DEADLINE_S)
@@ -138,23 +148,32 @@ def _reached(uri: Path) -> int:
     return sum(last.values())
 
 
-def crash_sharing(folder: Path, kills: int, seed: int) -> Counter[str]:
-    """Send streams to engines while processes are killed, and check what followers have."""
-    cluster = Cluster(folder)
+def crash_sharing(
+    folder: Path, kills: int, seed: int, *, has_batches: bool = False, minutes: float = math.inf
+) -> Counter[str]:
+    """Send streams to engines while processes are killed, and check what followers have.
+
+    After so many minutes nothing more is killed.
+    """
+    cluster = Cluster(folder, has_batches=has_batches)
     count = max(kills, 10) * STREAMS_A_KILL
     streams = [honest_stream(CLIENT, number, HONEST_MESSAGES, _now_s()) for number in range(count)]
     shares = {"one": streams[0::2], "two": streams[1::2], "copy": streams[0::2]}
     senders = [Sender(cluster.servers[name].port, share) for name, share in shares.items()]
     draws = random.Random(seed)  # noqa: S311 - any numbers will do
     victims = [*FOLLOWERS, *ENGINES, *(f"{name} engine" for name in ENGINES)]
+    victims += VICTIMS if has_batches else ()
+    end_s = time.monotonic() + minutes * 60
     done: Counter[str] = Counter()
     with ThreadPoolExecutor(len(senders)) as threads, _ended(cluster, senders):
         sending = [threads.submit(one.run) for one in senders]
-        for _ in range(kills):
+        while done.total() < kills and time.monotonic() < end_s:
             for one in senders:
                 one.allow(STREAMS_A_KILL // 2)
             threading.Event().wait(draws.uniform(0, LONGEST_PAUSE_S))
-            done[cluster.kill(draws.choice(victims))] += 1
+            kind = cluster.kill(draws.choice(victims))
+            if kind:
+                done[kind] += 1
         for one in senders:
             one.allow(count + SENDERS)
         for each in sending:
@@ -164,6 +183,9 @@ def crash_sharing(folder: Path, kills: int, seed: int) -> Counter[str]:
     logs = [cluster.servers[name].log.read_text() for name in ("one", "copy")]
     done["stores that another was a copy of"] = sum(_COPIED in log for log in logs)
     done["streams"] = count
+    if cluster.batches is not None:
+        cluster.batches.check()
+        done["replays on Dask"] = cluster.batches.finished
     return done
 
 
@@ -204,9 +226,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batches", action="store_true", help="with a Dask cluster beside")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="kill no more after that")
     options = parser.parse_args()
+    own = {"has_batches": options.batches, "minutes": options.minutes}
     with tempfile.TemporaryDirectory() as folder:
-        done = crash_sharing(Path(folder), options.kills, options.seed)
+        done = crash_sharing(Path(folder), options.kills, options.seed, **own)
     print(*(f"{count:,} {what}" for what, count in done.items()), sep=", ")
     print("every stream is counted once: both followers equal a replay of all")
 
