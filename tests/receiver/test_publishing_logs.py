@@ -14,7 +14,7 @@ from comparison import Values, differences, read_views
 from followers import FollowerProcess
 from publishers import has_published_all, publishers
 from recording import collect, recorded, wait_until
-from serving import Serve, part_of_bookinfo
+from serving import BOOKINFO, Serve, part_of_bookinfo
 
 from framewalk.engine import Plan, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode
@@ -25,7 +25,12 @@ from framewalk.engine.remaking import relate
 PART = part_of_bookinfo()
 DUMP = PART / "kubectl.yaml"
 KILLS = 3
+ENGINES = 5
 CALLS = "SELECT * FROM endpoint_calls_minute ORDER BY ALL"
+OTHERS = (
+    "SELECT * EXCLUDE (request) FROM http_logs ORDER BY ALL",
+    "SELECT kind, name, sum(count)::BIGINT FROM internal.counters GROUP BY ALL ORDER BY ALL",
+)
 
 pytest_plugins = ["servers"]
 
@@ -94,6 +99,41 @@ def test_a_follower_that_is_killed_has_the_relations_of_one_machine(
     with Store(follower.store, make_plan(())) as store:
         assert differences(read_views(store), replayed[0]) == []
         assert store.query(CALLS).fetchall() == replayed[1]
+
+
+@pytest.mark.long
+def test_five_engines_and_late_halves_make_what_one_process_makes(
+    engine: Serve, tmp_path: Path, few_plan: Plan
+) -> None:
+    with (
+        Store(":memory:", few_plan) as whole,
+        Archive(whole, tmp_path / "one", ArchiveOptions(Mode.HTTP)) as archive,
+    ):
+        replay(captures_in(BOOKINFO), read_entities(DUMP), whole, archive=archive)
+        relate(whole, archive)
+        wanted, calls = read_views(whole), whole.query(CALLS).fetchall()
+        others = [whole.query(sql).fetchall() for sql in OTHERS]
+    assert all(len(rows) > 1 for rows in others)
+    streams = recorded(BOOKINFO)
+    servers = [engine(f"engine-{number}") for number in range(ENGINES)]
+    with follower_in(tmp_path) as follower:
+        for half in range(2):
+            for number, stream in enumerate(streams[half::2]):
+                collect(servers[number % ENGINES].address, stream)
+            for server in servers:
+                wait_until(lambda server=server: has_published_all(server))
+            if not half:
+                # Relations are made of the first half before the second one comes.
+                wait_until(lambda: follower.ask(CALLS))
+        assert sorted(follower.commits()) == [f"engine-{number}" for number in range(ENGINES)]
+        wait_until(lambda: follower.ask(CALLS) == calls)
+        assert follower.stop() == 0
+    for server in servers:
+        assert server.stop() == 0
+    with Store(follower.store, make_plan(())) as store:
+        assert differences(read_views(store), wanted) == []
+        assert store.query(CALLS).fetchall() == calls
+        assert [store.query(sql).fetchall() for sql in OTHERS] == others
 
 
 @pytest.mark.parametrize(
