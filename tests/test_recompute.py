@@ -352,6 +352,7 @@ def test_a_server_counts_each_log_once_that_it_makes_metrics_of(
 ) -> None:
     """Requests of which metrics and relations are made, and those about a minute, are no more."""
     path, name = of_two_hours / "metrics.duckdb", "asked"
+    dump = read_entities(of_two_hours / "dump.yaml")
     kinds = ("http", "connection", "transfer")
     with Store(path, few_plan) as store, Archive(store, of_two_hours / "logs", ALL) as archive:
         counts = {
@@ -362,7 +363,7 @@ def test_a_server_counts_each_log_once_that_it_makes_metrics_of(
         related = [one.name for one in few_plan.metrics if one.scope.view == "endpoint_relation"]
         for metrics, wanted in ([], sum(counts.values())), (related, counts["http"]):
             remaking.ask(name, metrics, *EVER)
-            remaking.run(math.inf, lambda: None)
+            remaking.run(dump, math.inf, lambda: None)
             answer = read_answer(path, name)
             assert answer is not None
             assert (answer.state, answer.done) == (State.DONE, 4)

@@ -16,7 +16,7 @@ from test_recompute import EVER, Rows, rows_of
 
 from framewalk.engine import Plan, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode
-from framewalk.engine.errors import StoreError
+from framewalk.engine.errors import DamagedLogsError
 from framewalk.engine.oal.plan import make_plan
 from framewalk.engine.remaking import (
     Here,
@@ -116,7 +116,9 @@ def test_what_a_killed_worker_was_at_is_done_again(
     assert all("another worker does it again" in one for one in told)
 
 
-def test_a_file_that_cannot_be_read_is_named(half: Path, tmp_path: Path, few_plan: Plan) -> None:
+def test_a_file_that_cannot_be_read_is_named_and_left_out(
+    half: Path, tmp_path: Path, few_plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
     damaged = shutil.copytree(half, tmp_path / "damaged")
     path = max((damaged / "logs" / "transfer").rglob("*.parquet"))
     content = bytearray(path.read_bytes())
@@ -125,8 +127,9 @@ def test_a_file_that_cannot_be_read_is_named(half: Path, tmp_path: Path, few_pla
     for at, workers in enumerate((0, 2)):
         with local(workers, tmp_path) if workers else nullcontext() as pool:
             making = Here() if pool is None else SpreadMaking(pool)
-            with pytest.raises(StoreError, match=f"{path.name}: archived logs cannot be read"):
+            with pytest.raises(DamagedLogsError, match="some of its files are damaged"):
                 made(damaged, tmp_path / f"{at}", few_plan, making)
+        assert caplog.messages.pop() == "archived logs cannot be read, they are left out"
 
 
 def test_the_command_has_workers_for_archives_and_captures(

@@ -258,16 +258,19 @@ class Following(Closing):
 
     def _tidy_tables(self, days: Mapping[SharedTable, str], now_s: float) -> None:
         """Tidy tables that nobody else uses here, each from a day on."""
+        are_tidy = True
         for table, day in days.items():
             try:
                 done = table.tidy(day) if table.open() else None
             except TableError as error:
                 # Another follower may have been faster.
                 tell(logging.INFO, "table not tidied, it is tried again", problem=error)
-                return
+                are_tidy = False
+                continue
             if done is not None:
                 _tell_tidied(table, done)
-        self._tidied_now_s = now_s
+        if are_tidy:
+            self._tidied_now_s = now_s
 
 
 def _tell_tidied(table: SharedTable, done: Tidied) -> None:
