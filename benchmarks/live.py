@@ -254,8 +254,11 @@ class _Watch(threading.Thread):
                 self._commits_s[commits] = told["framewalk_engine_last_flush_seconds"]
 
     def commit_s(self, share: float) -> float:
-        """Return how long a commit took at most, of this share of those that were asked about."""
-        return float(np.quantile(list(self._commits_s.values()), share))
+        """Return how long a commit took at most, of this share of those that were asked about.
+
+        It is 0 where a run was too short for any.
+        """
+        return float(np.quantile(list(self._commits_s.values()) or [0.0], share))
 
     def stop(self) -> None:
         """Ask no more."""
