@@ -18,6 +18,7 @@ from .recomputing import recompute as recompute
 from .recomputing import refused_redefinitions as refused_redefinitions
 from .relating import Related as Related
 from .relating import RelatingOptions as RelatingOptions
+from .relating import prepare_relating as prepare_relating
 from .relating import relate as relate
 from .resolving import Resolving as Resolving
 from .resolving import resolve_again as resolve_again

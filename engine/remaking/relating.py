@@ -78,6 +78,12 @@ class RelatingOptions:
     making: Making = field(default_factory=Here)
 
 
+def prepare_relating(store: Store) -> None:
+    """Make the views that `relate` fills, where a store does not have them: they can be asked."""
+    with store.transaction():
+        sides.make(store)
+
+
 def relate(
     store: Store,
     archive: Archive,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.captures import segments_in
 from framewalk.engine.errors import StoreMemoryError
-from framewalk.engine.remaking import RelatingOptions, relate
+from framewalk.engine.remaking import RelatingOptions, prepare_relating, relate
 from framewalk.engine.runs import forgettable
 from framewalk.engine.store import Borders, Compacted
 from framewalk.engine.telling import Trouble, tell
@@ -97,6 +97,8 @@ class Upkeep:
         self._reserve = Reserve(options.store_path, options.reserve_bytes)
         self.bytes_per_day: dict[str, int] = {}
         self.archive_bytes = 0 if follower.archive is None else follower.archive.size_bytes()
+        if follower.archive is not None:
+            prepare_relating(store)
         most = follower.caps.endpoints_per_service
         self.remaking = Remaking(store, follower.archive, most)
         self._merged_s = self._related_s = elapsed_s

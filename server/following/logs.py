@@ -14,7 +14,7 @@ from framewalk.engine.archive import Archive, ArchiveOptions, Mode, note_changed
 from framewalk.engine.caps import DEFAULT_CAPS
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreMemoryError, TableError
-from framewalk.engine.remaking import Related, RelatingOptions, relate
+from framewalk.engine.remaking import Related, RelatingOptions, prepare_relating, relate
 from framewalk.engine.sharing import LogsFollower, LogsTable
 from framewalk.engine.telling import Trouble, tell
 from framewalk.server.engine import ExpiryClock
@@ -86,6 +86,7 @@ class FollowedLogs(Closing):
         )
         self._archive = Archive(store, kept.folder, options)
         try:
+            prepare_relating(store)
             self._follower = LogsFollower(store, self._archive, self._table)
         except BaseException:
             self._archive.close()
