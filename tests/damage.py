@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 def spoil(file: Path) -> None:
-    """Change the inside of a file: what is at its begin and its end stays."""
+    """Change the rows of a Parquet file: its begin stays, and what tells of its columns."""
     content = bytearray(file.read_bytes())
-    for place in range(len(content) // 8, len(content) * 3 // 4, 64):
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in range(end // 8, end, 64):
         content[place] ^= 0xFF
     file.write_bytes(content)

@@ -224,7 +224,7 @@ def test_logs_that_are_not_archived_leave_their_minutes_as_they_are(
             assert rows_of(store)["endpoint_relation_minute"] == before
 
 
-@pytest.mark.parametrize("gone", ["missing", "deleted", "damaged"])
+@pytest.mark.parametrize("gone", ["missing", "deleted", "damaged", "misnamed"])
 def test_logs_that_are_gone_leave_their_minutes_as_they_are(
     tmp_path: Path, parts: list[Path], entities: Entities, few_plan: Plan, gone: str
 ) -> None:
@@ -238,6 +238,9 @@ def test_logs_that_are_gone_leave_their_minutes_as_they_are(
         if gone == "damaged":
             for file in (tmp_path / "logs" / "http").glob("*/*"):
                 spoil(file)
+        if gone == "misnamed":
+            for file in (tmp_path / "logs" / "http").glob("*/*"):
+                file.write_bytes(file.read_bytes().replace(b"remote_service", b"remote_servicf"))
         before = rows_of(store)
         with Archive(store, tmp_path / "logs", HTTP) as archive:
             assert relate(store, archive) == Related()

@@ -25,7 +25,7 @@ from framewalk.engine.archive.schema import HTTP, KINDS, TABLES, TIME, arrow_sch
 from framewalk.engine.errors import StoreError, StoreLockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 MARKER: Final = "archive.json"
@@ -131,6 +131,16 @@ def problem_of(error: Exception) -> str:
     """Return what could not be written, and why, in a few words."""
     problem = (str(error).splitlines() or [type(error).__name__])[0].lower()
     return (error.strerror or problem).lower() if isinstance(error, OSError) else problem
+
+
+def open_file(path: Path, texts: Sequence[str]) -> pq.ParquetFile:
+    """Open a file to read texts as dictionaries; raises OSError and pa.ArrowException."""
+    try:
+        return pq.ParquetFile(path, read_dictionary=list(texts), page_checksum_verification=True)
+    except (KeyError, UnicodeError) as error:
+        # What names its columns is damaged.
+        problem = f"a column is not there ({error})"
+        raise pa.ArrowInvalid(problem) from error
 
 
 def empty_file(folder: Path, kind: str) -> Path:

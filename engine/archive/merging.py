@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from framewalk.engine.archive.files import open_file
 from framewalk.engine.archive.minutes import NEAR_MINUTES, NS_PER_MINUTE
 from framewalk.engine.archive.schema import EDGE, HTTP, TABLES, TIME, arrow_schema
 
@@ -132,7 +132,7 @@ def merged(
     waiting: list[pa.Table] = []
     count = size_bytes = 0
     for path in paths:
-        with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
+        with open_file(path, texts) as file:
             for batch in file.iter_batches(min(rows, _READ_ROWS), use_threads=False):
                 waiting.append(_as_now(kind, pa.Table.from_batches([batch])))
                 count += batch.num_rows

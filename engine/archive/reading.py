@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from framewalk.engine.archive.files import empty_file
+from framewalk.engine.archive.files import empty_file, open_file
 from framewalk.engine.archive.schema import (
     DICTIONARIES,
     HTTP,
@@ -98,7 +97,7 @@ class ArchivedLogs:
         """Yield the rows of a file; texts that are often the same are dictionaries."""
         path = self.listed.folder / file.name
         named = [column.name for column in TABLES[file.kind] if column.name in DICTIONARIES]
-        with self.guarding([file]), pq.ParquetFile(path, read_dictionary=named) as content:
+        with self.guarding([file]), open_file(path, named) as content:
             yield from content.iter_batches(_READ_ROWS, columns=list(columns), use_threads=False)
 
     def rows(self, kind: str, first_ns: int, end_ns: int, asked: Question) -> pl.DataFrame:
