@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import threading
 from collections.abc import Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from waiting import wait_until
 from framewalk.engine import CaptureReader, CaptureWriter, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Keeper, Kept, Mode
 from framewalk.engine.archive.schema import CONNECTION_COLUMNS, EDGE
-from framewalk.engine.errors import StoreError, StoreLockedError
+from framewalk.engine.errors import StoreError, StoreLockedError, StoreRoomError
 from framewalk.engine.explain.plain_sql import logs_table, metric_sql
 from framewalk.engine.oal.plan import Plan, make_plan
 from framewalk.engine.schemas import OPERATIONS, PEER_SCHEMA
@@ -455,6 +456,28 @@ def earlier(content: bytes, hours: int) -> bytes:
     if message.node.HasField("bootTime"):
         message.node.bootTime.seconds -= 3600 * hours
     return message.SerializeToString()
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_rows_that_find_no_room_are_not_damage(
+    tmp_path: Path, few: Plan, parts: list[Path], *, gives_up: bool
+) -> None:
+    def full(_table: pa.Table) -> pa.Table:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    options = ArchiveOptions(Mode.HTTP, gives_up=gives_up)
+    with (
+        Store(tmp_path / "metrics.duckdb", few) as store,
+        Archive(store, tmp_path / "logs", options) as archive,
+    ):
+        replay(parts[:1], read_entities(BOOKINFO / "kubectl.yaml"), store, archive=archive)
+        file = archive.logs().files("http", 0, 2**62)[0]
+        if gives_up:
+            assert archive.change(file, full, 0) is None
+        else:
+            with pytest.raises(StoreRoomError, match="no space left on device"):
+                archive.change(file, full, 0)
+        assert file in archive.logs().files("http", 0, 2**62)
 
 
 def test_readers_see_each_log_once_whatever_is_written_merged_and_deleted(

@@ -29,7 +29,7 @@ from framewalk.engine.archive.merging import (
     to_sample,
 )
 from framewalk.engine.archive.minutes import NS_PER_MINUTE
-from framewalk.engine.archive.reading import ArchivedLogs, Listed
+from framewalk.engine.archive.reading import ArchivedLogs, Listed, damaged_logs
 from framewalk.engine.archive.rows import Numbering, Shown, tables_again, tables_of
 from framewalk.engine.archive.sampling import Sampling, near, sampled, staying
 from framewalk.engine.archive.schema import HTTP, KINDS, TIME
@@ -320,11 +320,12 @@ class Archive(Closing):
         takes the place of stays for queries that began before: see `tidy`.
         """
         try:
-            with self.logs().guarding([file]):
-                rows = merged(file.kind, self._paths([file]), lambda: None, change=changed)
-                new = self._rewritten([file], rows, is_sampled=bool(file.is_sampled))
-                self._replace([file], new, elapsed_s, ())
+            rows = merged(file.kind, self._paths([file]), lambda: None, change=changed)
+            new = self._rewritten([file], rows, is_sampled=bool(file.is_sampled))
+            self._replace([file], new, elapsed_s, ())
         except (OSError, pa.ArrowException) as error:
+            if self._leave_out_damaged([file]):
+                raise damaged_logs(self.folder) from error
             self._refuse(error)
             return None
         return new

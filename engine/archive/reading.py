@@ -134,8 +134,7 @@ class ArchivedLogs:
             raise StoreMemoryError(folder, "no memory to read its logs", remedy) from error
         except (duckdb.Error, OSError, pa.ArrowException, InputError, StoreError) as error:
             if self._leave_out(files):
-                remedy = "begin anew: minutes that they have logs of keep what they have"
-                raise DamagedLogsError(folder, "some of its files are damaged", remedy) from error
+                raise damaged_logs(folder) from error
             if isinstance(error, (InputError, StoreError)):
                 raise
             path = folder / files[0].name if len(files) == 1 else folder
@@ -153,6 +152,12 @@ def reading(folder: Path, kind: str, files: Sequence[ArchivedFile]) -> str:
     # Requests alone got columns that files of an earlier version do not have.
     have_all = kind != HTTP or all(file.is_sampled is not None for file in files)
     return read_files([str(path) for path in paths], have_all_columns=have_all)
+
+
+def damaged_logs(folder: Path) -> DamagedLogsError:
+    """Return the error of whoever read files that are left out from now on."""
+    remedy = "begin anew: minutes that they have logs of keep what they have"
+    return DamagedLogsError(folder, "some of its files are damaged", remedy)
 
 
 def _began(file: ArchivedFile, first_ns: int, end_ns: int) -> bool:
