@@ -7,24 +7,37 @@ finish. The engine writes an EngineStatus to its standard output after each look
 
 from __future__ import annotations
 
-from dataclasses import field
+import logging
+import os
+import resource
+import threading
+from collections import Counter
+from dataclasses import field, replace
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
+from framewalk.engine.telling import tell
 from framewalk.server.answering import (  # noqa: TC001 - pydantic reads the annotations
     RestEndpoint,
     SqlEndpoint,
 )
+from framewalk.server.engine.memory import resident_bytes
 from framewalk.server.sharing import (  # noqa: TC001 - pydantic reads the annotations
     PublishSettings,
 )
 
+if TYPE_CHECKING:
+    from framewalk.engine.runs import Flushed
+
 FINISH: Final = b"finish\n"
 READ_ENTITIES: Final = b"read entities\n"
+
+_MINUTE_S: Final = 60
+_LONGEST_ERROR: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +124,8 @@ class EngineStatus:
     Times are in seconds since 1970. What was received before `watermark_s` is in the store.
     `error` is why the engine cannot work, said as its last line; it is about the store if
     `is_opening_store`. `queries` are the statements that run, as `asked` names them; one that does
-    not end is `outlived`, and the engine ends itself for it. One that `is_switching` ends to be
-    started again with other definitions.
+    not end is `outlived`, and the engine ends itself for it. One that `is_switching` ends, and the
+    next goes on at once: with other definitions, or with less memory.
     """
 
     pid: int = 0
@@ -166,3 +179,106 @@ class EngineStatus:
 
 _OPTIONS: Final = TypeAdapter(EngineOptions)
 _STATUS: Final = TypeAdapter(EngineStatus)
+
+
+class Queries:
+    """Tells the parent what runs, so that it knows what it ends a process for."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._running: list[str] = []
+        self._lock = threading.Lock()
+
+    def began(self, name: str) -> None:
+        """Note that a query runs."""
+        with self._lock:
+            self._running.append(name)
+            self._report.tell_queries(tuple(self._running))
+
+    def ended(self, name: str) -> None:
+        """Note that it does not any more."""
+        with self._lock:
+            self._running.remove(name)
+            self._report.tell_queries(tuple(self._running))
+
+    def outlived(self, name: str) -> None:
+        """End this process at once: a transaction under way is as if it had never begun."""
+        self._report.set(outlived=name)
+        self._report.write()
+        os._exit(1)
+
+
+class Report:
+    """What this process tells its parent; queries tell of themselves from other threads."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self._output = output
+        self._status = EngineStatus(pid=os.getpid())
+        self._has_begun = False
+        self._lock = threading.RLock()
+
+    def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
+        """Replace some of what is told."""
+        with self._lock:
+            self._status = replace(self._status, **facts)
+
+    @property
+    def runs_queries(self) -> bool:
+        """Whether somebody is being answered."""
+        with self._lock:
+            return bool(self._status.queries)
+
+    def tell_queries(self, running: tuple[str, ...]) -> None:
+        """Write a line about what runs."""
+        with self._lock:
+            self.set(queries=running)
+            # Before its first line, the parent does not take this for one that works.
+            if self._has_begun:
+                self.write()
+
+    def flushed(self, flushed: Flushed, duration_s: float) -> None:
+        """Add a commit."""
+        for damage in flushed.damages:
+            tell(logging.WARNING, "spool segment is damaged", damage=damage)
+        before, counters = self._status, flushed.counters
+        # Nobody else sets these.
+        self.set(
+            latest_minute_s=max(before.latest_minute_s, (flushed.latest_minute or 0) * _MINUTE_S),
+            messages=before.messages + counters.messages,
+            logs=before.logs + counters.logs,
+            dropped=dict(Counter(before.dropped) + counters.dropped),
+            quality=dict(Counter(before.quality) + counters.quality),
+            addresses=dict(Counter(before.addresses) + counters.addresses),
+            rows=before.rows + flushed.rows,
+            flushes=before.flushes + 1,
+            flush_total_s=before.flush_total_s + duration_s,
+            last_flush_s=duration_s,
+        )
+
+    def send(self, options: EngineOptions, unread_bytes: int) -> None:
+        """Write a line."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.set(
+            unread_bytes=unread_bytes,
+            store_bytes=_store_bytes(options.store_path),
+            memory_bytes=resident_bytes(),
+            cpu_s=used.ru_utime + used.ru_stime,
+        )
+        self.write()
+
+    def fail(self, error: str) -> None:
+        """Write the last line."""
+        self.set(error=error[:_LONGEST_ERROR])
+        self.write()
+
+    def write(self) -> None:
+        """Write how things are."""
+        with self._lock:
+            self._has_begun = True
+            self._output.write(self._status.as_line())
+            self._output.flush()
+
+
+def _store_bytes(path: Path) -> int:
+    log = path.with_name(f"{path.name}.wal")
+    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)

@@ -11,16 +11,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
 import time
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode, Sampling, Shown
 from framewalk.engine.errors import (
@@ -38,9 +36,10 @@ from framewalk.server.engine.link import (
     FINISH,
     READ_ENTITIES,
     EngineOptions,
-    EngineStatus,
+    Queries,
+    Report,
 )
-from framewalk.server.engine.memory import resident_bytes
+from framewalk.server.engine.memory import Growth, resident_bytes
 from framewalk.server.engine.naming import Naming
 from framewalk.server.engine.suspicion import Watch, examine
 from framewalk.server.engine.upkeep import Upkeep
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from framewalk.engine.oal import Plan
-    from framewalk.engine.runs import Flushed
     from framewalk.queries.protocols import Served
 
 # The engine of a server that was killed may hold the store for a moment longer.
@@ -60,7 +58,6 @@ _LOCK_PATIENCE_S: Final = 5
 _LOCK_RETRY_S: Final = 0.1
 _READ_BYTES: Final = 1 << 16
 _QUERY_MEMORY_BYTES: Final = 96 * 2**20
-_MINUTE_S: Final = 60
 # Hours of which one commit makes files: logs of more are few, or somebody makes them up.
 _MOST_HOURS: Final = 8
 # And so many each node may open within an hour: one that was cut off for a day has no more.
@@ -69,7 +66,6 @@ _MOST_HOURS_OF_NODE: Final = 30
 _MOST_FAR_HOURS: Final = 100
 _NS_PER_S: Final = 10**9
 _TELL_EVERY_S: Final = 5
-_LONGEST_ERROR: Final = 10_000
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _CHECK_PATH: Final = "check that it is there, and its permissions"
 
@@ -88,7 +84,7 @@ def main() -> None:
     start_logging(options.log_format, options.log_level)
     asked = _Asked()
     threading.Thread(target=_listen, args=(lines, asked), daemon=True).start()
-    report = _Report(_private_output())
+    report = Report(_private_output())
     try:
         _work_with_room(options, report, asked)
     except FramewalkError as error:
@@ -156,7 +152,7 @@ def _listen(lines: Iterator[bytes], asked: _Asked) -> None:
     os._exit(1)
 
 
-def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> None:
+def _work_with_room(options: EngineOptions, report: Report, asked: _Asked) -> None:
     """Work, and give the reserve up where the disk is full: the next engine goes on with it."""
     reserve = Reserve(options.store_path, options.reserve_bytes)
     try:
@@ -170,7 +166,7 @@ def _work_with_room(options: EngineOptions, report: _Report, asked: _Asked) -> N
         raise
 
 
-def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reserve) -> None:
+def _work(options: EngineOptions, report: Report, asked: _Asked, reserve: Reserve) -> None:
     with ExitStack() as stack:
         in_force = _in_force(options)
         options = _with_kept(options, in_force.kept)
@@ -197,7 +193,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
                 (options.minute_ttl_days, options.hour_ttl_days, options.day_ttl_days),
                 archive.folder if archive is not None else None,
                 _QUERY_MEMORY_BYTES,
-                _Queries(report),
+                Queries(report),
                 options.refused_s,
             )
             found = stack.enter_context(answering(store.connection, store.path, wanted))
@@ -230,7 +226,7 @@ def _work(options: EngineOptions, report: _Report, asked: _Asked, reserve: Reser
         examine(options, store, follower, naming.entities, watch)
         while not asked.finish.wait(engine.wait_s()):
             upkeep.run(time.time(), time.monotonic())
-            if _is_to_switch(asked, naming, deciding):
+            if _is_to_switch(asked, naming, deciding) or engine.is_outgrown():
                 report.set(is_switching=True)
                 report.write()
                 break
@@ -268,7 +264,7 @@ class _Engine:
         follower: SpoolFollower,
         naming: Naming,
         upkeep: Upkeep,
-        report: _Report,
+        report: Report,
     ) -> None:
         self._options = options
         self.publishing: Publishing | None = None
@@ -279,6 +275,7 @@ class _Engine:
         self._looked_s: float = 0
         self._told: set[Path] = set()
         self._told_s: float = 0
+        self._growth = Growth(time.monotonic())
         upkeep.budget.on_progress = self.tell_now_and_then
 
     def wait_s(self) -> float:
@@ -314,6 +311,16 @@ class _Engine:
             self._report.set(watermark_s=min(now_s, waits_since_s))
         self._tell_unreadable()
         self.tell()
+
+    def is_outgrown(self) -> bool:
+        """Tell whether the next engine is to go on, as this one has grown; nobody is asking it."""
+        memory_bytes = resident_bytes()
+        self._growth.look(memory_bytes, time.monotonic())
+        if not self._growth.is_much or self._report.runs_queries:
+            return False
+        line = "engine has grown, another goes on"
+        tell(logging.INFO, line, memory_bytes=memory_bytes)
+        return True
 
     def _has_room(self) -> bool:
         """Tell whether another commit may wait for its publishing."""
@@ -423,101 +430,6 @@ def _archive(options: EngineOptions, store: Store) -> Archive | None:
     for problem in archive.problems:
         tell(logging.ERROR, "archived logs cannot be read, they are left out", problem=problem)
     return archive
-
-
-class _Queries:
-    """Tells the parent what runs, so that it knows what it ends a process for."""
-
-    def __init__(self, report: _Report) -> None:
-        self._report = report
-        self._running: list[str] = []
-        self._lock = threading.Lock()
-
-    def began(self, name: str) -> None:
-        with self._lock:
-            self._running.append(name)
-            self._report.tell_queries(tuple(self._running))
-
-    def ended(self, name: str) -> None:
-        with self._lock:
-            self._running.remove(name)
-            self._report.tell_queries(tuple(self._running))
-
-    def outlived(self, name: str) -> None:
-        """End this process at once: a transaction under way is as if it had never begun."""
-        self._report.set(outlived=name)
-        self._report.write()
-        os._exit(1)
-
-
-class _Report:
-    """What this process tells its parent; queries tell of themselves from other threads."""
-
-    def __init__(self, output: IO[bytes]) -> None:
-        self._output = output
-        self._status = EngineStatus(pid=os.getpid())
-        self._has_begun = False
-        self._lock = threading.RLock()
-
-    def set(self, **facts: Any) -> None:  # noqa: ANN401 - the fields have several types
-        """Replace some of what is told."""
-        with self._lock:
-            self._status = replace(self._status, **facts)
-
-    def tell_queries(self, running: tuple[str, ...]) -> None:
-        """Write a line about what runs."""
-        with self._lock:
-            self.set(queries=running)
-            # Before its first line, the parent does not take this for one that works.
-            if self._has_begun:
-                self.write()
-
-    def flushed(self, flushed: Flushed, duration_s: float) -> None:
-        """Add a commit."""
-        for damage in flushed.damages:
-            tell(logging.WARNING, "spool segment is damaged", damage=damage)
-        before, counters = self._status, flushed.counters
-        # Nobody else sets these.
-        self.set(
-            latest_minute_s=max(before.latest_minute_s, (flushed.latest_minute or 0) * _MINUTE_S),
-            messages=before.messages + counters.messages,
-            logs=before.logs + counters.logs,
-            dropped=dict(Counter(before.dropped) + counters.dropped),
-            quality=dict(Counter(before.quality) + counters.quality),
-            addresses=dict(Counter(before.addresses) + counters.addresses),
-            rows=before.rows + flushed.rows,
-            flushes=before.flushes + 1,
-            flush_total_s=before.flush_total_s + duration_s,
-            last_flush_s=duration_s,
-        )
-
-    def send(self, options: EngineOptions, unread_bytes: int) -> None:
-        """Write a line."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        self.set(
-            unread_bytes=unread_bytes,
-            store_bytes=_store_bytes(options.store_path),
-            memory_bytes=resident_bytes(),
-            cpu_s=used.ru_utime + used.ru_stime,
-        )
-        self.write()
-
-    def fail(self, error: str) -> None:
-        """Write the last line."""
-        self.set(error=error[:_LONGEST_ERROR])
-        self.write()
-
-    def write(self) -> None:
-        """Write how things are."""
-        with self._lock:
-            self._has_begun = True
-            self._output.write(self._status.as_line())
-            self._output.flush()
-
-
-def _store_bytes(path: Path) -> int:
-    log = path.with_name(f"{path.name}.wal")
-    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
 
 if __name__ == "__main__":

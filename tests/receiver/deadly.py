@@ -125,6 +125,22 @@ def upkeep_environment(
     return _started(folder, _UPKEEP.format(deaths=str(deaths), job=job, places=places))
 
 
+# An engine's hours are a moment, and each of them makes it too large.
+_OUTGROWN = """
+import sys
+
+if "framewalk.server.engine.process" in sys.orig_argv:
+    from framewalk.server.engine import memory
+
+    memory._PERIOD_S, memory._MUCH_BYTES = 0.1, -(2**40)
+"""
+
+
+def outgrown_environment(folder: Path) -> dict[str, str]:
+    """Return what a server is started with to have its engines outgrown again and again."""
+    return _started(folder, _OUTGROWN)
+
+
 def archiving_environment(folder: Path) -> dict[str, str]:
     """Return what a replay is started with to end where it archives DEADLY_PATH."""
     return _started(folder, _ARCHIVING.format(path=DEADLY_PATH))
