@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from framewalk.server.endpoints import (
     promql_endpoint,
     sql_endpoint,
 )
+from framewalk.server.engine import Growth, resident_bytes
 from framewalk.server.following import FollowerTelemetry, Following, Kept, KeptLogs
 from framewalk.server.logs import flush_logging, start_logging
 from framewalk.server.metrics import metrics_served
@@ -66,27 +68,73 @@ def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> Non
     """
     start_logging(config.logging.format, config.logging.level)
     keep_files_private()
-    wanted = _wanted(config, store, is_written=True)
+    asked = _Asked()
+    wanted = replace(_wanted(config, store, is_written=True), watcher=asked)
     kept = Kept(wanted.ttl_days, config.storage.budget_bytes)
     options = replace(options, logs=_kept_logs(config, options.most_requests))
-    signals = StopSignals()
+    signals, reason = StopSignals(), ""
     try:
-        with Following(options, kept, store) as following, _told(config, following) as told_at:
-            if wanted.sql is not None:
-                wanted = replace(wanted, sql=replace(wanted.sql, metrics_url=told_at))
-            reason, opened = "", following.open(time.time(), time.monotonic())
-            while opened is None and not reason:
-                reason = signals.wait(options.every_s)
-                opened = following.open(time.time(), time.monotonic())
-            if opened is not None and not reason:
-                with answering(opened.connection, store, wanted) as found:
-                    following.cancel_queries = found.cancel_queries
-                    tell(logging.INFO, "ready", store=store)
-                    while not reason:
-                        reason = signals.wait(following.step(time.time(), time.monotonic()))
-            tell(logging.INFO, "stopping", reason=reason)
+        while not reason:
+            with Following(options, kept, store) as following, _told(config, following) as told_at:
+                if wanted.sql is not None:
+                    wanted = replace(wanted, sql=replace(wanted.sql, metrics_url=told_at))
+                reason = _follow(following, store, wanted, asked, signals)
+        tell(logging.INFO, "stopping", reason=reason)
     finally:
         flush_logging()
+
+
+def _follow(
+    following: Following,
+    store: Path,
+    wanted: Wanted,
+    asked: _Asked,
+    signals: StopSignals,
+) -> str:
+    """Follow and answer; returns why to stop, or "" where the store is to be opened again."""
+    reason, opened = "", following.open(time.time(), time.monotonic())
+    while opened is None and not reason:
+        reason = signals.wait(following.every_s)
+        opened = following.open(time.time(), time.monotonic())
+    if opened is None or reason:
+        return reason
+    growth = Growth(time.monotonic())
+    with answering(opened.connection, store, wanted) as found:
+        following.cancel_queries = found.cancel_queries
+        tell(logging.INFO, "ready", store=store)
+        while not reason:
+            reason = signals.wait(following.step(time.time(), time.monotonic()))
+            memory_bytes = resident_bytes()
+            growth.look(memory_bytes, time.monotonic())
+            if growth.is_much and not asked.runs:
+                line = "follower has grown, its store is opened again"
+                tell(logging.INFO, line, memory_bytes=memory_bytes)
+                break
+    return reason
+
+
+class _Asked:
+    """Counts the queries that run."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @property
+    def runs(self) -> bool:
+        """Whether one runs."""
+        return self._running > 0
+
+    def began(self, _name: str) -> None:
+        with self._lock:
+            self._running += 1
+
+    def ended(self, _name: str) -> None:
+        with self._lock:
+            self._running -= 1
+
+    def outlived(self, _name: str) -> None:
+        """Nobody here can end it."""
 
 
 @contextmanager

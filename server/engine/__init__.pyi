@@ -8,6 +8,7 @@ from .disks import shortages as shortages
 from .expiry import ExpiryClock as ExpiryClock
 from .link import ArchiveSettings as ArchiveSettings
 from .link import EngineOptions as EngineOptions
+from .memory import Growth as Growth
 from .memory import default_limit_bytes as default_limit_bytes
 from .memory import resident_bytes as resident_bytes
 from .naming import Naming as Naming

@@ -89,6 +89,11 @@ class Following(Closing):
         self._tidying: threading.Thread | None = None
 
     @property
+    def every_s(self) -> float:
+        """How often the table is looked at."""
+        return self._options.every_s
+
+    @property
     def status(self) -> FollowerStatus:
         """What is told of it; any thread may ask."""
         return replace(self._status, tidied_s=self._tidied_now_s)

@@ -125,11 +125,11 @@ def upkeep_environment(
     return _started(folder, _UPKEEP.format(deaths=str(deaths), job=job, places=places))
 
 
-# An engine's hours are a moment, and each of them makes it too large.
+# Hours are a moment, and each of them makes an engine, or a follower, too large.
 _OUTGROWN = """
 import sys
 
-if "framewalk.server.engine.process" in sys.orig_argv:
+if {"framewalk.server.engine.process", "query-server"} & set(sys.orig_argv):
     from framewalk.server.engine import memory
 
     memory._PERIOD_S, memory._MUCH_BYTES = 0.1, -(2**40)
@@ -137,7 +137,7 @@ if "framewalk.server.engine.process" in sys.orig_argv:
 
 
 def outgrown_environment(folder: Path) -> dict[str, str]:
-    """Return what a server is started with to have its engines outgrown again and again."""
+    """Return what a server or a follower is started with to outgrow its store again and again."""
     return _started(folder, _OUTGROWN)
 
 

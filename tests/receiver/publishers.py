@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import polars as pl
 from serving import Serve, Serving
+
+from framewalk.engine.sharing import SharedTable
 
 
 @contextmanager
@@ -38,3 +41,12 @@ def has_published_all(server: Serving) -> bool:
     """Tell whether all that a server has stored is in the table."""
     told = server.metrics()
     return server.has_stored_all() and told.get("framewalk_publish_pending_commits") == 0
+
+
+def reached(uri: str, name: str) -> int:
+    """Return the last commit of an engine that a table has."""
+    table = SharedTable(uri)
+    assert table.open()
+    frames = [rows for file in table.files() for rows in table.rows(file)]
+    commits = pl.concat(frames).filter(label=name)["commit"]
+    return int(commits.max())  # type: ignore[arg-type]

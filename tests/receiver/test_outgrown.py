@@ -1,4 +1,4 @@
-"""An engine that has grown ends for another to go on, between commits and queries."""
+"""Processes that have grown: another engine goes on, a follower opens its store again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from comparison import differences, read_views
 from deadly import outgrown_environment
+from followers import FollowerProcess
+from publishers import has_published_all, publishers, reached
 from recording import collect, recorded, wait_until
 from serving import BOOKINFO, Serving
 
@@ -13,6 +15,7 @@ from framewalk.engine import Store, read_entities, replay
 from framewalk.engine.oal.plan import Plan
 from framewalk.server.engine.memory import Growth
 
+OPENED_AGAIN = "follower has grown, its store is opened again"
 HOUR_S = 3_600
 MIB = 2**20
 
@@ -66,4 +69,28 @@ def test_engines_that_take_over_from_each_other_count_each_log_once(
         found = read_views(store)
     with Store(":memory:", few_plan) as store:
         replay([server.spool], read_entities(dump), store)
+        assert differences(found, read_views(store)) == []
+
+
+def test_a_follower_that_opens_its_store_again_has_each_commit_once(
+    tmp_path: Path, few_plan: Plan
+) -> None:
+    dump, streams = BOOKINFO / "kubectl.yaml", recorded(BOOKINFO)[:12]
+    environment = outgrown_environment(tmp_path / "outgrown")
+    table = str(tmp_path / "table")
+    with publishers(tmp_path, dump) as start:
+        server = start("one")
+        with FollowerProcess(tmp_path, "follower", table, **environment) as follower:
+            for stream in streams:
+                collect(server.address, stream)
+            server.wait_until_stored(sum(map(len, streams)))
+            wait_until(lambda: has_published_all(server))
+            follower.wait_for({"one": reached(table, "one")})
+            wait_until(lambda: len(follower.told(OPENED_AGAIN)) > 2)
+            assert follower.stop() == 0
+        assert server.stop() == 0
+    with Store(follower.store, few_plan) as store:
+        found = read_views(store)
+    with Store(":memory:", few_plan) as store:
+        replay([tmp_path / "one" / "spool"], read_entities(dump), store)
         assert differences(found, read_views(store)) == []

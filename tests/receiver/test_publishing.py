@@ -11,14 +11,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
 import pytest
 from comparison import Values, differences, read_views
 from crashing_sharing import crash_sharing
 from followers import FollowerProcess
 from prepared import framewalk
 from processes import free_port
-from publishers import has_published_all, publishers
+from publishers import has_published_all, publishers, reached
 from recording import collect, recorded, wait_until
 from serving import FEW, Serve, part_of_bookinfo
 
@@ -272,15 +271,6 @@ def test_a_follower_that_is_killed_has_each_commit_once(
 def read(path: Path) -> Values:
     with Store(path, make_plan(())) as store:
         return read_views(store)
-
-
-def reached(uri: str, name: str) -> int:
-    """Return the last commit of an engine that a table has."""
-    table = SharedTable(uri)
-    assert table.open()
-    frames = [rows for file in table.files() for rows in table.rows(file)]
-    commits = pl.concat(frames).filter(label=name)["commit"]
-    return int(commits.max())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.long)])
