@@ -114,6 +114,14 @@ class Plan:
         """The metrics of all scopes."""
         return tuple(metric for scope in self.scopes for metric in scope.metrics)
 
+    def and_metrics(self, metrics: Iterable[Metric]) -> Plan:
+        """Return a plan that has some more."""
+        added = list(metrics)
+        if not added:
+            return self
+        others = (self.apdex_thresholds_ms, self.apdex_default_ms, self.endpoint_patterns)
+        return make_plan([*self.metrics, *added], *others)
+
 
 def make_plan(
     metrics: Iterable[Metric],

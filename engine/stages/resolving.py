@@ -16,7 +16,6 @@ import polars as pl
 from framewalk.engine.counters import Counters
 from framewalk.engine.kubernetes import NO_SERVICE
 from framewalk.engine.schemas import (
-    COMPONENT_IDS,
     INSTANCE_LENGTH,
     MOST_SKEW_NS,
     NEAR_CHANGE,
@@ -30,7 +29,7 @@ from framewalk.engine.schemas import (
 )
 from framewalk.engine.stages.columns import remote_ip
 from framewalk.engine.stages.streams import addresses_of
-from framewalk.engine.states import sum_expression
+from framewalk.engine.states import components_expression, sum_expression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,7 +257,7 @@ def _name_sides(visits: pl.DataFrame, entities: Entities) -> pl.DataFrame:
             reason=_reason(),
             role=_member(ROLES, "role"),
             tls_mode=_member(TLS_MODES, "tls_mode").fill_null(TLS_MODES[0]),
-            components=_components(),
+            components=components_expression(),
             local_known=pl.col("local_service").is_not_null(),
             local_reason=_why_nameless("local"),
             remote_reason=_why_nameless("remote"),
@@ -380,29 +379,6 @@ def _member(names: tuple[str, ...], column: str) -> pl.Expr:
     return pl.col(column).replace_strict(
         list(range(len(names))), list(names), default=None, return_dtype=pl.String
     )
-
-
-_HTTP_PROTOCOLS: Final = (1, 2)
-_TLS: Final = 1
-_MTLS: Final = 0
-
-
-def _components() -> pl.Expr:
-    """Return the bits of the component ids (analysis.md, section 3)."""
-    http = pl.col("protocol").is_in(_HTTP_PROTOCOLS)
-    tls = pl.col("tls_mode") == _TLS
-    mtls = pl.col("ztunnel_policy") == _MTLS
-    return (
-        pl.when("has_ztunnel")
-        .then(pl.when(mtls).then(_bits(142, 162)).otherwise(_bits(162)))
-        .when(http)
-        .then(pl.when(tls).then(_bits(129)).otherwise(_bits(49)))
-        .otherwise(pl.when(tls).then(_bits(130)).otherwise(_bits(110)))
-    )
-
-
-def _bits(*component_ids: int) -> pl.Expr:
-    return pl.lit(sum(1 << COMPONENT_IDS.index(component_id) for component_id in component_ids))
 
 
 def _distinct_peers(named: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:

@@ -18,6 +18,7 @@ from .runs import as_lists as as_lists
 from .runs import merge_lists as merge_lists
 from .runs import one_number as one_number
 from .traits import component_names as component_names
+from .traits import components_expression as components_expression
 from .traits import detect_point_names as detect_point_names
 from .traits import tls_mode_names as tls_mode_names
 from .traits import traits_expression as traits_expression

@@ -17,6 +17,32 @@ TLS_MODES_AT: Final = len(COMPONENT_IDS)
 DETECT_POINTS_AT: Final = TLS_MODES_AT + len(TLS_MODES)
 
 
+_HTTP_PROTOCOLS: Final = (1, 2)
+_TLS: Final = 1
+_MTLS: Final = 0
+
+
+def components_expression() -> pl.Expr:
+    """Return the bits of the component ids of a row of connections (analysis.md, section 3).
+
+    Of the columns protocol, tls_mode, has_ztunnel and ztunnel_policy, numbers of enums.
+    """
+    http = pl.col("protocol").is_in(_HTTP_PROTOCOLS)
+    tls = pl.col("tls_mode") == _TLS
+    mtls = pl.col("ztunnel_policy") == _MTLS
+    return (
+        pl.when("has_ztunnel")
+        .then(pl.when(mtls).then(_components(142, 162)).otherwise(_components(162)))
+        .when(http)
+        .then(pl.when(tls).then(_components(129)).otherwise(_components(49)))
+        .otherwise(pl.when(tls).then(_components(130)).otherwise(_components(110)))
+    )
+
+
+def _components(*component_ids: int) -> pl.Expr:
+    return pl.lit(sum(1 << COMPONENTS_AT + COMPONENT_IDS.index(one) for one in component_ids))
+
+
 def traits_expression() -> pl.Expr:
     """Return the bits of a row of peers (PEER_SCHEMA)."""
     tls_mode = _bit_of("tls_mode", TLS_MODES, TLS_MODES_AT)

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from framewalk.engine.captures import CapturePosition
-    from framewalk.engine.oal import Metric, Plan, Scope, ScopePlan, State
+    from framewalk.engine.oal import Plan, Scope, ScopePlan, State
     from framewalk.engine.states import ScopeStates, States
     from framewalk.engine.store.rows import Outbound
 
@@ -117,7 +117,7 @@ class Store(StoredCaptures, MeasuredRoom, KeptSightings, Closing):
         self.outbound: Outbound | None = None
         try:
             prepare(self._connection, self.path, plan, redefined, at_s)
-            self.plan = _with_metrics(plan, recent_formers(self._connection))
+            self.plan = plan.and_metrics(recent_formers(self._connection))
             self._columns = state_columns(self._connection)
             self._compactor = Compactor(self._connection, self.plan)
             self.names = StoredNames(self._connection, self.path, self.plan)
@@ -308,7 +308,7 @@ class Store(StoredCaptures, MeasuredRoom, KeptSightings, Closing):
         with self._explaining():
             metrics = known_metrics(self._connection, self.plan)
         known = {metric.name for metric in self.plan.metrics}
-        return _with_metrics(self.plan, (one for one in metrics if one.name not in known))
+        return self.plan.and_metrics(one for one in metrics if one.name not in known)
 
     def changed_meanings(self, plan: Plan) -> list[str]:
         """Return the names of metrics that the store defines otherwise than a plan."""
@@ -449,14 +449,6 @@ class Store(StoredCaptures, MeasuredRoom, KeptSightings, Closing):
         columns = self._columns.get(scope.view, {})
         known = {name: column for name, column in columns.items() if name in rows.columns}
         return self._dictionary.numbered(scope, rows.rename(known))
-
-
-def _with_metrics(plan: Plan, metrics: Iterable[Metric]) -> Plan:
-    added = list(metrics)
-    if not added:
-        return plan
-    others = (plan.apdex_thresholds_ms, plan.apdex_default_ms, plan.endpoint_patterns)
-    return make_plan([*plan.metrics, *added], *others)
 
 
 def changed_meanings(path: Path, plan: Plan) -> list[str]:

@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from framewalk.engine.captures import CAPTURE_SUFFIX, Damage, GrowingCapture, segments_in
 from framewalk.engine.errors import CaptureError, FramewalkError
 from framewalk.engine.telling import Trouble, tell
+from framewalk.receiver.spool.known import KnownStreams
 from framewalk.receiver.spool.lock import FolderLock, SpoolLockedError
 from framewalk.receiver.spool.segment import (
     NEW_SUFFIX,
@@ -129,10 +129,7 @@ class Spool:
         self._on_opened = on_opened
         options.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(options.folder)
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-        # Those in the segment that could not be forced to disk, and those that were so later.
-        self._unsynced: set[bytes] = set()
-        self._refused: set[bytes] = set()
+        self._known = KnownStreams(options.remembered_streams)
         self._trouble = Trouble("disk takes no streams", "disk takes streams again")
         self.opening: Future[Recovered] = Future()
         # Nobody who waits for it can cancel it.
@@ -228,13 +225,8 @@ class Spool:
         for stream, message in pairs:
             grouped.setdefault(stream, []).append(message)
         for one in grouped.values():
-            self._remember(Joined.of(one).digest())
+            self._known.add(Joined.of(one).digest())
         return len(grouped)
-
-    def _remember(self, *digests: bytes) -> None:
-        self._known.update(dict.fromkeys(digests))
-        while len(self._known) > self.options.remembered_streams:
-            self._refused.discard(self._known.popitem(last=False)[0])
 
     def _run(self) -> None:
         try:
@@ -301,11 +293,11 @@ class Spool:
         except (OSError, SpoolLockedError) as error:
             if isinstance(error, NotSyncedError):
                 # They may be counted by now: sent again, they are not to be written again.
-                self._unsynced.update(admitted)
+                self._known.add_unsynced(admitted)
             self._refuse([waiting for same in admitted.values() for waiting in same], error)
             return
         self._trouble.is_over()
-        self._remember(*admitted)
+        self._known.add(*admitted)
         for same in admitted.values():
             for index, waiting in enumerate(same):
                 waiting.done.set_result(index == 0)
@@ -316,8 +308,7 @@ class Spool:
         for waiting in group:
             digest = waiting.join().digest()
             if digest in self._known:
-                waiting.done.set_result(digest in self._refused)
-                self._refused.discard(digest)
+                waiting.done.set_result(self._known.is_new_to_sender(digest))
             else:
                 fresh.setdefault(digest, []).append(waiting)
         return fresh
@@ -385,10 +376,10 @@ class Spool:
         if segment is None or not segment.needs_mending:
             return
         segment.mend()
-        if not self._forget_if_deleted(segment):
-            self._remember(*self._unsynced)
-            self._refused |= self._unsynced
-        self._unsynced.clear()
+        if self._forget_if_deleted(segment):
+            self._known.forget_unsynced()
+        else:
+            self._known.mend()
 
     def _open_segment(self) -> Segment:
         if self._segment is not None and self._is_complete(self._segment):
