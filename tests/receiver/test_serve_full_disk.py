@@ -115,8 +115,12 @@ def test_a_full_disk_costs_what_was_refused(disk: Path, plan: Plan) -> None:
 def test_with_its_reserve_an_engine_goes_on_while_the_disk_is_full(disk: Path, plan: Plan) -> None:
     streams = recorded(BOOKINFO)
     third = len(streams) // 3
-    # What is stored stays, so that only the reserve can help.
-    kept = {"FRAMEWALK_STORE_RESERVE_BYTES": str(RESERVE_BYTES), "FRAMEWALK_SQL": "-"}
+    # What is stored stays, as its segment is never over, so that only the reserve can help.
+    kept = {
+        "FRAMEWALK_STORE_RESERVE_BYTES": str(RESERVE_BYTES),
+        "FRAMEWALK_SPOOL_SEGMENT_AGE_SECONDS": "86400",
+        "FRAMEWALK_SQL": "-",
+    }
     reserve = disk / "metrics.duckdb.reserve"
     with started(disk, "--entities", DUMP, **kept) as server:
         server.wait_for("engine ready")
