@@ -9,9 +9,10 @@
 1,000 services are 5,000 pods, 20,000 endpoints, 10,000 pairs of services and 50,000 pairs of pods,
 each of which makes a request a minute: 300,000 logs. `capture` writes large.capture.arrows and
 kubectl.json. `day` rolls a store up and copies its newest hour to the hours before, as far as the
-questions ask for it; `ask` asks a store these questions. `growth` makes stores of these sizes, asks
-them, replays ten minutes of each size, and adds what it took to a file of JSON, which is drawn; the
-stores stay in build/growth (1,000 services and 24 hours: 13 GB).
+questions ask for it; `ask` asks a store these questions, and answers as a server does or, with
+`--plain`, as DuckDB alone. `growth` makes stores of these sizes, asks them, replays ten minutes of
+each size, and adds what it took to a file of JSON, which is drawn; the stores stay in build/growth
+(1,000 services and 24 hours: 13 GB).
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def _make_day(options: argparse.Namespace) -> None:
 def _ask(options: argparse.Namespace) -> None:
     """Print what each question takes, and the most memory that the process had by its end."""
     print(f"{'question':<44} {'CPU ms':>8} {'ms':>8} {'rows':>8}")
-    for name, one in ask_all(options.store).items():
+    for name, one in ask_all(options.store, plain=options.plain).items():
         print(f"{name:<44} {one.cpu_s * 1000:>8,.0f} {one.elapsed_s * 1000:>8,.0f} {one.rows:>8,}")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{used / 10**6:,.0f} MB at most; load {os.getloadavg()[0]:.0f}")
@@ -229,6 +230,7 @@ def _arguments() -> argparse.Namespace:
     day.set_defaults(make=_make_day)
     ask = commands.add_parser("ask", help="print what a store takes to answer the questions")
     ask.add_argument("store", type=Path)
+    ask.add_argument("--plain", action="store_true", help="by DuckDB alone, and not by a server")
     ask.set_defaults(make=_ask)
     sizes = commands.add_parser("sizes", help="print what the tables of a store take")
     sizes.add_argument("store", type=Path)

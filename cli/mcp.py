@@ -28,6 +28,7 @@ from framewalk.engine import open_for_reading
 from framewalk.engine.errors import FramewalkError, InputError
 from framewalk.engine.questions import places_of
 from framewalk.queries import shipped_queries, with_values
+from framewalk.queries.narrowing import readable
 from framewalk.queries.reading import QUERY_PLACE, QueryError, Sandbox, SqlAnswer, one_line, secure
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ class _Guarded:
         timer.daemon = True
         timer.start()
         try:
-            statement = self._sandbox.statement(self._connection, query)
-            cursor = self._connection.execute(statement)
+            asked_for = readable(self._connection, self._sandbox.checked(self._connection, query))
+            cursor = asked_for.run(self._connection, self._connection.execute)
             columns = [name for name, *_ in cursor.description or ()]
             rows = cursor.fetchmany(_MOST_ROWS)
             return SqlAnswer(columns, rows, truncated=len(rows) == _MOST_ROWS)

@@ -14,6 +14,7 @@ import typer
 
 from framewalk.engine import open_for_reading
 from framewalk.engine.errors import InputError, StoreError, StoreLockedError
+from framewalk.queries.narrowing import readable_text
 from framewalk.queries.reading import QUERY_PLACE, QueryError, SqlAnswer, one_line
 from framewalk.queries.sql_endpoint import server_file
 
@@ -211,7 +212,8 @@ def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> SqlAnswer:
 
 def _relation(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation | None:
     """Return what a query gives: None if there is no statement in it, or none with rows."""
-    return connection.sql(query)
+    one = readable_text(connection, query)
+    return connection.sql(query) if one is None else one.run(connection, connection.sql)
 
 
 @contextmanager

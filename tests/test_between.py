@@ -10,6 +10,8 @@ from test_upkeep import NOW_S, Engine, entities
 
 from framewalk.engine import Entities, load_plan
 from framewalk.engine.oal.plan import Plan
+from framewalk.queries.narrowing import narrowed_text
+from framewalk.queries.reading import read_tree, serialized
 
 __all__ = ["entities"]
 
@@ -94,6 +96,22 @@ def test_percentiles_added_up_as_rows_are_the_same(
     ).fetchall()
     assert found == wanted
     assert wanted
+
+
+@pytest.mark.parametrize(("since_s", "until_s"), [*RANGES, (NOW_S + 60, NOW_S), (NOW_S, NOW_S)])
+def test_a_range_that_is_narrowed_is_the_same(engine: Engine, since_s: int, until_s: int) -> None:
+    """Ends are computed before, and tables without a part of the range are left out."""
+    ends = f"to_timestamp({since_s}), make_timestamp({until_s * 10**6})"
+    for query in (
+        f"SELECT service, longest, kinds, minutes FROM service_between({ends}) ORDER BY ALL",
+        f"SELECT calls FROM service_between({ends}, divide_by := 1) ORDER BY ALL",
+        f"SELECT p50, p99 FROM service_percentiles_between({ends}, 'spread') ORDER BY ALL",
+    ):
+        tree = serialized(engine.store.connection, query)
+        assert tree is not None
+        narrow = narrowed_text(engine.store.connection, query, read_tree(tree))
+        assert narrow is not None
+        assert engine.store.query(narrow).fetchall() == engine.store.query(query).fetchall()
 
 
 def test_a_range_ends_with_the_newest_minute(engine: Engine) -> None:

@@ -101,10 +101,10 @@ def test_a_large_query_of_use_is_answered(server: SqlServer, query: str) -> None
 
 
 def test_a_tree_is_read_as_what_it_is() -> None:
-    text = '{"a": ["x\\"]}", {"b": 1.5, "c": {}}, [[]], true, ""], "d\\n": null, "e": "{"}'
+    text = '{"a": ["x\\"]}", {"b": 1.5, "c": {}}, [[]], true, "", 7], "d\\n": null, "e": "{"}'
     nothing = None
     assert read_tree(text) == {
-        "a": ['x"]}', {"b": nothing, "c": {}}, [[]], nothing, ""],
+        "a": ['x"]}', {"b": nothing, "c": {}}, [[]], True, "", 7],
         "d\n": nothing,
         "e": "{",
     }

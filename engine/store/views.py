@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from framewalk.engine.oal import PERCENTILES, SCOPES, Keep, rank_of, told_of_bucket
 from framewalk.engine.questions import empty_percentiles, percentiles_head, percentiles_of
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from framewalk.engine.oal import Former, Metric, Scope, State
+
+# Names of metrics with the types of their columns.
+Typed: TypeAlias = "Sequence[tuple[str, str]]"
 
 BUCKET: Final = "time_bucket"
 ENTITY: Final = "entity"
@@ -335,6 +338,42 @@ def _parts(scope: Scope, shown: str = "*") -> Iterator[str]:
     yield f"{_part(shown, minutes, last_hour, _UNTIL)} AND NOT coalesce({is_all}, false)"
 
 
+def parts_of_range(
+    scope: Scope, since_us: int, until_us: int, newest_us: int | None
+) -> list[tuple[str, str]]:
+    """Return the tables that the macros of ranges read for a range, each with its condition.
+
+    Times are since 1970; `newest_us` is the newest minute that the store has. It is what `_parts`
+    says, but for parts without any time.
+    """
+    minutes, hours, days = (rolled_table(scope, one) for one in RESOLUTIONS)
+    hour_us, day_us = (one.minutes * _MINUTE_US for one in RESOLUTIONS[1:])
+    first_hour = min(-(-since_us // hour_us) * hour_us, until_us)
+    last_hour = max(until_us // hour_us * hour_us, first_hour)
+    first_day = min(-(-first_hour // day_us) * day_us, last_hour)
+    last_day = max(last_hour // day_us * day_us, first_day)
+    is_all = newest_us is not None and until_us >= newest_us + _MINUTE_US
+    parts = [
+        (states_table(scope), since_us, until_us),
+        (days, first_day, last_day),
+        (hours, first_hour, first_day),
+        (hours, last_day, last_hour),
+        (minutes, since_us, first_hour),
+        (hours if is_all else minutes, last_hour, until_us),
+    ]
+    return [
+        (
+            table,
+            f"{BUCKET} >= make_timestamp({first_us}) AND {BUCKET} < make_timestamp({end_us})",
+        )
+        for table, first_us, end_us in parts
+        if first_us < end_us
+    ]
+
+
+_MINUTE_US: Final = 60_000_000
+
+
 def _part(shown: str, table: str, first: str, end: str) -> str:
     return f"SELECT {shown} FROM {table} WHERE {BUCKET} >= {first} AND {BUCKET} < {end}"
 
@@ -480,23 +519,41 @@ def metric_values_macro(metrics: Sequence[Metric]) -> str:
     # As in `_rows`: a function of the parameter comes first.
     selects = [f"{_NO_VALUES} WHERE greatest({_NOTHING}, {_NOTHING}) IS NOT NULL"]
     for scope in SCOPES.values():
-        own = [metric for metric in metrics if metric.scope is scope]
-        if not own:
-            continue
-        rows = " UNION ALL ".join(
-            f"SELECT {literal(one.name)} AS {_OWN_RESOLUTION}, * FROM {view_name(scope, one)}"
-            if one.minutes == 1
-            else f"SELECT {literal(one.name)}, * EXCLUDE ({MINUTES}) FROM {view_name(scope, one)}"
-            for one in RESOLUTIONS
-        )
-        selects.append(
-            f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
-            f"entity_id, {entity_name(scope)} AS entity, "
-            f"unnest({_labelled_values(own)}, recursive := true) "
-            f"FROM ({rows})"
-        )
+        own = [(one.name, one.function.sql_type) for one in metrics if one.scope is scope]
+        if own:
+            rows = {
+                one.name: f"SELECT * EXCLUDE ({MINUTES}) FROM {view_name(scope, one)}"
+                if one.minutes > 1
+                else f"FROM {view_name(scope, one)}"
+                for one in RESOLUTIONS
+            }
+            selects.append(_values_of_scope(scope, own, rows))
+    return f"{_MADE_VALUES}\n{_all_values(selects)}"
+
+
+def values_selection(parts: Iterable[tuple[Scope, Typed, Mapping[str, str]]]) -> str:
+    """Return what the long form has of some metrics.
+
+    They come by scope: with their types, and SQL of rows that have them, by resolution.
+    """
+    return _all_values([_NO_VALUES, *(_values_of_scope(*part) for part in parts)])
+
+
+def _values_of_scope(scope: Scope, metrics: Typed, rows: Mapping[str, str]) -> str:
+    every = " UNION ALL ".join(
+        f"SELECT {literal(name)} AS {_OWN_RESOLUTION}, * FROM ({sql})" for name, sql in rows.items()
+    )
+    return (
+        f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
+        f"entity_id, {entity_name(scope)} AS entity, "
+        f"unnest({_labelled_values(metrics)}, recursive := true) "
+        f"FROM ({every})"
+    )
+
+
+def _all_values(selects: Iterable[str]) -> str:
     every = "\nUNION ALL\n".join(selects)
-    return f"{_MADE_VALUES}\nFROM (\n{every}\n) WHERE value IS NOT NULL"
+    return f"FROM (\n{every}\n) WHERE value IS NOT NULL"
 
 
 # These stand beside the columns of metrics, whose names have no space: `e` could be one of them.
@@ -511,31 +568,31 @@ _NO_VALUES: Final = (
 )
 
 
-def _labelled_values(metrics: Sequence[Metric]) -> str:
+def _labelled_values(metrics: Typed) -> str:
     """Return a list of {metric, label, value}; a plain value has the empty label."""
-    plain = [metric for metric in metrics if metric.function.sql_type in _PLAIN]
-    names = ", ".join(literal(metric.name) for metric in plain)
-    values = ", ".join(quoted(metric.name) for metric in plain)
+    plain = [name for name, sql_type in metrics if sql_type in _PLAIN]
+    names = ", ".join(map(literal, plain))
+    values = ", ".join(map(quoted, plain))
     # One expression for all: a struct for each takes three times as long to read and bind.
     pairs = f"list_zip([{names}]::VARCHAR[], [{values}]::DOUBLE[])"
     entry = f"{{'metric': {_OWN_ENTRY}[1], 'label': '', 'value': {_OWN_ENTRY}[2]}}"
     lists = [f"list_transform({pairs}, lambda {_OWN_ENTRY}: {entry})"]
-    lists += [_values_of(metric) for metric in metrics if metric.function.sql_type not in _PLAIN]
+    lists += [_values_of(*one) for one in metrics if one[1] not in _PLAIN]
     return f"flatten([{', '.join(lists)}])"
 
 
 _PLAIN: Final = frozenset({"BIGINT", "DOUBLE"})
 
 
-def _values_of(metric: Metric) -> str:
-    column = quoted(metric.name)
-    if metric.function.sql_type.startswith("STRUCT"):
-        entries = (_entry(metric, f"'p{p}'", f"{column}.p{p}") for p in PERCENTILES)
+def _values_of(name: str, sql_type: str) -> str:
+    column = quoted(name)
+    if sql_type.startswith("STRUCT"):
+        entries = (_entry(name, f"'p{p}'", f"{column}.p{p}") for p in PERCENTILES)
         return f"[{', '.join(entries)}]"
-    entry = _entry(metric, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
+    entry = _entry(name, f"{_OWN_ENTRY}.key::VARCHAR", f"{_OWN_ENTRY}.value")
     labelled = f"list_transform(map_entries({column}), lambda {_OWN_ENTRY}: {entry})"
     return f"coalesce({labelled}, [])"
 
 
-def _entry(metric: Metric, label: str, value: str) -> str:
-    return f"{{'metric': {literal(metric.name)}, 'label': {label}, 'value': {value}::DOUBLE}}"
+def _entry(name: str, label: str, value: str) -> str:
+    return f"{{'metric': {literal(name)}, 'label': {label}, 'value': {value}::DOUBLE}}"

@@ -15,6 +15,9 @@ from .query import QUERY_PLACE as QUERY_PLACE
 from .query import QueryError as QueryError
 from .query import SqlAnswer as SqlAnswer
 from .query import one_line as one_line
+from .readable import Checked as Checked
+from .readable import Readable as Readable
+from .readable import begin_again as begin_again
 from .running import BusyError as BusyError
 from .running import Client as Client
 from .running import GoneError as GoneError
@@ -30,3 +33,8 @@ from .sandbox import secure as secure
 from .sandbox import snapshot_folder as snapshot_folder
 from .snapshots import copy_database as copy_database
 from .snapshots import remove_copy as remove_copy
+from .trees import Tree as Tree
+from .trees import all_objects as all_objects
+from .trees import objects as objects
+from .trees import read_tree as read_tree
+from .trees import serialized as serialized

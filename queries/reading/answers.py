@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from framewalk.queries.reading.readable import Readable
+
 ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
 JSON_TYPE: Final = "application/json"
 
@@ -48,7 +50,7 @@ class Answer(Protocol):
     media_type: str
 
     def chunks(
-        self, cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement, max_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, readable: Readable, max_rows: int
     ) -> Iterator[bytes]:
         """Run a statement and yield the answer: its first `max_rows` rows."""
         ...
@@ -71,15 +73,15 @@ class JsonAnswer:
         self._begun = False
 
     def chunks(
-        self, cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement, max_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, readable: Readable, max_rows: int
     ) -> Iterator[bytes]:
         """Run a statement and yield the answer: its first `max_rows` rows."""
-        return _gathered(self._texts(cursor, statement, max_rows))
+        return _gathered(self._texts(cursor, readable, max_rows))
 
     def _texts(
-        self, cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement, max_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, readable: Readable, max_rows: int
     ) -> Iterator[bytes]:
-        cursor.execute(statement)
+        readable.run(cursor, cursor.execute)
         described = cursor.description or []
         columns = [{"name": one[0], "type": str(one[1])} for one in described]
         names = unique_names([one[0] for one in described])
@@ -123,15 +125,15 @@ class ArrowAnswer:
         self._writer: Any = None
 
     def chunks(
-        self, cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement, max_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, readable: Readable, max_rows: int
     ) -> Iterator[bytes]:
         """Run a statement and yield the answer: its first `max_rows` rows."""
-        return _gathered(self._messages(cursor, statement, max_rows))
+        return _gathered(self._messages(cursor, readable, max_rows))
 
     def _messages(
-        self, cursor: duckdb.DuckDBPyConnection, statement: duckdb.Statement, max_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, readable: Readable, max_rows: int
     ) -> Iterator[bytes]:
-        relation = cursor.sql(statement)
+        relation = readable.run(cursor, cursor.sql)
         _check_types(relation)
         reader = relation.to_arrow_reader(_BATCH_ROWS)
         # A result that is open keeps its transaction from ending.

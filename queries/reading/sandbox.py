@@ -18,7 +18,8 @@ import duckdb
 from framewalk.engine.errors import InputError
 from framewalk.engine.store import literal
 from framewalk.queries.reading.query import QUERY_PLACE
-from framewalk.queries.reading.trees import all_objects, read_tree
+from framewalk.queries.reading.readable import Checked
+from framewalk.queries.reading.trees import all_objects, read_tree, serialized
 from framewalk.queries.reading.weighing import (
     MOST_TREE_CHARACTERS,
     check_text,
@@ -59,7 +60,6 @@ _TELLING: Final = frozenset(
 )
 _ACTING_SCALARS: Final = frozenset({"nextval", "setval", "sleep_ms", "write_log"})
 _FUNCTION_NAME: Final = re.compile(r'"function_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-_NOT_WRITTEN_OUT: Final = re.compile(r'\{\s*"error"\s*:\s*true')
 # Where a table stands by such a name, DuckDB looks for a file.
 _FILE_NAME: Final = re.compile(r"[/\\:]|\.[A-Za-z0-9]+$")
 _NAMES_OF_TABLE: Final = ("catalog_name", "schema_name", "table_name")
@@ -133,8 +133,8 @@ class Sandbox:
         self._refused = {name for (name,) in rows} - _COMPUTING - _TELLING | _ACTING_SCALARS
         self._known = table_weights(connection)
 
-    def statement(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
-        """Return the one statement of a query.
+    def checked(self, connection: duckdb.DuckDBPyConnection, text: str) -> Checked:
+        """Return the one statement of a query, which may run.
 
         Raises:
             InputError: it is none, or several, may not run, or is too large.
@@ -147,12 +147,13 @@ class Sandbox:
         (statement,) = statements
         if statement.type not in _READING:
             raise _not_reading(statement.type)
-        tree = _tree(connection, _reading_part(connection, statement))
+        before, query = _reading_part(connection, statement)
+        tree = _tree(connection, query)
         self._check_functions(tree)
         root = read_tree(tree)
         self._check_tables(root)
         check_tree(root, self._known)
-        return statement
+        return Checked(statement, before, query, root)
 
     def _check_tables(self, tree: Tree) -> None:
         """Refuse files where tables stand: views alone may read those of an archive."""
@@ -201,30 +202,32 @@ _NUMBER_WANTED: Final = {
 }
 
 
-def _reading_part(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str:
-    """Return the query in a statement, without what asks for its explanation."""
+def _reading_part(
+    connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement
+) -> tuple[str, str]:
+    """Return what asks for the explanation of a query, and the query."""
     if statement.type == duckdb.StatementType.SELECT:
-        return statement.query
-    match = _EXPLAIN.fullmatch(statement.query.strip())
+        return "", statement.query
+    text = statement.query.strip()
+    match = _EXPLAIN.fullmatch(text)
     # Anything can be explained, and with ANALYZE is run.
     inner = connection.extract_statements(match["query"]) if match is not None else []
-    if len(inner) != 1 or inner[0].type != duckdb.StatementType.SELECT:
+    if match is None or len(inner) != 1 or inner[0].type != duckdb.StatementType.SELECT:
         problem = "only queries can be explained"
         raise _refusal(problem, "explain a SELECT or FROM")
-    return inner[0].query
+    return text[: match.start("query")], inner[0].query
 
 
 def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> str:
     """Return DuckDB's own tree of a query, as JSON."""
-    serialize = "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)"
-    (tree,) = connection.execute(serialize, [text]).fetchall()[0]
-    if _NOT_WRITTEN_OUT.match(tree):
+    tree = serialized(connection, text)
+    if tree is None:
         problem = "this kind of query cannot be checked"
         raise _refusal(problem, "ask with SELECT or FROM")
     if len(tree) > MOST_TREE_CHARACTERS:
         problem = "this query is too large"
         raise _refusal(problem, "ask a simpler one")
-    return str(tree)
+    return tree
 
 
 def _functions(tree: str) -> Iterable[str]:

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A value of the tree: objects are dicts, and what is no text, list or object is left as None.
+    import duckdb
+
+# A value of the tree: objects are dicts, and numbers that are not whole are None.
 Tree: TypeAlias = Any
 
+_NOT_WRITTEN_OUT: Final = re.compile(r'\{\s*"error"\s*:\s*true')
+_TRUTHS: Final = {"true": True, "false": False}
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]|[^][{}",:\s]+')
+
+
+def serialized(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
+    """Return DuckDB's tree of a query, as JSON; None where it has none. Raises duckdb.Error."""
+    serialize = "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)"
+    (tree,) = connection.execute(serialize, [text]).fetchall()[0]
+    return None if _NOT_WRITTEN_OUT.match(tree) else str(tree)
 
 
 def read_tree(text: str) -> Tree:
@@ -50,7 +61,9 @@ def _value(piece: str) -> Tree:
         return {}
     if piece == "[":
         return []
-    return json.loads(piece) if piece[0] == '"' else None
+    if piece[0] == '"':
+        return json.loads(piece)
+    return int(piece) if piece.isdecimal() else _TRUTHS.get(piece)
 
 
 def objects(tree: Tree) -> Iterator[dict[str, Tree]]:

@@ -35,6 +35,7 @@ from starlette.routing import Route
 from framewalk.engine.errors import LocatedError
 from framewalk.engine.questions import places_of
 from framewalk.queries import with_values
+from framewalk.queries.narrowing import readable
 from framewalk.queries.page import PAGE_PATH, page_routes
 from framewalk.queries.reading import (
     ARROW_TYPE,
@@ -134,9 +135,9 @@ class SqlApp:
         """Check a query, run it in a transaction that only reads, and yield the answer."""
         cursor, options = work.cursor, self.options
         with self.serving.transaction(cursor, name):
-            statement = self._sandbox.statement(cursor, _text_of(question))
+            asked_for = readable(cursor, self._sandbox.checked(cursor, _text_of(question)))
             wanted = options.max_rows if question.max_rows is None else question.max_rows
-            yield from answer.chunks(cursor, statement, min(wanted, options.max_rows))
+            yield from answer.chunks(cursor, asked_for, min(wanted, options.max_rows))
 
     async def _about(self, request: Request) -> Response:
         headers = {INSTANCE_HEADER: self.instance}
