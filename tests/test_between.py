@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_upkeep import NOW_S, Engine, entities
 
 from framewalk.engine import Entities, load_plan
+from framewalk.engine.oal import SCOPES
 from framewalk.engine.oal.plan import Plan
+from framewalk.engine.store import parts_of_range
 from framewalk.queries.narrowing import narrowed_text
 from framewalk.queries.reading import read_tree, serialized
 
@@ -112,6 +117,31 @@ def test_a_range_that_is_narrowed_is_the_same(engine: Engine, since_s: int, unti
         narrow = narrowed_text(engine.store.connection, query, read_tree(tree))
         assert narrow is not None
         assert engine.store.query(narrow).fetchall() == engine.store.query(query).fetchall()
+
+
+@given(
+    since_s=st.integers(-3 * DAY_S, 3 * DAY_S),
+    length_s=st.integers(-60, 4 * DAY_S),
+    newest_s=st.none() | st.integers(-DAY_S, 5 * DAY_S),
+)
+def test_parts_are_the_range_each_once(since_s: int, length_s: int, newest_s: int | None) -> None:
+    until_s = since_s + length_s
+    newest_us = None if newest_s is None else newest_s * 10**6
+    own = parts_of_range(SCOPES["K8SService"], since_s * 10**6, until_s * 10**6, newest_us)
+    parts = []
+    for table, condition in own:
+        first_s, end_s = (int(one) // 10**6 for one in re.findall(r"-?\d+", condition))
+        parts.append((table.rpartition("_")[2], first_s, end_s))
+    rolled = sorted(parts[1:], key=lambda part: part[1:])
+    assert parts[:1] == ([("states", since_s, until_s)] if length_s > 0 else [])
+    ends = [since_s, *(end_s for _, _, end_s in rolled)]
+    assert [first_s for _, first_s, _ in rolled] == ends[:-1]
+    assert ends[-1] == max(until_s, since_s)
+    is_all = newest_s is not None and until_s >= newest_s + 60
+    for name, first_s, end_s in rolled:
+        step_s = {"minutes": 1, "hours": HOUR_S, "days": DAY_S}[name]
+        assert first_s % step_s == 0
+        assert end_s % step_s == 0 or (is_all and name == "hours" and end_s == until_s)
 
 
 def test_a_range_ends_with_the_newest_minute(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from waiting import DEADLINE_S
 
 from framewalk.engine import Plan, Store, load_plan, open_for_reading
 from framewalk.queries.metrics import KEYS, Catalogue
-from framewalk.queries.narrowing import narrowed_text, readable
+from framewalk.queries.narrowing import narrowed_text, readable, readable_text
 from framewalk.queries.reading import Sandbox, read_tree, secure, serialized
 from framewalk.queries.sql_endpoint.server import SqlServer
 
@@ -284,6 +284,24 @@ def test_names_with_a_schema_and_a_table_are_understood(
     rows = found.run(connection, connection.execute).fetchall()
     connection.rollback()
     assert sorted(map(repr, rows)) == answer(connection, query)[1]
+
+
+def test_of_a_file_only_values_are_narrowed(connection: duckdb.DuckDBPyConnection) -> None:
+    """To take a macro apart takes longer than to bind it once."""
+    query = f"SELECT value FROM metric_values WHERE metric = '{VALUES[0]}'"
+    found = readable_text(connection, query)
+    assert found is not None
+    assert found.narrow is not None
+    rows = found.run(connection, connection.sql).fetchall()
+    assert sorted(map(repr, rows)) == answer(connection, query)[1]
+    for other in (
+        f"SELECT {RATE} FROM service_minute",
+        f"{query}; {query}",
+        "SELECT",
+        "",
+        "SHOW x",
+    ):
+        assert readable_text(connection, other) is None
 
 
 def test_a_server_narrows_what_it_is_asked(

@@ -113,6 +113,8 @@ class Macros:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, macros: Mapping[str, _Macro]) -> None:
         self.connection = connection
+        # The ends of ranges that were asked for, by their SQL.
+        self.ends: dict[tuple[str, str], tuple[int, int, int | None] | None] = {}
         self._macros = macros
 
     def __contains__(self, name: str) -> bool:

@@ -20,8 +20,6 @@ from framewalk.queries.narrowing.macros import ROWS, TABLE, own_name
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import duckdb
-
     from framewalk.queries.narrowing.macros import Choices, Macros
 
 _ENTITY: Final = "entity"
@@ -96,7 +94,7 @@ def _of_range(
     chosen: tuple[Collection[str], Collection[str], Choices],
 ) -> str | None:
     """Return what a macro has of a range: of no other tables than those with a part of it."""
-    ends = _ends(macros.connection, arguments)
+    ends = _ends(macros, arguments)
     if ends is None:
         return None
     since_us, until_us, newest_us = ends
@@ -116,18 +114,20 @@ def _states(scope: str) -> str:
     return states_table(_SCOPES[scope])
 
 
-def _ends(
-    connection: duckdb.DuckDBPyConnection, arguments: Mapping[str, str]
-) -> tuple[int, int, int | None] | None:
+def _ends(macros: Macros, arguments: Mapping[str, str]) -> tuple[int, int, int | None] | None:
     """Return a range's ends and the store's newest minute, in us since 1970; None if it has none.
 
     What is no time, or infinite, is left to DuckDB.
     """
-    since, until = (f"epoch_us({arguments[name]}::TIMESTAMP)" for name in ("since", "until"))
-    newest = "(SELECT epoch_us(max(minute)) FROM internal.newest)"
-    sql = f"SELECT try({since}), try({until}), {newest}"
-    since_us, until_us, newest_us = connection.execute(sql).fetchall()[0]
-    return None if since_us is None or until_us is None else (since_us, until_us, newest_us)
+    asked = (arguments["since"], arguments["until"])
+    if asked not in macros.ends:
+        since, until = (f"try(epoch_us({one}::TIMESTAMP))" for one in asked)
+        newest = "(SELECT epoch_us(max(minute)) FROM internal.newest)"
+        sql = f"SELECT {since}, {until}, {newest}"
+        since_us, until_us, newest_us = macros.connection.execute(sql).fetchall()[0]
+        is_range = since_us is not None and until_us is not None
+        macros.ends[asked] = (since_us, until_us, newest_us) if is_range else None
+    return macros.ends[asked]
 
 
 def _filled(selection: str, values: Mapping[str, str]) -> str:
