@@ -122,7 +122,7 @@ def upkeep_environment(
 
     That is `_relate` of its upkeep, or `_sample` of its archive.
     """
-    return _started(folder, _UPKEEP.format(deaths=str(deaths), job=job, places=places))
+    return started_with_python(folder, _UPKEEP.format(deaths=str(deaths), job=job, places=places))
 
 
 # Hours are a moment, and each of them makes an engine, or a follower, too large.
@@ -143,17 +143,17 @@ def outgrown_environment(folder: Path) -> dict[str, str]:
 
 def archiving_environment(folder: Path) -> dict[str, str]:
     """Return what a replay is started with to end where it archives DEADLY_PATH."""
-    return _started(folder, _ARCHIVING.format(path=DEADLY_PATH))
+    return started_with_python(folder, _ARCHIVING.format(path=DEADLY_PATH))
 
 
 def environment(folder: Path, fault: str) -> dict[str, str]:
     """Return what a server, or a replay, is started with to have this fault; makes `folder`."""
-    return _started(
+    return started_with_python(
         folder, _AT_START.format(mark=MARK, fault=FAULTS[fault].replace("\n", "\n    "))
     )
 
 
-def _started(folder: Path, text: str) -> dict[str, str]:
+def started_with_python(folder: Path, text: str) -> dict[str, str]:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(text, encoding="utf-8")
     paths = [str(folder), os.environ.get("PYTHONPATH", "")]
