@@ -6,6 +6,7 @@ from typing import Final
 
 import polars as pl
 
+from framewalk.engine.calls.pairing import CLIENTS
 from framewalk.engine.calls.sources import DERIVATION, INFERRED, served_meanwhile
 from framewalk.engine.schemas import UNKNOWN, UNKNOWN_DERIVATION
 from framewalk.engine.states import MINUTE
@@ -29,24 +30,31 @@ TCP_LOGS_SCHEMA: Final = pl.Schema(
 )
 _COUNTS: Final = ("connects", "bytes_written", "bytes_read")
 _KEYS: Final = (MINUTE, "source_service", "source_endpoint", "dest_service", DERIVATION)
+_OF_CLIENTS: Final = ("cluster", "local_pod", "local_port", "local_service", "remote_service")
 _CLIENT: Final = ("cluster", "client_pod", "client_port")
 _INT64_MAX: Final = 2**63 - 1
 
 
 def connections_of(
-    tcp: pl.DataFrame, logs: pl.DataFrame, calls: pl.DataFrame, endpoints: pl.Series
+    tcp: pl.DataFrame,
+    logs: pl.DataFrame,
+    endpoints: pl.Series,
+    sides: pl.DataFrame,
+    calls: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return who used whom for what: `minute`, both services, the endpoint, and three counts.
 
-    `tcp` has TCP_LOGS_SCHEMA, of one minute. `logs` are all HTTP logs around, with `endpoints` the
-    names of theirs; `calls` are those of `pair`.
+    `tcp` has TCP_LOGS_SCHEMA, of one minute. `logs` are HTTP logs, with `endpoints` the names of
+    theirs; `sides` has all of those around, and `calls` are what `pair_sides` makes of it.
     """
-    own = _without_http(tcp, logs.filter(pl.col("role") != "server"))
+    # Numbers are told apart faster than texts.
+    clients = sides.filter(~pl.col("is_server")).unique(CLIENTS)["log"]
+    own = _without_http(tcp, logs.select(_OF_CLIENTS)[clients])
     length_ns = pl.min_horizontal("duration_ns", _INT64_MAX - pl.col("time_ns"))
     asked = own.select(
         "cluster", pod="client_pod", start_ns="time_ns", end_ns=pl.col("time_ns") + length_ns
     )
-    source = served_meanwhile(asked, logs, calls)
+    source = served_meanwhile(asked, sides, logs, calls)
     service = logs["local_service"].gather(source)
     return counted(
         own.with_columns(

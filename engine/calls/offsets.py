@@ -27,6 +27,8 @@ def clock_offsets(clients: pl.DataFrame, servers: pl.DataFrame, alike: list[str]
     Both frames have `node`, `start_ns`, `end_ns` and the columns `alike`, in which the two logs of
     a call are equal. Two nodes without a call that both saw are not in it.
     """
+    needed = ("node", "start_ns", "end_ns", *alike)
+    clients, servers = clients.select(needed), servers.select(needed)
     pairs = _pairs(_thinned(clients, servers, alike), servers, alike)
     bounds = pairs.select(
         *NODES,

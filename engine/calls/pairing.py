@@ -23,11 +23,19 @@ SERVER_LOG: Final = "server_log"
 OBSERVED_BY: Final = "observed_by"
 
 _REQUEST: Final = ("cluster", "client_port", "method", "path", "status_code")
-_ALIKE: Final = (*_REQUEST, "client_pod", "server_pod")
-# In what the two logs are equal where a client's log does not know the called Pod, and where a
-# server's does not know the caller's.
-_WITHOUT_SERVER: Final = (*_REQUEST, "client_pod")
-_WITHOUT_CLIENT: Final = (*_REQUEST, "server_pod")
+# In what the two logs of a call are equal; where a client's log does not know the called Pod, and
+# where a server's does not know the caller's. One number is told apart faster than many columns.
+_ALIKE: Final = "alike"
+_WITHOUT_SERVER: Final = "alike_without_server"
+_WITHOUT_CLIENT: Final = "alike_without_client"
+_EQUAL: Final = {
+    _ALIKE: (*_REQUEST, "client_pod", "server_pod"),
+    _WITHOUT_SERVER: (*_REQUEST, "client_pod"),
+    _WITHOUT_CLIENT: (*_REQUEST, "server_pod"),
+}
+# What tells clients of services from each other.
+CLIENTS: Final = ("cluster", "client_pod", "client_port", "local_service", "remote_service")
+_TRACE: Final = ("trace_provider", "trace_id", "trace_segment_id", "trace_span_id")
 _TIMES: Final = ("start_ns", "end_ns", "there_start_ns", "there_end_ns")
 _SERVER: Final = "server"
 _INT64_MAX: Final = 2**63 - 1
@@ -44,11 +52,47 @@ def pair(logs: pl.DataFrame) -> pl.DataFrame:
     of the called Pod's node (null without the client's log). Logs in any order give the same calls.
     A proxy is a client.
     """
-    sides = in_one_order(logs.with_row_index("log")).with_columns(window_expressions())
+    return pair_sides(sides_of(logs))
+
+
+def sides_of(logs: pl.DataFrame) -> pl.DataFrame:
+    """Return of logs what `pair_sides` compares, in an order that hangs on what they say alone.
+
+    `log` (UInt32) is the row of `logs`. Some of the rows make the calls that these logs alone make.
+    """
     is_server = pl.col("role") == _SERVER
-    clients = sides.filter(~is_server).select(_seen_by(CLIENT_LOG, "local", "remote"))
-    servers = sides.filter(is_server).select(_seen_by(SERVER_LOG, "remote", "local"))
-    offsets = clock_offsets(clients, servers, list(_ALIKE))
+    rows = in_one_order(logs.with_row_index("log")).with_columns(
+        window_expressions(),
+        client_pod=pl.when(is_server).then("remote_pod").otherwise("local_pod"),
+        client_port=pl.when(is_server).then("remote_port").otherwise("local_port"),
+        server_pod=pl.when(is_server).then("local_pod").otherwise("remote_pod"),
+    )
+    return rows.select(
+        "log",
+        "start_ns",
+        "end_ns",
+        "node",
+        "server_pod",
+        *CLIENTS,
+        *_TRACE,
+        *(_numbers(rows, equal).alias(name) for name, equal in _EQUAL.items()),
+        is_server=is_server,
+        is_served=pl.col("serving_start_ns").is_not_null(),
+        knows_other="remote_is_pod",
+    )
+
+
+def _numbers(rows: pl.DataFrame, equal: Sequence[str]) -> pl.Series:
+    """Number what rows say in some columns, in its order; null where one of them is null."""
+    groups = rows.select(equal).drop_nulls().unique().sort(equal).with_row_index("number")
+    return rows.select(equal).join(groups, on=equal, how="left", maintain_order="left")["number"]
+
+
+def pair_sides(sides: pl.DataFrame) -> pl.DataFrame:
+    """Return the calls of logs that `sides_of` has, as `pair` does."""
+    clients = sides.filter(~pl.col("is_server")).rename({"log": CLIENT_LOG})
+    servers = sides.filter("is_server").rename({"log": SERVER_LOG})
+    offsets = clock_offsets(clients, servers, [_ALIKE])
     met = _met(clients, servers, offsets, _ALIKE)
     for alike, log in ((_WITHOUT_SERVER, CLIENT_LOG), (_WITHOUT_CLIENT, SERVER_LOG)):
         left = clients.join(met, on=CLIENT_LOG, how="anti", maintain_order="left")
@@ -87,24 +131,12 @@ def in_one_order(logs: pl.DataFrame) -> pl.DataFrame:
     return logs.sort("time_ns", *(name for name in HTTP_LOGS_SCHEMA if name != "time_ns"))
 
 
-def _seen_by(log: str, client: str, server: str) -> list[pl.Expr]:
-    """Return what is asked of the logs of one side, under names that both sides have."""
-    other = server if log == CLIENT_LOG else client
-    return [
-        pl.col("log").alias(log),
-        pl.col("node", "cluster", "method", "path", "status_code", "start_ns", "end_ns"),
-        pl.col(f"{client}_pod").alias("client_pod"),
-        pl.col(f"{client}_port").alias("client_port"),
-        pl.col(f"{server}_pod").alias("server_pod"),
-        pl.col(f"{other}_is_pod").alias("knows_other"),
-    ]
-
-
 def _with_times_there(
     clients: pl.DataFrame, sides: pl.DataFrame, offsets: pl.DataFrame
 ) -> pl.DataFrame:
     """Return CLIENT_LOG and _TIMES of the logs of clients."""
-    nodes = sides.group_by("cluster", server_pod="local_pod").agg(server_node=pl.col("node").min())
+    local_pod = pl.when("is_server").then("server_pod").otherwise("client_pod")
+    nodes = sides.group_by("cluster", server_pod=local_pod).agg(server_node=pl.col("node").min())
     with_nodes = clients.join(
         nodes, on=["cluster", "server_pod"], how="left", maintain_order="left"
     )
@@ -125,9 +157,11 @@ def _with_offset(clients: pl.DataFrame, offsets: pl.DataFrame) -> pl.DataFrame:
 
 
 def _met(
-    clients: pl.DataFrame, servers: pl.DataFrame, offsets: pl.DataFrame, alike: Sequence[str]
+    clients: pl.DataFrame, servers: pl.DataFrame, offsets: pl.DataFrame, alike: str
 ) -> pl.DataFrame:
-    """Return CLIENT_LOG and SERVER_LOG of the calls that both saw, alike in these columns."""
+    """Return CLIENT_LOG and SERVER_LOG of the calls that both saw, alike in this column."""
+    times = ("start_ns", "end_ns", "node", alike)
+    clients, servers = clients.select(CLIENT_LOG, *times), servers.select(SERVER_LOG, *times)
     nodes = servers.group_by(alike).agg(server_node=pl.col("node").min())
     with_nodes = clients.join(nodes, on=alike, how="inner", maintain_order="left")
     by_the_servers_clock = _with_offset(with_nodes, offsets).with_columns(
@@ -139,16 +173,16 @@ def _met(
     return pl.concat([nearest, _within_one_run(left, other, alike)])
 
 
-def _nearest(clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str]) -> pl.DataFrame:
+def _nearest(clients: pl.DataFrame, servers: pl.DataFrame, alike: str) -> pl.DataFrame:
     """Return the logs that lie within that of the last client before, if no others do."""
     return (
         servers.sort("start_ns", "end_ns", maintain_order=True)
         .join_asof(
-            clients.select(CLIENT_LOG, *alike, "start_ns", client_end_ns="end_ns").sort(
+            clients.select(CLIENT_LOG, alike, "start_ns", client_end_ns="end_ns").sort(
                 "start_ns", maintain_order=True
             ),
             on="start_ns",
-            by=list(alike),
+            by=alike,
             strategy="backward",
             check_sortedness=False,  # polars cannot check it within groups, and says so
         )
@@ -161,9 +195,7 @@ def _nearest(clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str])
     )
 
 
-def _within_one_run(
-    clients: pl.DataFrame, servers: pl.DataFrame, alike: Sequence[str]
-) -> pl.DataFrame:
+def _within_one_run(clients: pl.DataFrame, servers: pl.DataFrame, alike: str) -> pl.DataFrame:
     """Return logs of calls, several of which may be within each other's time.
 
     Calls that are alike and overlap make a run; in it the first log of the one side is that of the
@@ -174,12 +206,12 @@ def _within_one_run(
         servers.with_columns(middle_ns=pl.col("start_ns") // 2 + pl.col("end_ns") // 2 + _SLACK_NS)
         .sort("middle_ns", maintain_order=True)
         .join_asof(
-            runs.select(*alike, "run", "run_start_ns", "run_end_ns")
+            runs.select(alike, "run", "run_start_ns", "run_end_ns")
             .unique("run", keep="first", maintain_order=True)
             .sort("run_start_ns", maintain_order=True),
             left_on="middle_ns",
             right_on="run_start_ns",
-            by=list(alike),
+            by=alike,
             strategy="backward",
             coalesce=False,
             check_sortedness=False,  # polars cannot check it within groups, and says so
@@ -195,12 +227,12 @@ def _within_one_run(
     )
 
 
-def _runs(clients: pl.DataFrame, alike: Sequence[str]) -> pl.DataFrame:
+def _runs(clients: pl.DataFrame, alike: str) -> pl.DataFrame:
     """Number the runs of clients' logs that are alike and overlap, in order of time."""
     before_ns = pl.col("end_ns").cum_max().shift(1).over(alike)
     is_first = (before_ns.is_null() | (pl.col("start_ns") > before_ns)).cast(pl.UInt32)
     return (
-        clients.sort(*alike, "start_ns", "end_ns", maintain_order=True)
+        clients.sort(alike, "start_ns", "end_ns", maintain_order=True)
         .with_columns(run=is_first.cum_sum())
         .with_columns(
             run_start_ns=pl.col("start_ns").min().over("run"),

@@ -15,9 +15,15 @@ from framewalk.engine.calls.pairing import (
     OBSERVED_BY,
     SERVER_LOG,
     pair,
-    window_expressions,
+    pair_sides,
+    sides_of,
 )
-from framewalk.engine.calls.sources import DERIVATION, SOURCE_LOG, with_sources
+from framewalk.engine.calls.sources import (
+    DERIVATION,
+    SOURCE_LOG,
+    with_sources,
+    with_sources_among,
+)
 from framewalk.engine.counters import Counters
 from framewalk.engine.schemas import (
     LONGEST_SERVED_NS,
@@ -136,34 +142,31 @@ def relations_of(
     logs of connections of these minutes, see `connections_of`.
     """
     numbers = as_numbers(logs)
-    windows = logs.select(window_expressions())
+    sides = sides_of(numbers)
     # As lengths: no end is beyond the range of times.
-    lasts_ns = windows["end_ns"] - windows["start_ns"]
-    ends_ns = windows["start_ns"] + lasts_ns.clip(upper_bound=LONGEST_SERVED_NS)
+    lasts_ns = sides["end_ns"] - sides["start_ns"]
+    ends_ns = sides["start_ns"] + lasts_ns.clip(upper_bound=LONGEST_SERVED_NS)
     if minutes is None:
-        starts = pl.concat([windows["start_ns"], logs["time_ns"]]) // NS_PER_MINUTE
+        starts = pl.concat([sides["start_ns"], logs["time_ns"]]) // NS_PER_MINUTE
         minutes = pl.concat([starts - 1, starts, starts + 1]).unique().sort().to_list()
-    scope = next(scope for scope in plan.scopes if scope.scope.view == VIEW)
-    parts = [empty_states(scope)]
-    observed, connections = [], [_no_connections()]
+    if tcp is not None:
+        endpoints = _endpoint(logs, logs["local_service"], plan.endpoint_patterns)
+    none = numbers.clear()
+    found, connections = [with_sources(_with_time(pair(none), none), none)], [_no_connections()]
     for minute in minutes:
         first_ns, end_ns = minute * NS_PER_MINUTE, (minute + 1) * NS_PER_MINUTE
-        is_near = (windows["start_ns"] < end_ns + WINDOW_NS) & (ends_ns >= first_ns - WINDOW_NS)
-        own = numbers.filter(is_near)
-        every = _with_time(pair(own), own)
+        is_near = (sides["start_ns"] < end_ns + WINDOW_NS) & (ends_ns >= first_ns - WINDOW_NS)
+        near = sides.filter(is_near)
+        every = _with_time(pair_sides(near), numbers)
         of_minute = every.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
-        calls = with_sources(of_minute, own, every)
-        near = logs.filter(is_near)
-        calls = _named(calls, near, plan.endpoint_patterns)
+        found.append(with_sources_among(of_minute, numbers, every, near))
         if tcp is not None:
             own_tcp = tcp.filter(pl.col("time_ns") // NS_PER_MINUTE == minute)
-            endpoints = _endpoint(near, near["local_service"], plan.endpoint_patterns)
-            connections.append(connections_of(own_tcp, near, every, endpoints))
-        if calls.height:
-            parts.append(_states(calls, plan))
-            observed.append(_observed(calls))
-    seen = pl.concat(observed or [_observed(_no_calls())])
-    return Relations(merge_scope(scope, parts), seen, pl.concat(connections))
+            connections.append(connections_of(own_tcp, logs, endpoints, near, every))
+    calls = _named(pl.concat(found), logs, plan.endpoint_patterns)
+    scope = next(scope for scope in plan.scopes if scope.scope.view == VIEW)
+    states = _states(calls, plan) if calls.height else empty_states(scope)
+    return Relations(states, _observed(calls), pl.concat(connections))
 
 
 def relations_as_called(logs: pl.DataFrame, plan: Plan) -> Relations:

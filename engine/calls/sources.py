@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from framewalk.engine.calls.pairing import (
-    CLIENT_LOG,
-    SERVER_LOG,
-    in_one_order,
-    window_expressions,
-)
+from framewalk.engine.calls.pairing import CLIENT_LOG, SERVER_LOG, sides_of
 from framewalk.engine.schemas import UNKNOWN_DERIVATION
 
 if TYPE_CHECKING:
@@ -34,21 +29,29 @@ _REQUESTS: Final = "requests"
 _GROUP: Final = "group"
 
 
-def with_sources(
-    calls: pl.DataFrame, logs: pl.DataFrame, every: pl.DataFrame | None = None
-) -> pl.DataFrame:
+def with_sources(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
     """Add SOURCE_LOG (UInt32: the request's own log, a row of `logs`, or null) and DERIVATION.
 
-    `calls` are those that `pair` makes of `logs`, or some of these if `every` is given.
+    `calls` are those that `pair` makes of `logs`.
     """
-    requests = _requests(logs)
+    return with_sources_among(calls, logs, calls, sides_of(logs))
+
+
+def with_sources_among(
+    calls: pl.DataFrame, logs: pl.DataFrame, every: pl.DataFrame, sides: pl.DataFrame
+) -> pl.DataFrame:
+    """Do the same for some calls of `every` that `pair_sides` makes of `sides`."""
+    requests = _requests(sides)
     asked = _asked(calls, logs)
     served = requests.filter("is_served")
     traced = served.filter(pl.col("trace_id").is_not_null())
     by_trace = _over_whole_call(asked, traced, [*_POD, *_TRACE])
-    by_context = _over_whole_call(asked, traced, [*_POD, *_TRACE, *_CONTEXT])
-    unseen = _unseen_requests(calls if every is None else every, logs)
-    by_time = _over_whole_call(asked, pl.concat([requests, unseen], how="diagonal"), list(_POD))
+    # The others are asked only where the trace does not tell.
+    of_several = _only(asked, by_trace[_REQUESTS] > 1)
+    by_context = _over_whole_call(of_several, traced, [*_POD, *_TRACE, *_CONTEXT])
+    unseen = _unseen_requests(every, logs)
+    of_none = _only(asked, by_trace[_REQUESTS] == 0)
+    by_time = _over_whole_call(of_none, pl.concat([requests, unseen], how="diagonal"), list(_POD))
     found = asked.select(
         "end_ns",
         *_TRACE,
@@ -82,23 +85,16 @@ def with_sources(
     )
 
 
-def served_meanwhile(asked: pl.DataFrame, logs: pl.DataFrame, calls: pl.DataFrame) -> pl.Series:
+def served_meanwhile(
+    asked: pl.DataFrame, sides: pl.DataFrame, logs: pl.DataFrame, calls: pl.DataFrame
+) -> pl.Series:
     """Return the one request (a row of `logs`) that was being served over each time, or null.
 
-    `asked` has `cluster`, `pod`, `start_ns` and `end_ns`; `calls` are those that `pair` makes of
-    `logs`.
+    `asked` has `cluster`, `pod`, `start_ns` and `end_ns`, as `logs` have them; `calls` are those
+    that `pair_sides` makes of `sides`.
     """
-    served = (
-        logs.with_row_index("log")
-        .filter(pl.col("role") == "server")
-        .select(
-            "log",
-            "cluster",
-            *window_expressions(),
-            pod="local_pod",
-            is_served=pl.col("serving_start_ns").is_not_null(),
-        )
-    )
+    served = _requests(sides).select("log", "start_ns", "end_ns", "is_served")
+    served = served.with_columns(logs.select("cluster", pod="local_pod")[served["log"]])
     requests = pl.concat([served, _unseen_requests(calls, logs)], how="diagonal")
     found = _over_whole_call(asked, requests, list(_POD))
     only = found.select(pl.when(pl.col(_REQUESTS) == 1).then("log").alias("log"))
@@ -107,17 +103,17 @@ def served_meanwhile(asked: pl.DataFrame, logs: pl.DataFrame, calls: pl.DataFram
     return only.join(known, on="log", how="left", maintain_order="left")["own"]
 
 
-def _requests(logs: pl.DataFrame) -> pl.DataFrame:
+def _requests(sides: pl.DataFrame) -> pl.DataFrame:
     """Return the requests that servers saw; one that nothing tells the serving of is not served."""
-    rows = logs.with_row_index("log").filter(pl.col("role") == "server")
-    return in_one_order(rows).select(
+    return sides.filter("is_server").select(
         "log",
         "cluster",
         *_TRACE,
         *_CONTEXT,
-        *window_expressions(),
-        pod="local_pod",
-        is_served=pl.col("serving_start_ns").is_not_null(),
+        "start_ns",
+        "end_ns",
+        "is_served",
+        pod="server_pod",
     )
 
 
@@ -143,6 +139,11 @@ def _asked(calls: pl.DataFrame, logs: pl.DataFrame) -> pl.DataFrame:
         for name in own.columns
     }
     return calls.select("start_ns", "end_ns", **columns)
+
+
+def _only(asked: pl.DataFrame, which: pl.Series) -> pl.DataFrame:
+    """Leave out the times of what is not asked, which then has no answer."""
+    return asked.with_columns(pl.when(which).then(pl.col("start_ns", "end_ns")))
 
 
 def _over_whole_call(asked: pl.DataFrame, requests: pl.DataFrame, by: list[str]) -> pl.DataFrame:
