@@ -191,6 +191,10 @@ memory: $(DEV) ## Measure that memory does not grow with a capture's length, and
 definitions: $(DEV) ## Measure what 426 definitions cost beside 40
 	@$(BIN)/python benchmarks/definitions.py
 
+.PHONY: archive-cost
+archive-cost: $(DEV) ## Measure what an archive costs: bytes a log, CPU time beside none
+	@$(BIN)/python benchmarks/archive_costs.py
+
 .PHONY: ingress
 ingress: $(DEV) ## Measure what a server needs per message, by transport
 	@$(BIN)/python benchmarks/ingress.py

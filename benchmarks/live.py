@@ -101,7 +101,7 @@ def measure(rate: float, seconds: float, load: Load | None = None) -> Live:
         dump = Path(folder) / load.dump_name
         dump.write_text(load.dump_text)
         with running(dump, _NO_SQL) as server:
-            return _load(server, load.stream, rate, seconds)
+            return load_server(server, load.stream, rate, seconds)
 
 
 def large_load(services: int, variants: int = 2) -> Load:
@@ -146,7 +146,10 @@ def boutique_load() -> Load:
     return Load(dump.name, dump_text, stream)
 
 
-def _load(server: Server, stream: Callable[[int], Framed], rate: float, seconds: float) -> Live:
+def load_server(
+    server: Server, stream: Callable[[int], Framed], rate: float, seconds: float
+) -> Live:
+    """Send streams to a server at a rate, and wait until all of it is in its store."""
     before = {process: cpu_s(process) for process in (server.receiver, server.engine)}
     watch = _Watch(server)
     started_s = time.monotonic()

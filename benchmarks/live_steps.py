@@ -148,7 +148,7 @@ def drive(services: int, minutes: int) -> Steps:
         feeder = context.Process(target=feed, args=(spool, services, first_ns, other), daemon=True)
         feeder.start()
         own.recv()
-        options = _options(folder, dump)
+        options = engine_options(folder, dump)
         with Store(options.store_path, load_plan()) as store:
             store.limit_memory()
             begin_s = first_ns / S + _FLUSH_S
@@ -159,22 +159,22 @@ def drive(services: int, minutes: int) -> Steps:
                 follower.holding.wait_s = options.name_wait_s
                 before_s = begin_s - _BEFORE_S
                 upkeep = Upkeep(options, store, follower, before_s, -float(_BEFORE_S))
-                _instrument(upkeep, store, steps)
-                for look in range(minutes * _FLUSHES):
+                count_steps(upkeep, store, steps)
+                for number in range(minutes * _FLUSHES):
                     own.send(_MORE)
                     own.recv()
-                    elapsed_s = float((look + 1) * _FLUSH_S)
-                    _look(steps, (naming, follower, upkeep), begin_s + elapsed_s, elapsed_s)
+                    elapsed_s = float((number + 1) * _FLUSH_S)
+                    see_to(steps, (naming, follower, upkeep), begin_s + elapsed_s, elapsed_s)
             steps.store_bytes = options.store_path.stat().st_size
         own.send(None)
         feeder.join()
     return steps
 
 
-def _look(
+def see_to(
     steps: Steps, parts: tuple[Naming, SpoolFollower, Upkeep], now_s: float, elapsed_s: float
 ) -> None:
-    """As an engine process does."""
+    """See to everything once, as an engine process does."""
     naming, follower, upkeep = parts
     with steps.step("upkeep"):
         upkeep.run(now_s, elapsed_s)
@@ -190,8 +190,8 @@ def _look(
         naming.keep(elapsed_s)
 
 
-def _instrument(upkeep: Upkeep, store: Store, steps: Steps) -> None:
-    """Count the parts of upkeep by themselves."""
+def count_steps(upkeep: Upkeep, store: Store, steps: Steps) -> None:
+    """Count the parts of upkeep by themselves from now on."""
     jobs = ("_compact", "_measure", "_expire", "_relate", "_merge", "_keep_budget", "make_room")
     for target, names in ((upkeep, jobs), (store, ("checkpoint",))):
         for name in names:
@@ -208,7 +208,8 @@ def _count(target: object, name: str, steps: Steps) -> None:
     setattr(target, name, counted)
 
 
-def _options(folder: Path, dump: Path) -> EngineOptions:
+def engine_options(folder: Path, dump: Path) -> EngineOptions:
+    """Return the options of an engine that has everything in a folder."""
     return EngineOptions(
         spool_folder=folder / "spool",
         complete_through="",

@@ -406,6 +406,23 @@ def test_the_steps_of_a_live_engine_are_told_and_every_log_is_counted(tmp_path: 
     assert re.search(r"^\d+ commits of 3,600 logs, ", done.stdout, re.MULTILINE), done.stdout
 
 
+def test_what_an_archive_costs_is_told_by_mode_kind_and_column(tmp_path: Path) -> None:
+    found = tmp_path / "costs.json"
+    size = ("--seconds", "10", "--rate", "2", "--rounds", "1", "--served-rounds", "0")
+    done = run(BENCHMARKS / "archive_costs.py", *size, "--json", found)
+    # Of so few logs each takes more than it may.
+    assert done.returncode == 1, done.stderr
+    costs = read(found)
+    every = costs["cpu_s_per_million_logs"]
+    assert len(every) == 5
+    assert all(modes.keys() == {"off", "http", "all"} for modes in every.values())
+    assert all(one[0] > 0 for modes in every.values() for one in modes.values())
+    assert costs["bytes_a_row"].keys() == {"http", "connection", "transfer"}
+    assert all(columns["time"] > 1 for columns in costs["bytes_a_row"].values())
+    told = r"^http: [\d,]+ rows, [\d.]+ bytes each, at most 65$"
+    assert re.search(told, done.stdout, re.MULTILINE), done.stdout
+
+
 def test_the_profile_names_every_stage_of_a_replay() -> None:
     folder = ROOT / "fixtures" / "captures" / "bookinfo"
     (capture,) = folder.glob("*.arrows")
