@@ -37,6 +37,7 @@ from framewalk.cli.workers import (
 )
 from framewalk.engine import Store
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode, archive_folder
+from framewalk.engine.captures import capture_path
 from framewalk.engine.errors import DamagedLogsError, InputError, StoreError
 from framewalk.engine.oal import (
     Plan,
@@ -111,6 +112,7 @@ def recompute(
         typer.Option(
             "--captures",
             metavar="CAPTURE",
+            parser=capture_path,
             help="Make them out of captures in place of an archive: of all that the store has "
             "counted. May be given several times.",
             show_default=False,

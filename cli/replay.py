@@ -39,7 +39,7 @@ from framewalk.cli.workers import (
 from framewalk.engine import Store
 from framewalk.engine.archive import TEXTS, Archive, ArchiveOptions, Mode, Sampling, Shown
 from framewalk.engine.caps import DEFAULT_CAPS, Caps
-from framewalk.engine.captures import find_captures
+from framewalk.engine.captures import are_objects, capture_path, find_captures
 from framewalk.engine.errors import InputError, StoreError
 from framewalk.engine.oal import SCOPES, load_plan_of_files
 from framewalk.engine.paths import keep_files_private
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from framewalk.engine.remaking import Making
+    from framewalk.engine.spreading import Nursery
 
 
 class ArchiveMode(StrEnum):
@@ -83,7 +84,9 @@ def replay(
         list[Path],
         typer.Argument(
             metavar="CAPTURE",
-            help="Captures (*.capture.arrows), or folders of them.",
+            parser=capture_path,
+            help="Captures (*.capture.arrows), or folders of them; s3://BUCKET/PATH where they are "
+            "on object storage.",
             show_default=False,
         ),
     ],
@@ -249,9 +252,7 @@ def replay(
     # Before anything is computed: a process with threads must not be forked.
     process = worker(note) if context.obj else Worker.alone()
     # Before the store is made, so that a wrong path leaves none behind.
-    paths = find_captures(captures)
-    count = chosen(workers, paths)
-    nursery = nursery_of(count, scheduler) if context.obj else None
+    paths, count, nursery = _found(captures, workers, scheduler, forks=bool(context.obj))
     plan = load_plan_of_files(
         oal or (),
         apdex_thresholds,
@@ -317,6 +318,21 @@ def replay(
     for doubt in naming.doubts(summary):
         warn(doubt)
     print_summary(rows)
+
+
+def _found(
+    captures: list[Path], workers: int | None, scheduler: str | None, *, forks: bool
+) -> tuple[list[Path], int, Nursery | None]:
+    """Return the captures that are named, how many are to compute, and what forks those."""
+    nursery = None
+    if forks and any(map(are_objects, captures)):
+        # Before storage is asked: what asks it has threads.
+        nursery = nursery_of(workers, scheduler)
+    paths = find_captures(captures)
+    count = chosen(workers, paths)
+    if forks and nursery is None:
+        nursery = nursery_of(count, scheduler)
+    return paths, count, nursery
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from framewalk.cli.console import byte_progress, complain, print_summary, warn
-from framewalk.engine.captures import find_captures
+from framewalk.engine.captures import capture_path, find_captures
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,6 +28,7 @@ def send(
         list[Path],
         typer.Argument(
             metavar="CAPTURE",
+            parser=capture_path,
             help="Captures (*.capture.arrows), or folders of them.",
             show_default=False,
         ),

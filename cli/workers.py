@@ -140,8 +140,8 @@ def chosen(asked: int | None, captures: Sequence[Path]) -> int:
     return min(len(os.sched_getaffinity(0)), _MOST_BY_DEFAULT)
 
 
-def nursery_of(workers: int, scheduler: str | None) -> Nursery | None:
-    """Fork what workers are forked from, if there are to be some; it ends with this process.
+def nursery_of(workers: int | None, scheduler: str | None) -> Nursery | None:
+    """Fork what workers are forked from, if there are or may be some; it ends with this process.
 
     To be called while this process has no threads, which are no part of what is forked.
     """
@@ -170,6 +170,8 @@ def pool_of(
     if workers == 1:
         # Of a replay that was killed.
         shutil.rmtree(folder, ignore_errors=True)
+        if nursery is not None:
+            nursery.close(at_once=True)
         yield None
         return
     # Only who wants workers loads what they need.
@@ -194,8 +196,11 @@ def _cluster(scheduler: Scheduler) -> Iterator[Pool]:
         from framewalk.engine.spreading import ClusterPool, TlsFiles  # noqa: PLC0415
     except ImportError as error:
         raise InputError(_OPTION, "Dask is not installed", _INSTALL) from error
-    # What it writes of a lost connection is told by the error that comes of it.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What it writes of a lost connection is told by the error that comes of it. Some of its loggers
+    # have levels of their own.
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     files = None
     given = (scheduler.ca, scheduler.certificate, scheduler.key)
     if any(given):

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 from processes import ending, free_port
 from waiting import wait_until
@@ -79,6 +80,12 @@ class ObjectStorage:
             "AWS_TIMEOUT": "2s",
             "AWS_RETRY_TIMEOUT": "2s",
         }
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write an object, whatever storage does to others; returns its URI."""
+        path = f"/{BUCKET}/{quote(name)}"
+        assert _put(self._emulator_port, path, content)
+        return f"s3://{BUCKET}/{name}"
 
     def mend(self) -> None:
         """Let all through again, and those end that hang."""
@@ -174,15 +181,17 @@ def object_storage() -> Iterator[ObjectStorage]:
 
 
 def _has_bucket(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
     try:
-        connection.request(
-            "PUT",
-            f"/{BUCKET}",
-            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential=tests/{_CREDENTIAL}"},
-        )
-        return connection.getresponse().status == 200
+        return _put(port, f"/{BUCKET}", b"")
     except OSError:
         return False
+
+
+def _put(port: int, path: str, content: bytes) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    credential = f"AWS4-HMAC-SHA256 Credential=tests/{_CREDENTIAL}"
+    try:
+        connection.request("PUT", path, content, {"Authorization": credential})
+        return connection.getresponse().status == 200
     finally:
         connection.close()

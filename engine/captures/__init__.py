@@ -1,7 +1,7 @@
-"""Captures: Rover's raw messages on disk (capture.md).
+"""Captures: Rover's raw messages on disk, or on object storage (capture.md).
 
-Takes files and folders; gives record batches of CAPTURE_SCHEMA with the position after each, of
-whole files and of segments that are still being written. May import: what all rooms share.
+Takes files and folders, or objects; gives record batches of CAPTURE_SCHEMA with the position after
+each, of whole files and of segments that are still being written. May import: what all rooms share.
 """
 
 import lazy_loader

@@ -16,5 +16,7 @@ from .growing import Damage as Damage
 from .growing import GrowingCapture as GrowingCapture
 from .growing import is_segment as is_segment
 from .growing import segments_in as segments_in
+from .objects import are_objects as are_objects
+from .objects import capture_path as capture_path
 from .spans import can_be_cut as can_be_cut
 from .spans import read_span as read_span

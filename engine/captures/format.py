@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framewalk.engine.captures.objects import ObjectFile, ObjectPath, capture_path
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import CaptureError
-from framewalk.engine.paths import each_path, one_path
+from framewalk.engine.paths import one_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +83,7 @@ class CaptureReader(Closing):
 
     def __init__(self, path: str | Path) -> None:
         """Open `path` and check its schema."""
-        self.path = one_path(path, CaptureError)
+        self.path = capture_path(path)
         self.warning: str | None = None
         self._messages = 0
         self._file = open_digesting(self.path)
@@ -201,20 +202,23 @@ def digests_at(path: Path, offsets_bytes: Iterable[int]) -> dict[int, str]:
 
 def captures_in(folder: Path) -> list[Path]:
     """Return the captures of a folder, sorted by name."""
+    if isinstance(folder, ObjectPath):
+        return sorted(one for one in folder.inside() if one.name.endswith(CAPTURE_SUFFIX))
     return sorted(folder.glob(f"*{CAPTURE_SUFFIX}"))
 
 
 def find_captures(paths: Paths) -> list[Path]:
     """Replace each folder by the captures in it, sorted by name; files stay as they are.
 
-    `paths` is one or several. Each capture is opened once, so a wrong path or file shows before
-    work begins.
+    `paths` is one or several, of files, or of object storage (`s3://bucket/path`). Each capture is
+    opened once, so a wrong path or file shows before work begins.
 
     Raises CaptureError for a folder without a `*.capture.arrows` file, for what is no capture, and
     for names that are not UTF-8.
     """
     found: list[Path] = []
-    for path in each_path(paths):
+    named = [paths] if isinstance(paths, str | os.PathLike) else paths
+    for path in map(capture_path, named):
         if not path.is_dir():
             found.append(path)
             continue
@@ -253,9 +257,9 @@ class DigestingFile(io.RawIOBase):
     """A file that knows the digest of all bytes read from it so far."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file = _opened(path)
         self._hash = hashlib.blake2b(digest_size=16)
-        self.size_bytes = path.stat().st_size
+        self.size_bytes = self._now_bytes()
         self.offset_bytes = 0
 
     def readable(self) -> bool:
@@ -274,7 +278,7 @@ class DigestingFile(io.RawIOBase):
     @property
     def unread_bytes(self) -> int:
         """How much is left of the file as it is now."""
-        return max(os.fstat(self._file.fileno()).st_size - self.offset_bytes, 0)
+        return max(self._now_bytes() - self.offset_bytes, 0)
 
     def tell(self) -> int:
         """Return how far the file was read."""
@@ -303,6 +307,16 @@ class DigestingFile(io.RawIOBase):
         self._file.close()
         super().close()
 
+    def _now_bytes(self) -> int:
+        """Return its size: a file may grow, an object does not."""
+        if isinstance(self._file, ObjectFile):
+            return self._file.size_bytes
+        return os.fstat(self._file.fileno()).st_size
+
+
+def _opened(path: Path) -> io.BufferedReader | ObjectFile:
+    return ObjectFile(path) if isinstance(path, ObjectPath) else path.open("rb")
+
 
 def open_digesting(path: Path) -> DigestingFile:
     """Open a file; raise CaptureError where that is not possible."""
@@ -312,7 +326,7 @@ def open_digesting(path: Path) -> DigestingFile:
     try:
         return DigestingFile(path)
     except OSError as error:
-        raise CaptureError(path, _reason(error), "check the path and its permissions") from error
+        raise not_opened(path, error) from error
 
 
 def open_capture(path: Path, file: io.RawIOBase) -> pa.RecordBatchStreamReader:
@@ -380,12 +394,18 @@ def _contents(column: pa.Array) -> Iterator[memoryview]:
         yield memoryview(data[0])[offsets[0] : offsets[-1]]
 
 
+def not_opened(path: Path, error: OSError) -> CaptureError:
+    """Return what to tell of a file that cannot be opened."""
+    return CaptureError(path, _reason(error), "check the path and its permissions")
+
+
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    # Arrow tells more in place of it, the path again.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
 def _wrong_start(path: Path) -> str:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(8)
     if not start:
         return "the file is empty"

@@ -9,9 +9,11 @@ import pyarrow as pa
 from framewalk.engine.captures.format import (
     DAMAGE,
     as_capture_schema,
+    not_opened,
     open_capture,
     open_digesting,
 )
+from framewalk.engine.captures.objects import ObjectFile, ObjectPath
 from framewalk.engine.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -31,11 +33,14 @@ def read_span(path: Path, begin_bytes: int, end_bytes: int) -> list[pa.RecordBat
 
     The first byte after the head is one, too. Raises CaptureError where they are not there.
     """
-    schema = _schema(path)
     batches = []
+    file = _opened(path)
     try:
-        with pa.OSFile(str(path), "rb") as file:
+        with file:
+            schema = open_capture(path, file).schema
             file.seek(begin_bytes)
+            if isinstance(file, ObjectFile):
+                file.will_read(end_bytes - begin_bytes)
             while file.tell() < end_bytes:
                 batch = pa.ipc.read_record_batch(pa.ipc.read_message(file), schema)
                 batches.append(as_capture_schema(batch))
@@ -45,6 +50,15 @@ def read_span(path: Path, begin_bytes: int, end_bytes: int) -> list[pa.RecordBat
     if not is_whole:
         raise _changed(path)
     return batches
+
+
+def _opened(path: Path) -> pa.NativeFile | ObjectFile:
+    if isinstance(path, ObjectPath):
+        return ObjectFile(path)
+    try:
+        return pa.OSFile(str(path), "rb")
+    except OSError as error:
+        raise not_opened(path, error) from error
 
 
 def _schema(path: Path) -> pa.Schema:

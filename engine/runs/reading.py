@@ -11,9 +11,9 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, WrapValidator
 
 from framewalk.engine.captures import (
     CaptureBatch,
@@ -21,13 +21,14 @@ from framewalk.engine.captures import (
     CaptureReader,
     Damage,
     GrowingCapture,
+    capture_path,
     is_segment,
 )
 from framewalk.engine.errors import CaptureError
 from framewalk.engine.stages import regroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
 
@@ -36,11 +37,16 @@ NOTE_NAME: Final = "reading.json"
 Item = TypeVar("Item", bound=CaptureBatch | Damage)
 
 
+def _object_or_file(value: object, as_file: Callable[[object], Path]) -> Path:
+    """Read a path as it was written: that of an object is more than one of a file."""
+    return capture_path(value) if isinstance(value, str) and "://" in value else as_file(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Record batches of a segment: those behind `begin_bytes`, up to `end_bytes`."""
 
-    path: Path
+    path: Annotated[Path, WrapValidator(_object_or_file)]
     begin_bytes: int
     end_bytes: int
 
