@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from dask_cluster import Cluster, cluster_of
-from prepared import framewalk
-from processes import children_of, free_port
+from prepared import COMMAND, framewalk
+from processes import children_of, ending, free_port
 from test_recompute_spread import half_of
 from test_recompute_spread import made as made_again
 from test_replay_once import cut, write_batches
@@ -169,6 +170,22 @@ def test_the_command_uses_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
     done = framewalk(*replaying(store), "--scheduler", cluster.address, *tls_options(cluster))
     assert (done.returncode, done.stderr) == (0, "")
     assert "messages\t12,875" in done.stdout
+
+
+@pytest.mark.long
+def test_the_command_tells_of_a_dead_scheduler_in_a_line(tmp_path: Path) -> None:
+    store = tmp_path / "store.duckdb"
+    with cluster_of(1, tmp_path / "cluster") as cluster:
+        command = [COMMAND, *replaying(store), "--scheduler", cluster.address]
+        command += tls_options(cluster)
+        with ending(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
+            # By then it has found its workers.
+            wait_until(store.exists)
+            cluster.scheduler.kill()
+            _, told = process.communicate()
+    assert process.returncode == 1
+    assert told.startswith(f"error: {cluster.address}: the scheduler cannot be reached")
+    assert len(told.splitlines()) == 1
 
 
 def replaying(store: Path) -> list[str | Path]:

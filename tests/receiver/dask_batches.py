@@ -46,26 +46,25 @@ class Batches:
         self._thread.start()
 
     def kill(self, name: str) -> bool:
-        """Kill one of VICTIMS; false where there is no such process now."""
+        """Kill one of VICTIMS; false where there is no worker now, which would be disturbed."""
         with self._starting:
-            return self._kill(name)
-
-    def _kill(self, name: str) -> bool:
-        if name == "worker":
             workers = children_of(self._nanny.pid, "spawn_main")
-            for one in workers[:1]:
-                with suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
+            if workers:
+                self._kill(name, workers[0])
             return bool(workers)
-        if name == "scheduler":
+
+    def _kill(self, name: str, worker: int) -> None:
+        if name == "worker":
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        elif name == "scheduler":
             self._scheduler.kill()
             self._scheduler.wait()
             self._scheduler = self._start_scheduler()
-            return True
-        self._nanny.kill()
-        self._nanny.wait()
-        self._nanny = self._start_nanny()
-        return True
+        else:
+            self._nanny.kill()
+            self._nanny.wait()
+            self._nanny = self._start_nanny()
 
     def end(self, deadline_s: float) -> None:
         """Have another replay finish that nobody disturbs, and begin no more."""
