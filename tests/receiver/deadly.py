@@ -138,7 +138,7 @@ if {"framewalk.server.engine.process", "query-server"} & set(sys.orig_argv):
 
 def outgrown_environment(folder: Path) -> dict[str, str]:
     """Return what a server or a follower is started with to outgrow its store again and again."""
-    return _started(folder, _OUTGROWN)
+    return started_with_python(folder, _OUTGROWN)
 
 
 def archiving_environment(folder: Path) -> dict[str, str]:
