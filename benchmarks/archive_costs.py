@@ -204,6 +204,8 @@ class Table:
     def add(self, what: str, mode: str, cpu_s: float) -> None:
         """Add CPU seconds for a million logs."""
         self.rows.setdefault(what, {}).setdefault(mode, []).append(cpu_s)
+        # A run takes long: what is cut off has told what it knew.
+        print(f"{what}, {mode}: {cpu_s:.2f} s (load {os.getloadavg()[0]:.0f})", flush=True)
 
     def more(self, what: str, mode: str) -> float:
         """Return how many times the median of `off` that of a mode is."""
@@ -229,7 +231,6 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Kind], Table]:
         for _ in range(options.rounds):
             for mode in MODES:
                 kinds |= _round(made, plan, mode, table)
-                print(f"{mode} done; load {os.getloadavg()[0]:.0f}")
         for _ in range(options.served_rounds):
             for mode in MODES:
                 cpu_s = served(mode, options.served_rate, options.served_seconds)
