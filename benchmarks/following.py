@@ -2,27 +2,32 @@
 
     python benchmarks/following.py --services 1000 --minutes 12
     python benchmarks/following.py --services 1000 --minutes 1440 --at-once 60 --view service
+    python benchmarks/following.py --services 1000 --minutes 1440 --commands
 
 The first takes all scopes, the second a day of services alone, in the files that a table has which
 is tidied once an hour. Engines have published them (large/shared.py) to a table on this machine's
 disk. Told are CPU and elapsed seconds and the most memory of followers,
-each in a process of its own that does what `framewalk query-server --follow` does. Exits with 1 if
-one takes more than 1 GiB.
+each in a process of its own that does what `framewalk query-server --follow` does; with --commands
+they are such commands, and one is stopped (SIGSTOP), and one ended, for a quarter of the minutes
+each. Exits with 1 if one takes more than 1 GiB.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from frame.memory_peak import peak_bytes
+from large.followed import FollowerProcess
 from large.shared import Day, kinds_of
 
 from framewalk.engine import Store, load_plan
@@ -32,6 +37,8 @@ from framewalk.server.following import Following, FollowOptions, Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from large.followed import Reached
 
 _MOST_BYTES: Final = 2**30
 _BYTES_PER_MIB: Final = 2**20
@@ -106,17 +113,71 @@ def main() -> int:
         "--at-once", type=int, default=1, help="minutes of an engine in one commit of the table"
     )
     parser.add_argument("--view", default="", help="of one scope alone, such as service")
+    parser.add_argument(
+        "--commands", action="store_true", help="framewalk query-server --follow, stopped and ended"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        return 0 if _measure(options, Path(name)) else 1
+        measure = _measure_commands if options.commands else _measure
+        return 0 if measure(options, Path(name)) else 1
 
 
-def _measure(options: argparse.Namespace, folder: Path) -> bool:
+def _measure_commands(options: argparse.Namespace, folder: Path) -> bool:
+    """Have a follower begin with a half, and miss a quarter stopped and another ended."""
+    table, day = _begun(options, folder)
+    half, most = options.minutes // 2, options.minutes * 3 // 4
+    path, largest = folder / "followed.duckdb", 0
+
+    def tell(name: str, one: Reached) -> None:
+        nonlocal largest
+        largest = max(largest, one.peak_bytes)
+        print(_line(name, Done(one.rows, one.cpu_s, one.elapsed_s, one.peak_bytes)), flush=True)
+
+    rows = day.write(table, range(half), options.at_once)
+    with FollowerProcess(table.uri, path) as follower:
+        tell("starts with nothing, on half of it", follower.reach(table.version))
+        follower.signal(signal.SIGSTOP)
+        rows += day.write(table, range(half, most), options.at_once)
+        go_on = partial(follower.signal, signal.SIGCONT)
+        tell("was stopped for a quarter", follower.reach(table.version, go_on))
+        follower.end()
+    rows += day.write(table, range(most, options.minutes), options.at_once)
+    with FollowerProcess(table.uri, path) as follower:
+        tell("was ended for a quarter", follower.reach(table.version))
+        follower.end()
+    _print_size(table, rows)
+    with FollowerProcess(table.uri, folder / "new.duckdb") as follower:
+        tell("starts with nothing", follower.reach(table.version))
+        follower.end()
+    stores = [_rows_of(path), _rows_of(folder / "new.duckdb")]
+    if stores[0] != stores[1]:
+        print(f"they have {stores[0]:,} and {stores[1]:,} minutes of entities")
+    return stores[0] == stores[1] and largest <= _MOST_BYTES
+
+
+def _begun(options: argparse.Namespace, folder: Path) -> tuple[SharedTable, Day]:
+    """Make an empty table, and what is to be in it."""
     table = SharedTable(str(folder / "table"))
     table.create(load_plan())
     first_minute = int(time.time() // _SECONDS_PER_MINUTE) - options.minutes
     kinds = kinds_of(table, folder, options.services, options.view)
-    day = Day(kinds, options.engines, first_minute)
+    return table, Day(kinds, options.engines, first_minute)
+
+
+def _rows_of(path: Path) -> int:
+    with Store(path, make_plan(())) as store:
+        views = [f"{scope.scope.view}_minute" for scope in store.plan.scopes]
+        counts = [store.query(f"SELECT count(*) FROM {one}").fetchall() for one in views]  # noqa: S608
+        return sum(int(count) for ((count,),) in counts)
+
+
+def _print_size(table: SharedTable, rows: int) -> None:
+    size_bytes = sum(one.size_bytes for one in table.files())
+    print(f"{rows:,} rows, {len(table.files()):,} files, {size_bytes / _BYTES_PER_MIB:,.0f} MiB")
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> bool:
+    table, day = _begun(options, folder)
     half = options.minutes // 2
     done: list[tuple[str, Done]] = []
 
@@ -127,8 +188,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> bool:
     rows = day.write(table, range(half), options.at_once)
     measure("starts with nothing, on half of it", follow, folder / "away.duckdb")
     rows += day.write(table, range(half, options.minutes), options.at_once)
-    size_bytes = sum(one.size_bytes for one in table.files())
-    print(f"{rows:,} rows, {len(table.files()):,} files, {size_bytes / _BYTES_PER_MIB:,.0f} MiB")
+    _print_size(table, rows)
     measure("was away for the other half", follow, folder / "away.duckdb")
     measure("starts with nothing", follow, folder / "new.duckdb")
     measure("makes hours and days of it", compact, folder / "new.duckdb")

@@ -59,7 +59,7 @@ class Serving:
 @contextmanager
 def running(entities: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     """Run a server until the end, in a folder of its own; it must end well."""
-    metrics_port = _free_port()
+    metrics_port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as stderr:
@@ -113,7 +113,7 @@ def serving_store(store: Path) -> Iterator[Serving]:
 
 def free_ports() -> dict[str, str]:
     """Return settings of the query protocols by which each has a port that is free."""
-    return {name: str(_free_port()) for name in _PORTS}
+    return {name: str(free_port()) for name in _PORTS}
 
 
 def query_ports(log: Path) -> dict[str, int]:
@@ -131,7 +131,8 @@ def _child_of(process: int) -> int:
     return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
