@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from framewalk.engine.caps import DEFAULT_CAPS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from framewalk.engine.archive import Archive
     from framewalk.engine.caps import Caps
     from framewalk.engine.captures import CaptureBatch
+    from framewalk.engine.oal import Plan
     from framewalk.engine.paths import Paths
     from framewalk.engine.runs import Guard, ReplayProgress, ReplaySummary
     from framewalk.engine.spreading.pool import Pool
@@ -61,7 +62,7 @@ def replay_spread(
         return _replay(captures, entities, store, options, None)
     paths = find_captures(captures)
     setup = Setup(
-        store.plan,
+        _without_definitions(store.plan),
         # Without what is told of it, and without what was made of it meanwhile.
         Entities(entities.lookups),
         options.most_ahead_s,
@@ -82,6 +83,11 @@ def replay_spread(
             if options.guard is not None and spread.at is not None:
                 _write_down(options.guard, spread.at)
             raise
+
+
+def _without_definitions(plan: Plan) -> Plan:
+    """Return what states are computed by: of five bytes that a plan has four are its metrics."""
+    return replace(plan, scopes=tuple(replace(scope, metrics=()) for scope in plan.scopes))
 
 
 def _write_down(guard: Guard, at: Stretch) -> None:
