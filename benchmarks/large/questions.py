@@ -67,11 +67,12 @@ QUESTIONS: Final[Mapping[str, str]] = {
         ORDER BY time_bucket
     """,
 }
+# Of the newest minute alone: to look through all takes more memory than the questions.
 _EDGE_OF: Final = """
-    SELECT min((source_service, dest_service)) AS edge FROM service_relation_minute
-    WHERE time_bucket = (SELECT max(time_bucket) FROM service_relation_minute)
+    SELECT min((source_service, dest_service))
+    FROM service_relation_between(TIMESTAMP '{until}' - INTERVAL 1 MINUTE, TIMESTAMP '{until}')
 """
-_UNTIL: Final = "SELECT max(time_bucket) + INTERVAL 1 MINUTE FROM service_minute"
+_UNTIL: Final = "SELECT max(minute) + INTERVAL 1 MINUTE FROM internal.newest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def ask_all(store: Path, *, plain: bool = False) -> dict[str, Asked]:
     with open_for_reading(store) as connection:
         connection.execute("SET threads = 2")
         ((until,),) = connection.sql(_UNTIL).fetchall()
-        ((edge,),) = connection.sql(_EDGE_OF).fetchall()
+        ((edge,),) = connection.sql(_EDGE_OF.format(until=until)).fetchall()
         source, dest = edge.values() if isinstance(edge, dict) else edge
         names = {"until": until, "source": source, "dest": dest} | {
             name: f"TIMESTAMP '{until}' - INTERVAL {hours} HOURS, TIMESTAMP '{until}'"

@@ -522,9 +522,9 @@ def metric_values_macro(metrics: Sequence[Metric]) -> str:
         own = [(one.name, one.function.sql_type) for one in metrics if one.scope is scope]
         if own:
             rows = {
-                one.name: f"SELECT * EXCLUDE ({MINUTES}) FROM {view_name(scope, one)}"
-                if one.minutes > 1
-                else f"FROM {view_name(scope, one)}"
+                one.name: f"* FROM {view_name(scope, one)}"
+                if one.minutes == 1
+                else f"* EXCLUDE ({MINUTES}) FROM {view_name(scope, one)}"
                 for one in RESOLUTIONS
             }
             selects.append(_values_of_scope(scope, own, rows))
@@ -536,13 +536,18 @@ def values_selection(parts: Iterable[tuple[Scope, Typed, Mapping[str, str]]]) ->
 
     They come by scope: with their types, and SQL of rows that have them, by resolution.
     """
-    return _all_values([_NO_VALUES, *(_values_of_scope(*part) for part in parts)])
+    selects = [_NO_VALUES]
+    for scope, metrics, rows in parts:
+        selected = {name: f"* FROM ({sql})" for name, sql in rows.items()}
+        selects.append(_values_of_scope(scope, metrics, selected))
+    return _all_values(selects)
 
 
 def _values_of_scope(scope: Scope, metrics: Typed, rows: Mapping[str, str]) -> str:
-    every = " UNION ALL ".join(
-        f"SELECT {literal(name)} AS {_OWN_RESOLUTION}, * FROM ({sql})" for name, sql in rows.items()
-    )
+    names = list(map(literal, rows))
+    names[0] += f" AS {_OWN_RESOLUTION}"
+    selects = map("SELECT {}, {}".format, names, rows.values())
+    every = " UNION ALL ".join(selects)
     return (
         f"SELECT {BUCKET}, {_OWN_RESOLUTION} AS resolution, {literal(scope.name)} AS scope, "
         f"entity_id, {entity_name(scope)} AS entity, "
