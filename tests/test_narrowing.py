@@ -286,6 +286,15 @@ def test_names_with_a_schema_and_a_table_are_understood(
     assert sorted(map(repr, rows)) == answer(connection, query)[1]
 
 
+def test_views_of_something_else_are_left_alone() -> None:
+    with duckdb.connect() as other:
+        other.execute("CREATE TABLE service_minute AS SELECT 7 AS calls")
+        other.execute("BEGIN TRANSACTION READ ONLY")
+        found = readable(other, Sandbox(other).checked(other, "SELECT calls FROM service_minute"))
+        assert found.narrow is None
+        assert found.run(other, other.execute).fetchall() == [(7,)]
+
+
 def test_of_a_file_only_values_are_narrowed(connection: duckdb.DuckDBPyConnection) -> None:
     """To take a macro apart takes longer than to bind it once."""
     query = f"SELECT value FROM metric_values WHERE metric = '{VALUES[0]}'"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import duckdb
 
+from framewalk.queries.reading import begin_again
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -94,6 +96,7 @@ def stored_macros(connection: duckdb.DuckDBPyConnection) -> Macros | None:
         made_of = connection.execute(_MADE_OF).fetchall()[0]
     except duckdb.CatalogException:
         # These are views of something else than a store.
+        begin_again(connection)
         return None
     found = _stores.get(made_of)
     if found is None:

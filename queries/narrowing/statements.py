@@ -216,5 +216,7 @@ class _Narrowing:
         if metrics is None:
             return None
         found = metrics_by_scope(self._macros, metrics)
+        if found is None:
+            return None
         own = {scope: of for scope, of in found.items() if scopes is None or scope in scopes}
         return values_of_metrics(self._macros, own, resolutions)

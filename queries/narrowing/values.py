@@ -21,11 +21,17 @@ _METRICS: Final = (
 _ID: Final = "entity_id"
 
 
-def metrics_by_scope(macros: Macros, names: AbstractSet[str]) -> dict[str, list[tuple[str, str]]]:
-    """Return those of metrics that a store has, with their types. Raises duckdb.Error."""
+def metrics_by_scope(
+    macros: Macros, names: AbstractSet[str]
+) -> dict[str, list[tuple[str, str]]] | None:
+    """Return those of metrics that a store has, with their types; None where one is not known here.
+
+    Raises duckdb.Error.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
-    rows = macros.connection.execute(_METRICS, [sorted(names)]).fetchall()
-    for name, scope, function in rows:
+    for name, scope, function in macros.connection.execute(_METRICS, [sorted(names)]).fetchall():
+        if scope not in SCOPES or function not in FUNCTIONS:
+            return None
         found.setdefault(scope, []).append((name, FUNCTIONS[function].sql_type))
     return found
 
