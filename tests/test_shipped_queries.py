@@ -25,7 +25,9 @@ from framewalk.engine import (
 from framewalk.engine.kubernetes.dumps import read_dumps
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.wire.access_log_pb2 import EBPFAccessLogMessage
-from framewalk.queries import Value, asked, shipped_queries
+from framewalk.queries import Value, asked, shipped_queries, with_values
+from framewalk.queries.narrowing import narrowed_text
+from framewalk.queries.reading import read_tree, serialized
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 CAPTURE = BOOKINFO / "bookinfo.capture.arrows"
@@ -286,6 +288,26 @@ OF_SCOPES = (
     "kubernetes_service_instance_relation_client_write_cpm",
     "kubernetes_service_endpoint_relation_http_call_cpm",
 )
+
+
+def test_a_server_asks_for_less_and_answers_the_same(bookinfo: Store) -> None:
+    given = {
+        "since": dt.datetime(2026, 11, 2, 9, 0),  # noqa: DTZ001 - in UTC, as the store is
+        "until": dt.datetime(2026, 11, 2, 9, 4),  # noqa: DTZ001
+        "namespace": "bookinfo",
+    }
+    narrowed = set()
+    for name, question in shipped_queries().items():
+        if question.is_of_archive or set(question.needed) - given.keys():
+            continue
+        query = with_values(question.query, {place: given.get(place) for place in question.places})
+        tree = serialized(bookinfo.connection, query)
+        assert tree is not None
+        narrow = narrowed_text(bookinfo.connection, query, read_tree(tree))
+        if narrow is not None:
+            assert bookinfo.query(narrow).fetchall() == bookinfo.query(query).fetchall(), name
+            narrowed.add(name)
+    assert {"service_map", "services", "trend", "changes", "endpoint_map"} <= narrowed
 
 
 def test_values_of_one_metric_are_those_of_all(bookinfo: Store) -> None:
