@@ -22,7 +22,7 @@ def test_readers_see_each_log_once(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_readers_see_each_log_once_through_many_commits(serve: Serve, tmp_path: Path) -> None:
-    check_readers(serve, tmp_path, times=15)
+    check_readers(serve, tmp_path, times=6)
 
 
 def check_readers(serve: Serve, folder: Path, times: int) -> None:
