@@ -95,7 +95,12 @@ class Tab:
         return found
 
     def panels(self) -> dict[str, str]:
-        """Return the panels that ask something, with their states."""
+        """Return the panels that ask something, with their states, once none waits any more.
+
+        A panel may ask only after others were answered, and a slow machine draws them in between.
+        """
+        settled = "() => !document.querySelector('.panel[data-state=pending]')"
+        self.page.wait_for_function(settled)
         script = """() => Object.fromEntries([...document.querySelectorAll(".panel[data-state]")]
             .map(panel => [panel.id, panel.dataset.state]))"""
         found: dict[str, str] = self.page.evaluate(script)
