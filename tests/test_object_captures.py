@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from test_spreading import Stored, pool_of, stored, without_paths
 from framewalk.engine.captures import (
     CaptureBatch,
     CaptureReader,
+    CaptureWriter,
     capture_path,
     find_captures,
     read_span,
@@ -277,6 +279,14 @@ def test_commands_read_it(storage: ObjectStorage, tmp_path: Path, workers: str) 
     done = framewalk(*again, "--workers", workers)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    other = tmp_path / "other.capture.arrows"
+    with CaptureWriter(other) as writer:
+        writer.write_messages([0], [0], [time.time_ns()], [b""])
+    added = framewalk("replay", other, "--store", store, *options, "--workers", workers)
+    assert added.returncode == 0, added.stderr
+    done = framewalk("recompute", "--captures", other, "--store", store, "--oal", FEW)
+    assert done.returncode == 1
+    assert f"it has counted {FOLDER}{NAME.rpartition('/')[2]}, too" in " ".join(done.stderr.split())
 
 
 def test_a_cluster_reads_it_itself(  # noqa: PLR0913, PLR0917 - fixtures

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from framewalk.engine.runs.reading import Reading, batches_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from framewalk.engine.captures import CaptureBatch
     from framewalk.engine.kubernetes import Entities
@@ -150,11 +150,9 @@ def suspected(note: ReadingNote, store: Store) -> Reading:
     held = store.held([capture for capture, _ in ends.values()])
 
     def is_stored(span: Span) -> bool:
-        # As a store has it, which knows files alone.
-        path = Path(span.path)
-        if path not in ends:
+        if span.path not in ends:
             return False
-        capture, end = ends[path]
+        capture, end = ends[span.path]
         waits = any(one.end_bytes > span.begin_bytes for one in held.get(capture, ()))
         return span.end_bytes <= end.offset_bytes and not waits
 

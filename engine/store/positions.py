@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from framewalk.engine.captures import CapturePosition
+from framewalk.engine.captures import CapturePosition, capture_path
 from framewalk.engine.counters import Counters
 from framewalk.engine.store.connection import Connected
 from framewalk.engine.store.rows import as_counters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
 
 # The capture that has the counters of all captures that were forgotten.
@@ -66,15 +66,16 @@ class StoredCaptures(Connected):
 
     def ends_at(self, paths: Collection[Path]) -> dict[Path, tuple[int, CapturePosition]]:
         """Return the captures that were read at these paths: their ids and last positions."""
+        named = {str(path): path for path in paths}
         rows = self.run(
             "SELECT path, capture, offset_bytes, messages, digest FROM internal.positions JOIN "
             "(SELECT path, max(id) AS capture FROM internal.captures "
             "WHERE path IN (SELECT unnest(?::VARCHAR[])) GROUP BY path) USING (capture) "
             "QUALIFY row_number() OVER (PARTITION BY capture ORDER BY offset_bytes DESC) = 1",
-            [[str(path) for path in paths]],
+            [[*named]],
         )
         return {
-            Path(path): (capture, CapturePosition(*position)) for path, capture, *position in rows
+            named[path]: (capture, CapturePosition(*position)) for path, capture, *position in rows
         }
 
     def newest(self) -> int:
@@ -129,7 +130,7 @@ class StoredCaptures(Connected):
             "WHERE id <> $forgotten AND ($before IS NULL OR parse_filename(path) < $before)",
             {"forgotten": FORGOTTEN, "before": before_name},
         )
-        return {capture: Path(path) for capture, path in rows}
+        return {capture: capture_path(path) for capture, path in rows}
 
     def count(self, counted: Sequence[tuple[str, str, int]]) -> None:
         """Add (kind, name, count) to what was counted of captures that were forgotten.
