@@ -65,6 +65,8 @@ def readable_text(connection: duckdb.DuckDBPyConnection, text: str) -> Readable 
 
     None where there is nothing to narrow: it may be no query, or several.
     """
+    if not any(name in text.casefold() for name in _WORTH_IT_ONCE):
+        return None
     with _left_alone(connection):
         statements = connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
