@@ -185,9 +185,11 @@ def test_storage_that_fails_is_no_damage(  # noqa: PLR0913, PLR0917 - fixtures
         if done.logs > 10_000:
             storage.fault = fault
 
-    # So that a capture is not fetched as a whole before the first commit.
+    # So that a capture is not fetched as a whole before the first commit: not by a reader that
+    # fetches ahead, and not by workers, who have six stretches in flight.
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("framewalk.engine.captures.objects._MOST_BYTES", 2**16)
+        patched.setattr("framewalk.engine.stages.pipeline.BATCH_MESSAGES", 500)
         with pytest.raises(CaptureError, match=WORDS[fault]) as told:
             replayed("several", uri, workers=workers, on_progress=fail)
     assert told.value.place == uri
