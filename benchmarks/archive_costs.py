@@ -2,7 +2,8 @@
 
     python benchmarks/archive_costs.py --seconds 540 --rounds 3 --json archive.json
 
-Of a generated bookinfo capture. Modes run in turn, and medians are told with what they are of:
+Of a generated bookinfo capture; `none` archives nothing. Modes run in turn, and medians are told
+with what they are of:
 
 - replays, in commits of half a million logs and in small ones whose files are merged at the end;
 - the parts of a live engine by a clock of their own: a commit every five seconds, files merged and
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 
     from framewalk.engine import Plan
 
-MODES: Final = ("off", "http", "all")
-# What a log may take, and how much more CPU time `http` may take than `off`.
+# Those of a server, of which a replay has no `off`.
+MODES: Final = ("none", "off", "http", "all")
+# What a log may take, and how much more CPU time `http` may take than `none`.
 MOST_BYTES: Final = {"http": 65, "connection": 16, "transfer": 27}
 _LARGE, _SMALL = "a replay", "a replay in small commits, merged"
 _COMMITS, _MERGING = "a live engine, commits alone", "a live engine, with merging"
@@ -100,7 +102,7 @@ def replayed(made: Made, plan: Plan, folder: Path, mode: str, commit_logs: int) 
     with ExitStack() as stack:
         store = stack.enter_context(Store(folder / "metrics.duckdb", plan))
         archive = None
-        if mode != "off":
+        if mode != "none":
             options = ArchiveOptions(Mode(mode))
             archive = stack.enter_context(Archive(store, folder / "logs", options))
         began_s = time.process_time()
@@ -135,7 +137,7 @@ def clocked(made: Made, plan: Plan, folder: Path, mode: str) -> Steps:
     begin_s = streams[0][0] / _NS
     options = engine_options(folder, made.dump)
     options.spool_folder.mkdir()
-    if mode != "off":
+    if mode != "none":
         options = replace(options, archive=_settings(folder, mode))
     spool = Spool(SpoolOptions(options.spool_folder, segment_bytes=2**24, fsync=Fsync.NEVER))
     steps = Steps()
@@ -144,9 +146,10 @@ def clocked(made: Made, plan: Plan, folder: Path, mode: str) -> Steps:
         naming = stack.enter_context(Naming(options, store, begin_s))
         follower = stack.enter_context(SpoolFollower(options.spool_folder, store, 0.0, ""))
         follower.holding.wait_s = options.name_wait_s
-        if mode != "off":
-            kept = ArchiveOptions(Mode(mode))
-            follower.archive = stack.enter_context(Archive(store, folder / "logs", kept))
+        if options.archive is not None:
+            settings = options.archive
+            kept = ArchiveOptions(Mode(settings.mode), is_passing=settings.is_passing)
+            follower.archive = stack.enter_context(Archive(store, settings.folder, kept))
         upkeep = Upkeep(options, store, follower, begin_s, 0.0)
         count_steps(upkeep, store, steps)
         at, elapsed_s = 0, 0.0
@@ -180,7 +183,10 @@ def _streams(capture: Path) -> Iterator[tuple[int, list[bytes], list[int]]]:
 
 
 def _settings(folder: Path, mode: str) -> ArchiveSettings:
-    return ArchiveSettings(mode, folder / "logs", 3, 10 * 2**30, ("hosts", "paths", "traces"))
+    texts = ("hosts", "paths", "traces")
+    if mode == "off":
+        return ArchiveSettings("http", folder / "logs", 3, 10 * 2**30, texts, is_passing=True)
+    return ArchiveSettings(mode, folder / "logs", 3, 10 * 2**30, texts)
 
 
 def served(mode: str, rate: float, seconds: float) -> float:
@@ -208,9 +214,9 @@ class Table:
         print(f"{what}, {mode}: {cpu_s:.2f} s (load {os.getloadavg()[0]:.0f})", flush=True)
 
     def more(self, what: str, mode: str) -> float:
-        """Return how many times the median of `off` that of a mode is."""
+        """Return how many times the median of `none` that of a mode is."""
         own = self.rows[what]
-        return statistics.median(own[mode]) / statistics.median(own["off"])
+        return statistics.median(own[mode]) / statistics.median(own["none"])
 
     def print(self) -> None:
         """Print a line for each row and mode."""
@@ -218,7 +224,7 @@ class Table:
             for mode, found in modes.items():
                 every = ", ".join(f"{one:.2f}" for one in found)
                 median = statistics.median(found)
-                beside = f"{self.more(what, mode) - 1:+5.0%}" if "off" in modes else ""
+                beside = f"{self.more(what, mode) - 1:+5.0%}" if "none" in modes else ""
                 print(f"{what:34} {mode:5} {median:6.2f} s {beside:6} ({every})")
 
 
@@ -242,13 +248,11 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Kind], Table]:
 def _round(made: Made, plan: Plan, mode: str, table: Table) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     millions = made.logs / _MILLION
-    for what, commit_logs in (
-        (_LARGE, _LARGE_COMMIT),
-        (_SMALL, _SMALL_COMMIT),
-    ):
+    replays = [] if mode == "off" else [(_LARGE, _LARGE_COMMIT), (_SMALL, _SMALL_COMMIT)]
+    for what, commit_logs in replays:
         with tempfile.TemporaryDirectory() as name:
             table.add(what, mode, replayed(made, plan, Path(name), mode, commit_logs) / millions)
-            if mode != "off":
+            if mode != "none":
                 kinds |= sizes(Path(name) / "logs")
     with tempfile.TemporaryDirectory() as name:
         steps = clocked(made, plan, Path(name), mode).each
@@ -278,7 +282,7 @@ def main() -> int:
         columns = sorted(found.columns.items(), key=lambda one: -one[1])
         for name, size_bytes in columns[:_COLUMNS_SHOWN]:
             print(f"  {name:36} {size_bytes / found.rows:6.2f}")
-    print("CPU seconds for a million logs, the median, beside off, and each")
+    print("CPU seconds for a million logs, the median, beside none, and each")
     table.print()
     if options.json is not None:
         told = {

@@ -3,13 +3,15 @@
     python benchmarks/following.py --services 1000 --minutes 12
     python benchmarks/following.py --services 1000 --minutes 1440 --at-once 60 --view service
     python benchmarks/following.py --services 1000 --minutes 1440 --commands
+    python benchmarks/following.py --services 1000 --minutes 1440 --once
 
 The first takes all scopes, the second a day of services alone, in the files that a table has which
 is tidied once an hour. Engines have published them (large/shared.py) to a table on this machine's
 disk. Told are CPU and elapsed seconds and the most memory of followers,
 each in a process of its own that does what `framewalk query-server --follow` does; with --commands
 they are such commands, and one is stopped (SIGSTOP), and one ended, for a quarter of the minutes
-each. Exits with 1 if one takes more than 1 GiB.
+each; with --once it is one command that starts with nothing on all of it. Exits with 1 if one takes
+more than 1 GiB.
 """
 
 from __future__ import annotations
@@ -116,9 +118,14 @@ def main() -> int:
     parser.add_argument(
         "--commands", action="store_true", help="framewalk query-server --follow, stopped and ended"
     )
+    parser.add_argument(
+        "--once", action="store_true", help="framewalk query-server --follow, begun with nothing"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        measure = _measure_commands if options.commands else _measure
+        measure = _measure
+        if options.once or options.commands:
+            measure = _measure_once if options.once else _measure_commands
         return 0 if measure(options, Path(name)) else 1
 
 
@@ -153,6 +160,20 @@ def _measure_commands(options: argparse.Namespace, folder: Path) -> bool:
     if stores[0] != stores[1]:
         print(f"they have {stores[0]:,} and {stores[1]:,} minutes of entities")
     return stores[0] == stores[1] and largest <= _MOST_BYTES
+
+
+def _measure_once(options: argparse.Namespace, folder: Path) -> bool:
+    """Have a follower begin with all of it."""
+    table, day = _begun(options, folder)
+    rows = day.write(table, range(options.minutes), options.at_once)
+    _print_size(table, rows)
+    path = folder / "followed.duckdb"
+    with FollowerProcess(table.uri, path) as follower:
+        one = follower.reach(table.version)
+        follower.end()
+    done = Done(one.rows, one.cpu_s, one.elapsed_s, one.peak_bytes)
+    print(_line("starts with nothing", done), flush=True)
+    return one.peak_bytes <= _MOST_BYTES
 
 
 def _begun(options: argparse.Namespace, folder: Path) -> tuple[SharedTable, Day]:

@@ -308,7 +308,7 @@ def _archive_of(store: Store, folder: Path | None) -> Iterator[Archive]:
     if folder is None or not folder.is_dir():
         problem = "the archive of this store is not there"
         raise InputError(store.path, problem, "name it with --archive")
-    with Archive(store, folder, ArchiveOptions(Mode.OFF)) as archive:
+    with Archive(store, folder, ArchiveOptions(Mode.NONE)) as archive:
         yield archive
 
 

@@ -160,16 +160,18 @@ def _engine(config: Config, spool: SpoolOptions) -> EngineChild | None:
 
 
 def _archive(config: Config) -> ArchiveSettings | None:
-    if config.archive is None or config.archive.mode == "off":
+    if config.archive is None or config.archive.mode == "none":
         return None
+    is_passing = config.archive.mode == "off"
     return ArchiveSettings(
-        mode=config.archive.mode,
+        mode="http" if is_passing else config.archive.mode,
         folder=config.archive.directory,
         ttl_days=config.core.record_ttl_days,
         budget_bytes=config.archive.budget_bytes,
         texts=config.archive.kept_texts,
         sample_one_in=config.archive.sample_one_in,
         slow_ms=config.archive.slow_ms,
+        is_passing=is_passing,
     )
 
 
@@ -178,7 +180,8 @@ def _publish(config: Config) -> PublishSettings | None:
     if block is None or not block.uri:
         return None
     label = block.engine_name or socket.gethostname()
-    if block.logs and _archive(config) is None:
+    archive = _archive(config)
+    if block.logs and (archive is None or archive.is_passing):
         raise InputError(block.uri, _NO_ARCHIVE, "turn that on (FRAMEWALK_ARCHIVE_MODE=http)")
     return PublishSettings(block.uri, block.every_s, block.outbox_bytes, label, block.logs)
 

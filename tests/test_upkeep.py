@@ -62,17 +62,17 @@ class Engine:
         self.store = Store(folder / "metrics.duckdb", plan)
         self._entities = entities
         self._numbers = itertools.count()
-        self._folder = folder
+        self.folder = folder
         self.elapsed_s = 0.0
         self.lie_s = 0.0
         self.start()
 
     def start(self) -> None:
         """Begin anew, as a process that was started again."""
-        spool = self._folder / "spool"
+        spool = self.folder / "spool"
         spool.mkdir(exist_ok=True)
         self.follower = SpoolFollower(spool, self.store, self.elapsed_s)
-        chosen = engine_options(self._folder, **self._settings)
+        chosen = engine_options(self.folder, **self._settings)
         now_s = self.now_s + self.lie_s
         self.upkeep = Upkeep(chosen, self.store, self.follower, now_s, self.elapsed_s)
 

@@ -48,7 +48,7 @@ class FollowerProcess:
             "SW_QUERY": "-",
             "SW_PROMQL": "-",
             "SW_TELEMETRY_PROMETHEUS_PORT": str(self._metrics_port),
-            "FRAMEWALK_ARCHIVE_MODE": "off",
+            "FRAMEWALK_ARCHIVE_MODE": "none",
         }
         command = [FRAMEWALK, "query-server", "--follow", uri, "--store", path, "--tidy-every", "0"]
         self._log = path.with_suffix(".log")

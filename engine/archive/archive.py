@@ -8,6 +8,7 @@ store.commit_many(..., also=lambda: archive.list_files(files))
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,13 +29,14 @@ from framewalk.engine.archive.merging import (
     merged,
     to_sample,
 )
-from framewalk.engine.archive.minutes import NS_PER_MINUTE
+from framewalk.engine.archive.minutes import NEAR_MINUTES, NS_PER_MINUTE
 from framewalk.engine.archive.reading import ArchivedLogs, Listed, damaged_logs
 from framewalk.engine.archive.rows import Numbering, Shown, tables_again, tables_of
 from framewalk.engine.archive.sampling import Sampling, near, sampled, staying
 from framewalk.engine.archive.schema import HTTP, KINDS, TIME
 from framewalk.engine.closing import Closing
 from framewalk.engine.errors import StoreError, StoreRoomError
+from framewalk.engine.schemas import LONGEST_SERVED_NS
 from framewalk.engine.telling import Trouble, tell
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from framewalk.engine.store import Store
 
 _NS_PER_HOUR: Final = 3600 * 10**9
+_LONGEST_SERVED_S: Final = LONGEST_SERVED_NS // 10**9
+# After all that there are.
+_NO_MINUTE: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class ArchiveOptions:
     `most_hours_of_node` within an hour by the clock of `tidy`, all nodes `most_far_hours` that are
     not about now. With `gives_up` logs that find no
     room on the disk are told of and not archived; else the write is an error. `sampling` is for
-    SAMPLED.
+    SAMPLED. Logs that are `passing` stay until relations were made of them: see `drop_related`.
     """
 
     mode: Mode
@@ -65,6 +70,7 @@ class ArchiveOptions:
     most_far_hours: int = 10**9
     gives_up: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+    is_passing: bool = False
 
 
 class _Gone(NamedTuple):
@@ -88,6 +94,8 @@ class Archive(Closing):
         self._store = store
         self._options = options
         self._gone: list[_Gone] = []
+        # Up to which number files were there, and when.
+        self._there: deque[tuple[float, int]] = deque()
         self._opened = OpenedHours(options.most_hours_of_node, options.most_far_hours)
         # Minutes of what is written and not listed yet, and of what was given up.
         self._changed: set[int] = set()
@@ -102,6 +110,7 @@ class Archive(Closing):
                 again = self._manifest.take_back(self._folder)
                 minutes.note_sampled(store, again)
                 self.problems = self._manifest.begin(self._folder)
+                self._manifest.pass_on(is_passing=options.is_passing)
                 if minutes.begin(store) and self._manifest.readable(self._folder):
                     minutes.take_over(store)
         except BaseException:
@@ -289,6 +298,29 @@ class Archive(Closing):
     def expire(self, before_ns: int, elapsed_s: float) -> int:
         """List no more what has no log from a time on (ns since 1970); returns how many files."""
         gone = [file for file in self._manifest.files() if file.last_ns < before_ns]
+        self._replace(gone, [], elapsed_s)
+        return len(gone)
+
+    def drop_related(self, elapsed_s: float) -> int:
+        """List no more what is passing and of which relations were made; returns how many files.
+
+        That is of no minute that is near one that has changed since, and was there for the longest
+        time that a request is followed: so long others of these minutes may come. Files from before
+        they were passing stay.
+        """
+        self._there.append((elapsed_s, self._manifest.next_file))
+        end = 0
+        while self._there and self._there[0][0] <= elapsed_s - _LONGEST_SERVED_S:
+            end = self._there.popleft()[1]
+        if end:
+            # The latest that is old enough counts the next time, too.
+            self._there.appendleft((float("-inf"), end))
+        first = min(self.changed_minutes(), default=_NO_MINUTE) - NEAR_MINUTES
+        gone = [
+            file
+            for file in self._manifest.passing()
+            if file.number < end and max(file.last_ns, file.served_ns[1]) // NS_PER_MINUTE < first
+        ]
         self._replace(gone, [], elapsed_s)
         return len(gone)
 

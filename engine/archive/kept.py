@@ -33,7 +33,7 @@ class Mode(StrEnum):
     Sampled are requests, of which some are left when their hour is over.
     """
 
-    OFF = "off"
+    NONE = "none"
     HTTP = "http"
     ALL = "all"
     SAMPLED = "sampled"

@@ -41,7 +41,8 @@ _TABLES: Final = (
       folder VARCHAR NOT NULL,
       next_file BIGINT NOT NULL,
       next_request BIGINT NOT NULL,
-      gone_ns BIGINT
+      gone_ns BIGINT,
+      passing_from BIGINT
     )
     """,
     """
@@ -62,6 +63,7 @@ _TABLES: Final = (
 # Of tables that an earlier version made.
 _ADDED: Final = (
     "ALTER TABLE internal.archive ADD COLUMN IF NOT EXISTS gone_ns BIGINT",
+    "ALTER TABLE internal.archive ADD COLUMN IF NOT EXISTS passing_from BIGINT",
     "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS served_first_ns BIGINT",
     "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS served_last_ns BIGINT",
     "ALTER TABLE internal.archived ADD COLUMN IF NOT EXISTS is_sampled BOOLEAN",
@@ -81,7 +83,8 @@ class Manifest:
         found = self._store.run("SELECT identity, next_file, next_request FROM internal.archive")
         if not found:
             found = [(str(uuid.uuid4()), 0, 0)]
-            self._store.run("INSERT INTO internal.archive VALUES (?, '', ?, ?, NULL)", found[0])
+            sql = "INSERT INTO internal.archive VALUES (?, '', ?, ?, NULL, NULL)"
+            self._store.run(sql, found[0])
         self.identity, self.next_file, self.next_request = found[0]
 
     def readable(self, folder: ArchiveFolder) -> list[ArchivedFile]:
@@ -145,6 +148,17 @@ class Manifest:
         """Return up to when logs may be gone, in ns since 1970; None if none are."""
         gone_ns: int | None = self._store.run("SELECT gone_ns FROM internal.archive")[0][0]
         return gone_ns
+
+    def pass_on(self, *, is_passing: bool) -> None:
+        """Note from which file on none is to stay, since when that is so; or that all are."""
+        number = "coalesce(passing_from, next_file)" if is_passing else "NULL"
+        self._store.run(f"UPDATE internal.archive SET passing_from = {number}")
+
+    def passing(self) -> list[ArchivedFile]:
+        """Return the listed files that are not to stay."""
+        sql = "SELECT coalesce(passing_from, next_file) FROM internal.archive"
+        ((first,),) = self._store.run(sql)
+        return [file for file in self.files() if file.number >= first]
 
     def take_back(self, folder: ArchiveFolder) -> set[int]:
         """List files in the place of those that they replaced after this list was copied.

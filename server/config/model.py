@@ -174,7 +174,7 @@ class Storage(Block):
 class Archive(Block):
     """What is kept of the logs themselves, and for requests, which texts."""
 
-    mode: Literal["off", "http", "all", "sampled"] = Field(alias="mode")
+    mode: Literal["none", "off", "http", "all", "sampled"] = Field(alias="mode")
     sample_one_in: Count = Field(alias="sampleOneIn")
     slow_ms: SlowMs = Field(alias="slowMs")
     directory: FolderToBe = Field(alias="directory")

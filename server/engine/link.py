@@ -44,7 +44,8 @@ _LONGEST_ERROR: Final = 10_000
 class ArchiveSettings:
     """What is kept of logs, `mode` of engine/archive; of requests the `texts` that are named.
 
-    Mode `sampled` leaves one in `sample_one_in` requests that took less than `slow_ms`.
+    Mode `sampled` leaves one in `sample_one_in` requests that took less than `slow_ms`. Logs that
+    are passing are kept until relations were made of them.
     """
 
     mode: str
@@ -54,6 +55,7 @@ class ArchiveSettings:
     texts: tuple[str, ...]
     sample_one_in: int = 20
     slow_ms: int = 500
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -416,6 +416,7 @@ def _archive(options: EngineOptions, store: Store) -> Archive | None:
         _MOST_FAR_HOURS,
         gives_up=True,
         sampling=sampling,
+        is_passing=settings.is_passing,
     )
     try:
         archive = Archive(store, settings.folder, kept)

@@ -69,7 +69,7 @@ class Cluster:
             folder,
             None,
             FRAMEWALK_OAL_PATHS=str(FEW),
-            FRAMEWALK_ARCHIVE_MODE="off",
+            FRAMEWALK_ARCHIVE_MODE="none",
             FRAMEWALK_PUBLISH_URI=str(self.table),
             FRAMEWALK_PUBLISH_INTERVAL_SECONDS="0.2",
             FRAMEWALK_PUBLISH_ENGINE_NAME=name,

@@ -35,6 +35,8 @@ class Serving(Server):
             "FRAMEWALK_FLUSH_INTERVAL_SECONDS": FLUSH_S,
             "FRAMEWALK_STORE_RESERVE_BYTES": str(2**20),
             "FRAMEWALK_OAL_PATHS": str(FEW),
+            # What is about logs turns them on.
+            "FRAMEWALK_ARCHIVE_MODE": "none",
             "FRAMEWALK_SQL_LISTEN_PORT": str(free_port()),
             # What is about other protocols turns them on.
             "SW_QUERY": "-",

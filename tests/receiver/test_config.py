@@ -428,7 +428,7 @@ def test_every_key_is_documented_and_has_its_own_variable() -> None:
 
 
 OTHER: dict[str, str] = {
-    "off": "http",
+    "http": "all",
     "hosts,paths,traces": "paths",
     "false": "true",
     "batch": "never",
@@ -580,5 +580,5 @@ def test_what_is_kept_of_logs_is_checked() -> None:
     wrong = {"FRAMEWALK_ARCHIVE_MODE": "some", "FRAMEWALK_ARCHIVE_KEEP": "hosts,bodies"}
     with pytest.raises(ConfigError) as told:
         load_config(None, wrong)
-    assert "want off or http or all or sampled" in str(told.value)
+    assert "want none or off or http or all or sampled" in str(told.value)
     assert "names 'bodies', which is not one of hosts, paths, queries, traces" in str(told.value)

@@ -154,7 +154,8 @@ def test_all_engines_of_a_table_publish_logs_or_none(
     assert any(told in line for line in server.lines)
 
 
-def test_logs_are_not_published_without_an_archive(engine: Serve) -> None:
-    server = engine("one", FRAMEWALK_ARCHIVE_MODE="off")
+@pytest.mark.parametrize("mode", ["none", "off"])
+def test_logs_are_not_published_without_an_archive(engine: Serve, mode: str) -> None:
+    server = engine("one", FRAMEWALK_ARCHIVE_MODE=mode)
     assert server.wait() == 1
     assert any("logs are to be published, and none are archived" in one for one in server.lines)
