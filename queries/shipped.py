@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, TypeAlias
 
 from framewalk.engine.questions import Question, filled, shipped_questions
-from framewalk.engine.store import literal
+from framewalk.engine.views import literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from test_upkeep import NOW_S, Engine, entities
 from framewalk.engine import Entities, load_plan
 from framewalk.engine.oal import SCOPES
 from framewalk.engine.oal.plan import Plan
-from framewalk.engine.store import parts_of_range
+from framewalk.engine.views import parts_of_range
 from framewalk.queries.narrowing import narrowed_text
 from framewalk.queries.reading import read_tree, serialized
 

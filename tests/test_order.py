@@ -36,7 +36,7 @@ from framewalk.engine.states.merging import (
     sum_fits,
 )
 from framewalk.engine.store.store import Store
-from framewalk.engine.store.views import RESOLUTIONS
+from framewalk.engine.views import RESOLUTIONS
 from framewalk.engine.wire import access_log_pb2 as pb
 
 Views = dict[str, list[tuple[Any, ...]]]

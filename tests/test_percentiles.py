@@ -11,7 +11,7 @@ import pytest
 from framewalk.engine import Store, load_plan, open_for_reading, read_entities, replay
 from framewalk.engine.oal import PERCENTILES, SCOPES, Former, Metric, Scope
 from framewalk.engine.store.tables import state_columns
-from framewalk.engine.store.views import between_macro, percentiles_macro
+from framewalk.engine.views import between_macro, percentiles_macro
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 SINCE, UNTIL = "TIMESTAMP '2026-11-02 09:00'", "TIMESTAMP '2026-11-02 10:00'"

@@ -23,7 +23,7 @@ from framewalk.engine.stages.entity_states import roll_up
 from framewalk.engine.stages.flattening import concat_logs, flatten
 from framewalk.engine.stages.peer_states import log_states
 from framewalk.engine.stages.resolving import resolve
-from framewalk.engine.store import states_table
+from framewalk.engine.views import states_table
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,7 +1,7 @@
 """The archive: flattened, resolved logs as Parquet files, listed in the store.
 
 Takes the logs that count from the stages; gives files, and views of the store over those that are
-listed. May import: stages, store.
+listed. May import: stages, store, views.
 """
 
 import lazy_loader

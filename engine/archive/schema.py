@@ -22,7 +22,7 @@ from framewalk.engine.schemas import (
     TRACE_PROVIDERS,
     WRITE_SYSCALLS,
 )
-from framewalk.engine.store import literal
+from framewalk.engine.views import literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

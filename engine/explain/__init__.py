@@ -1,6 +1,6 @@
 """What people are told about definitions: explanations, plain SQL, the reference pages.
 
-Takes a plan; gives sections of text. May import: oal, states, store.
+Takes a plan; gives sections of text. May import: oal, states, store, views.
 """
 
 import lazy_loader

@@ -25,7 +25,7 @@ from framewalk.engine.oal import (
 )
 from framewalk.engine.schemas import OPERATIONS, ROLES
 from framewalk.engine.states import KEY, VALUE, sum_expression
-from framewalk.engine.store import RESOLUTIONS, quoted, view_name
+from framewalk.engine.views import RESOLUTIONS, quoted, view_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

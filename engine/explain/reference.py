@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.explain.metric import meaning
 from framewalk.engine.oal import ENUMERATIONS, FUNCTIONS, SCOPES, Column, Kind, Source, load_plan
 from framewalk.engine.schemas import OPERATIONS, ROLES
-from framewalk.engine.store import RESOLUTIONS, view_name
+from framewalk.engine.views import RESOLUTIONS, view_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

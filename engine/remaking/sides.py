@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from framewalk.engine.store import RESOLUTIONS
+from framewalk.engine.views import RESOLUTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

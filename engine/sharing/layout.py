@@ -18,7 +18,8 @@ import polars as pl
 from framewalk.engine.oal import SCOPES, EndpointPatterns
 from framewalk.engine.schemas import UNKNOWN_PEERS_SCHEMA
 from framewalk.engine.states import KEY, MINUTE, TRAITS, VALUE
-from framewalk.engine.store import BUCKET, UNKNOWN_PEERS
+from framewalk.engine.store import UNKNOWN_PEERS
+from framewalk.engine.views import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
-"""The store: states and positions in DuckDB, and the views that finish states into values.
+"""The store: states and positions in DuckDB, with the views that finish states into values.
 
 Takes states with the position that they reach; gives rows, views and SQL. May import: captures,
-kubernetes, oal, questions, states.
+kubernetes, oal, questions, states, views.
 """
 
 import lazy_loader

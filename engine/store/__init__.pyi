@@ -14,14 +14,3 @@ from .store import IN_MEMORY as IN_MEMORY
 from .store import Store as Store
 from .store import changed_meanings as changed_meanings
 from .store import open_for_reading as open_for_reading
-from .views import BUCKET as BUCKET
-from .views import RESOLUTIONS as RESOLUTIONS
-from .views import literal as literal
-from .views import parts_of_range as parts_of_range
-from .views import passed as passed
-from .views import quoted as quoted
-from .views import rolled_table as rolled_table
-from .views import states_table as states_table
-from .views import tables_of_states as tables_of_states
-from .views import values_selection as values_selection
-from .views import view_name as view_name

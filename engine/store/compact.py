@@ -23,7 +23,7 @@ from framewalk.engine.states import TRAITS, VALUE, Runs, merge_lists, one_number
 from framewalk.engine.store.connection import insert, run, transaction
 from framewalk.engine.store.dictionary import note_seen
 from framewalk.engine.store.tables import known_metrics, state_columns
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,

@@ -18,7 +18,7 @@ from framewalk.engine.kubernetes import (
     SIGHTINGS_SCHEMA,
 )
 from framewalk.engine.store.connection import Connected, run
-from framewalk.engine.store.views import BUCKET
+from framewalk.engine.views import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

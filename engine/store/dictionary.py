@@ -17,7 +17,7 @@ from framewalk.engine.states import (
     tls_mode_names,
 )
 from framewalk.engine.store.connection import insert, run
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     entities_table,

@@ -26,7 +26,8 @@ from framewalk.engine.store.tables import (
     stored_metrics,
     tables_of_metrics,
 )
-from framewalk.engine.store.views import (
+from framewalk.engine.telling import tell
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     entities_table,
@@ -34,7 +35,6 @@ from framewalk.engine.store.views import (
     seen_table,
     states_table,
 )
-from framewalk.engine.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from framewalk.engine.caps import OTHERS
 from framewalk.engine.schemas import UNKNOWN, UNKNOWN_KEYS
 from framewalk.engine.store.connection import FAULTS, explained
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,

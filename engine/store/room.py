@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.store.connection import Connected, run, transaction
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
     rolled_table,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from framewalk.engine.oal import Plan, Scope
-    from framewalk.engine.store.views import Resolution
+    from framewalk.engine.views import Resolution
 
 # Rows that one transaction deletes, unless one minute has more.
 _ROWS_AT_ONCE: Final = 500_000

@@ -17,7 +17,7 @@ from framewalk.engine.states import (
     as_lists,
     merge_scope,
 )
-from framewalk.engine.store.views import BUCKET, RESOLUTIONS, view_name
+from framewalk.engine.views import BUCKET, RESOLUTIONS, view_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

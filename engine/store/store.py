@@ -55,7 +55,7 @@ from framewalk.engine.store.tables import (
     recent_formers,
     state_columns,
 )
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,

@@ -14,7 +14,7 @@ from framewalk.engine.states import TRAITS
 from framewalk.engine.store import described, dictionary
 from framewalk.engine.store.connection import insert, run, transaction
 from framewalk.engine.store.rows import as_definitions, strings
-from framewalk.engine.store.views import (
+from framewalk.engine.views import (
     BUCKET,
     ENTITY,
     RESOLUTIONS,

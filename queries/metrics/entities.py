@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.store import entities_select, literal, quoted
+from framewalk.engine.store import entities_select
+from framewalk.engine.views import literal, quoted
 from framewalk.queries.metrics.identifiers import KEYS, EntityName
 from framewalk.queries.metrics.statements import Reader, Statement, rows_of
 

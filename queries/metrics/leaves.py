@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from framewalk.engine.store import quoted
+from framewalk.engine.views import quoted
 from framewalk.queries.metrics.identifiers import ENDPOINT_RELATION, KEYS, EntityName
 from framewalk.queries.metrics.narrowing import narrowed
 from framewalk.queries.metrics.statements import Reader, Statement, table_of

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.store import literal
+from framewalk.engine.views import literal
 from framewalk.queries.reading import QUERY_PLACE
 
 if TYPE_CHECKING:

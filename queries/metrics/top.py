@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from framewalk.engine.store import quoted
+from framewalk.engine.views import quoted
 from framewalk.queries.metrics.identifiers import KEYS, EntityName
 from framewalk.queries.metrics.leaves import range_condition, rows_sql, source_of
 from framewalk.queries.metrics.statements import Reader, Statement, rows_of

@@ -1,7 +1,7 @@
 """The macros of a store, with no other columns than those that are asked for.
 
 DuckDB binds a macro whole each time, all metrics of it: for a few that takes longer than to read
-them. A macro of metrics is a selection inside of others (engine/store/views.py). Of each only what
+them. A macro of metrics is a selection inside of others (engine/views). Of each only what
 is needed is kept, as a tree that DuckDB makes of its text.
 """
 

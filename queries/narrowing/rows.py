@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.store import (
+from framewalk.engine.views import (
     BUCKET,
     RESOLUTIONS,
     literal,

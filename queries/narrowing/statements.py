@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from framewalk.engine.oal import PERCENTILES, SCOPES
-from framewalk.engine.store import BUCKET, RESOLUTIONS, quoted, view_name
+from framewalk.engine.views import BUCKET, RESOLUTIONS, quoted, view_name
 from framewalk.queries.narrowing.calls import call_of
 from framewalk.queries.narrowing.macros import stored_macros
 from framewalk.queries.narrowing.references import equal_to, references, text_of

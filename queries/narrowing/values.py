@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.oal import FUNCTIONS, SCOPES
-from framewalk.engine.store import RESOLUTIONS, values_selection
+from framewalk.engine.views import RESOLUTIONS, values_selection
 from framewalk.queries.narrowing.rows import rows_of_view
 
 if TYPE_CHECKING:

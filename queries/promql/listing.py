@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 
-from framewalk.engine.store import literal, quoted
+from framewalk.engine.views import literal, quoted
 from framewalk.queries.metrics import ENDPOINT, INSTANCE, SERVICE, catalogue_of
 from framewalk.queries.promql.evaluation import resolution
 from framewalk.queries.promql.reading import entity_pairs, kind_of, unsummable

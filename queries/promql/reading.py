@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import duckdb
 import numpy as np
 
-from framewalk.engine.store import RESOLUTIONS, passed, quoted
+from framewalk.engine.views import RESOLUTIONS, passed, quoted
 from framewalk.queries.metrics import (
     Catalogue,
     Step,

@@ -13,7 +13,7 @@ import duckdb
 from promql_parser import MatchOp
 
 from framewalk.engine.oal import SCOPES
-from framewalk.engine.store import literal, quoted
+from framewalk.engine.views import literal, quoted
 from framewalk.queries.metrics import (
     ENDPOINT,
     ENDPOINT_RELATION,

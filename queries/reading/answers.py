@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pyarrow as pa
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.store import quoted
+from framewalk.engine.views import quoted
 from framewalk.queries.reading.json_values import as_json, plain, unique_names
 from framewalk.queries.reading.query import QUERY_PLACE
 

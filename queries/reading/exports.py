@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from framewalk.engine.archive import KINDS, view_name
-from framewalk.engine.store import literal, quoted
+from framewalk.engine.views import literal, quoted
 from framewalk.queries.reading.snapshots import attached, explaining
 
 if TYPE_CHECKING:

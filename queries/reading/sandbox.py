@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.store import literal
+from framewalk.engine.views import literal
 from framewalk.queries.reading.query import QUERY_PLACE
 from framewalk.queries.reading.readable import Checked
 from framewalk.queries.reading.trees import all_objects, read_tree, serialized

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from framewalk.engine.errors import InputError, StoreError
-from framewalk.engine.store import literal, quoted
+from framewalk.engine.views import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ import httpx
 import pyarrow as pa
 
 from framewalk.engine.errors import InputError
-from framewalk.engine.store import quoted
+from framewalk.engine.views import quoted
 from framewalk.queries.reading import (
     ARROW_TYPE,
     DUCKDB_TYPE,

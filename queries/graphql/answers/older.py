@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from graphql import GraphQLError
 
-from framewalk.engine.store import quoted
+from framewalk.engine.views import quoted
 from framewalk.queries.graphql.answers.durations import range_of
 from framewalk.queries.metrics import (
     ENDPOINT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from framewalk.engine.oal import SCOPES
 from framewalk.engine.states import component_names, detect_point_names
-from framewalk.engine.store import RESOLUTIONS, literal, rolled_table, states_table
+from framewalk.engine.views import RESOLUTIONS, literal, rolled_table, states_table
 from framewalk.queries.metrics import (
     ENDPOINT,
     ENDPOINT_RELATION,
