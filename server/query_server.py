@@ -71,7 +71,7 @@ def follow_and_serve(config: Config, store: Path, options: FollowOptions) -> Non
     asked = _Asked()
     wanted = replace(_wanted(config, store, is_written=True), watcher=asked)
     kept = Kept(wanted.ttl_days, config.storage.budget_bytes)
-    options = replace(options, logs=_kept_logs(config, options.most_requests))
+    options = replace(options, logs=_kept_logs(config, store, options.most_requests))
     signals, reason = StopSignals(), ""
     try:
         while not reason:
@@ -156,14 +156,18 @@ def _told(config: Config, following: Following) -> Iterator[str | None]:
         yield url
 
 
-def _kept_logs(config: Config, most_requests: int) -> KeptLogs | None:
+def _kept_logs(config: Config, store: Path, most_requests: int) -> KeptLogs | None:
     archive = config.archive
     if archive is None:
         return None
     longest_s = config.sql.timeout_s if config.sql is not None else 0
     days = config.core.record_ttl_days
     kept = KeptLogs(
-        archive.directory, days, archive.budget_bytes, longest_s, most_requests=most_requests
+        archive.folder_of(store),
+        days,
+        archive.budget_bytes,
+        longest_s,
+        most_requests=most_requests,
     )
     if config.engine is None:
         return kept
@@ -178,7 +182,7 @@ def _wanted(config: Config, store: Path, *, is_written: bool) -> Wanted:
         graphql=graphql_endpoint(config),
         promql=promql_endpoint(config),
         ttl_days=(ttl_days["minute_ttl_days"], ttl_days["hour_ttl_days"], ttl_days["day_ttl_days"]),
-        archive_folder=config.archive.directory if config.archive is not None else None,
+        archive_folder=config.archive.folder_of(store) if config.archive is not None else None,
         is_written=is_written,
     )
     if not (wanted.sql or wanted.graphql or wanted.promql):

@@ -165,7 +165,7 @@ def _archive(config: Config) -> ArchiveSettings | None:
     is_passing = config.archive.mode == "off"
     return ArchiveSettings(
         mode="http" if is_passing else config.archive.mode,
-        folder=config.archive.directory,
+        folder=config.archive.folder_of(config.storage.path),
         ttl_days=config.core.record_ttl_days,
         budget_bytes=config.archive.budget_bytes,
         texts=config.archive.kept_texts,

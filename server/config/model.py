@@ -6,6 +6,7 @@ their unit (`flush_interval_s`). There are no defaults here: they are in default
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -31,6 +32,7 @@ from framewalk.server.config.value_types import (
     MessageBytes,
     MessageBytesOrZero,
     Networks,
+    OptionalFolder,
     OptionalPath,
     Port,
     PortOrZero,
@@ -172,14 +174,21 @@ class Storage(Block):
 
 
 class Archive(Block):
-    """What is kept of the logs themselves, and for requests, which texts."""
+    """What is kept of the logs themselves, and for requests, which texts.
+
+    No `directory` is one beside the store.
+    """
 
     mode: Literal["none", "off", "http", "all", "sampled"] = Field(alias="mode")
     sample_one_in: Count = Field(alias="sampleOneIn")
     slow_ms: SlowMs = Field(alias="slowMs")
-    directory: FolderToBe = Field(alias="directory")
+    directory: OptionalFolder = Field(alias="directory")
     budget_bytes: Bytes = Field(alias="budgetBytes")
     kept_texts: KeptTexts = Field(alias="keep")
+
+    def folder_of(self, store: Path) -> Path:
+        """Return where the archive of a store is."""
+        return self.directory or store.with_name(f"{store.name}.archive")
 
 
 class Engine(Block):

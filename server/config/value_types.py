@@ -138,6 +138,10 @@ def _check_folder_to_be(path: Path) -> Path:
     return _check_to_be(path, stat.S_ISDIR, "is not a folder")
 
 
+def _check_optional_folder(path: Path | None) -> Path | None:
+    return None if path is None else _check_folder_to_be(path)
+
+
 def _check_file_to_be(path: Path) -> Path:
     return _check_to_be(path, stat.S_ISREG, "is not a file")
 
@@ -227,6 +231,12 @@ Networks = Annotated[
 ]
 FolderToBe = Annotated[
     Path, BeforeValidator(_some), AfterValidator(_check_folder_to_be), "the path of a folder"
+]
+OptionalFolder = Annotated[
+    Path | None,
+    BeforeValidator(_none_if_empty),
+    AfterValidator(_check_optional_folder),
+    "the path of a folder, or nothing",
 ]
 FileToBe = Annotated[
     Path, BeforeValidator(_some), AfterValidator(_check_file_to_be), "the path of a file"
