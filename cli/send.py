@@ -29,7 +29,8 @@ def send(
         typer.Argument(
             metavar="CAPTURE",
             parser=capture_path,
-            help="Captures (*.capture.arrows), or folders of them.",
+            help="Captures (*.capture.arrows), or folders of them; s3://BUCKET/PATH where they are "
+            "on object storage.",
             show_default=False,
         ),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from comparison import Values, differences, read_views
 from conftest import CAPTURES
+from object_storage import object_storage
 from prepared import framewalk
 from processes import free_port
 from recording import TOKEN, Messages, Server, recorded
@@ -175,3 +176,16 @@ def test_tls_files_that_are_none(tmp_path: Path) -> None:
         credentials(DUMP)
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
         credentials(tmp_path / "none.pem")
+
+
+def test_a_folder_of_object_storage_is_sent_as_files_are(tmp_path: Path) -> None:
+    with object_storage() as storage, Server(tmp_path, SW_AUTHENTICATION=TOKEN) as server:
+        storage.put("a day/bookinfo.capture.arrows", BOOKINFO.read_bytes())
+        options = {"FRAMEWALK_TOKEN": TOKEN} | storage.environment
+        done = framewalk("send", "s3://shared/a day/", "--to", server.address, **options)
+        assert done.returncode == 0, done.stderr
+        assert server.stop() == 0
+        sent = sorted(message for stream in recorded(server.spool) for message in stream)
+    with CaptureReader(BOOKINFO) as reader:
+        wanted = [one for batch in reader for one in batch.messages["message"].to_pylist()]
+    assert sent == sorted(wanted)
