@@ -160,7 +160,7 @@ def _replayed(services: int) -> Replayed:
 
 
 def _print_growth(growth: Growth) -> None:
-    columns = ("services", "hours", "MB", "commit CPU s", *QUESTIONS)
+    columns = ("services", "hours", "MB", "commit CPU s", "roll-up CPU s", *QUESTIONS)
     print(*columns, sep=" | ")
     for line in table_lines(growth):
         print(*line, sep=" | ")
