@@ -30,6 +30,7 @@ from framewalk.engine.sharing import (
     publish,
 )
 from framewalk.engine.store import Reached
+from framewalk.server.following import Following, FollowOptions, Kept
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 ENTITIES = read_entities(BOOKINFO / "kubectl.yaml")
@@ -288,3 +289,29 @@ def test_a_table_that_is_gone_or_another_is_not_made_anew(folder: Path, plan: Pl
     other.close()
     with pytest.raises(StoreError, match="of captures or of a server"):
         follow(folder / "other.duckdb", folder / "table")
+
+
+def test_one_that_catches_up_rolls_up_what_it_has(
+    folder: Path,
+    plan: Plan,
+    whole: tuple[Values, list[tuple[object, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that stands still: it does not wait for the next time to do so."""
+    engine = Engine(folder / "engine.duckdb", plan, folder / "table")
+    for part in shares(folder, 4):
+        engine.replay(part)
+        engine.publish()
+    engine.close()
+    monkeypatch.setattr("framewalk.engine.sharing.following._MOST_BYTES", 1)
+    monkeypatch.setattr("framewalk.server.following.upkeep._MUCH_ROWS", 100)
+    options = FollowOptions(str(folder / "table"), 5, tidy_every_s=0, table_days=8)
+    now_s, waited = time.time(), []
+    with Following(options, Kept((7, 7, 7), 2**40), folder / "store.duckdb") as following:
+        store = following.open(now_s, 0.0)
+        assert store is not None
+        while following.step(now_s, 0.0) < options.every_s:
+            waited.append(store.waiting_rows())
+        assert differences(read_views(store), whole[0]) == []
+    # After each of four merges it had nothing left that waits.
+    assert waited.count(0) >= 4

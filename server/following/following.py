@@ -128,6 +128,8 @@ class Following(Closing):
         assert self._upkeep is not None, "it is open"  # noqa: S101
         is_busy = self._upkeep.run(now_s, elapsed_s)
         self._refuse()
+        if self._upkeep.has_much:
+            return _BETWEEN_S
         try:
             if self._logs is not None:
                 self._logs.upkeep(now_s, elapsed_s)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _COMPACT_EVERY_S: Final = 300
 _OPEN_MINUTES: Final = 3
 _AHEAD_MINUTES: Final = 10
+# One that catches up gets so many rows in a minute or two. They are rolled up before there are many
+# more, and more of them in a transaction: the more wait, and the fewer at once, the more it costs.
+_MUCH_ROWS: Final = 1_000_000
+_PARTS_AT_ONCE: Final = 1
+_PARTS_OF_MUCH: Final = 20
 _EXPIRE_EVERY_S: Final = 3600
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
@@ -37,7 +42,7 @@ class Kept:
 class FollowerUpkeep:
     """Keeps a store small, a step at a time; none runs at the start.
 
-    Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
+    While it `has_much` to roll up no more should be merged, or it never has less. Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
     """
 
     def __init__(self, store: Store, kept: Kept, now_s: float, elapsed_s: float) -> None:
@@ -50,6 +55,9 @@ class FollowerUpkeep:
         self._waiting = Trouble("metrics do not expire", "metrics expire again")
         self._compacted_s = self._expired_s = elapsed_s
         self._steps: Iterator[object] = iter(())
+        self.has_much = False
+        # Rows that were of open minutes when it was compacted last.
+        self._left_rows = 0
 
     def run(self, now_s: float, elapsed_s: float) -> bool:
         """Do one step of what is due; tells whether there was one."""
@@ -57,7 +65,8 @@ class FollowerUpkeep:
             return self._run(now_s, elapsed_s)
         except StoreMemoryError as error:
             # Queries have it all. What is not done costs space until the next time.
-            self._steps = iter(())
+            self._steps, self.has_much = iter(()), False
+            self._left_rows = self._store.waiting_rows()
             tell(logging.WARNING, "store not tidied up, it is tried again", problem=error)
             return False
 
@@ -65,10 +74,12 @@ class FollowerUpkeep:
         if next(self._steps, None) is not None:
             return True
         self.budget.keep(elapsed_s)
-        if elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
+        self.has_much = self._store.waiting_rows() - self._left_rows >= _MUCH_ROWS
+        if self.has_much or elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
-            minute = int(now_s // _MINUTE_S)
-            self._steps = self._compacting(minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES)
+            self._steps = self._compacting(
+                int(now_s // _MINUTE_S), _PARTS_OF_MUCH if self.has_much else _PARTS_AT_ONCE
+            )
         elif elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
             self._steps = self._expiring(now_s, elapsed_s)
@@ -76,8 +87,10 @@ class FollowerUpkeep:
             return False
         return True
 
-    def _compacting(self, before: int, after: int) -> Iterator[object]:
-        yield from self._store.compacting(before, after, 1)
+    def _compacting(self, minute: int, parts_at_once: int) -> Iterator[object]:
+        before, after = minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES
+        yield from self._store.compacting(before, after, parts_at_once)
+        self._left_rows = self._store.waiting_rows()
         self._store.checkpoint()
 
     def _expiring(self, now_s: float, elapsed_s: float) -> Iterator[object]:
