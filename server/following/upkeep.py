@@ -42,7 +42,8 @@ class Kept:
 class FollowerUpkeep:
     """Keeps a store small, a step at a time; none runs at the start.
 
-    While it `has_much` to roll up no more should be merged, or it never has less. Times named `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
+    While it `has_much` to roll up no more should be merged, or it never has less. Times named
+    `now_s` are since 1970, `elapsed_s` is of a clock that is never set.
     """
 
     def __init__(self, store: Store, kept: Kept, now_s: float, elapsed_s: float) -> None:
