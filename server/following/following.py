@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from framewalk.server.following.logs import KeptLogs
     from framewalk.server.following.upkeep import Kept
 
-# What DuckDB may hold, of merging and of queries together.
-_MEMORY: Final = "512MiB"
 _LOOK_AT_ENGINES_EVERY_S: Final = 30
 _TELL_EVERY_S: Final = 10
 # Silent ones that a line names.
@@ -113,7 +111,7 @@ class Following(Closing):
         # One that is there knows by itself what its metrics are.
         plan = self._table.plan() if is_there else make_plan(())
         store = self._store = Store(self._path, plan)
-        store.run(f"SET memory_limit = '{_MEMORY}'")
+        store.limit_memory()
         self._upkeep = FollowerUpkeep(store, self._kept, now_s, elapsed_s)
         if is_there:
             try:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _COMPACT_EVERY_S: Final = 300
 _OPEN_MINUTES: Final = 3
 _AHEAD_MINUTES: Final = 10
-# One that catches up gets so many rows in a minute or two. They are rolled up before there are many
+# One that catches up gets so many rows within a minute. They are rolled up before there are many
 # more, and more of them in a transaction: the more wait, and the fewer at once, the more it costs.
 _MUCH_ROWS: Final = 1_000_000
 _PARTS_AT_ONCE: Final = 1
-_PARTS_OF_MUCH: Final = 20
+_PARTS_OF_MUCH: Final = 5
 _EXPIRE_EVERY_S: Final = 3600
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
