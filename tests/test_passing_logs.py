@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import polars as pl
-import pyarrow as pa
 import pytest
+from capture_parts import in_parts
 from test_relating import Rows, rows_of
 from test_upkeep import NOW_S, Engine
 
-from framewalk.engine import CaptureReader, CaptureWriter, Entities, Store, read_entities, replay
+from framewalk.engine import Entities, Store, read_entities, replay
 from framewalk.engine.archive import Archive, ArchiveOptions, Mode
 from framewalk.engine.oal.plan import Plan
 from framewalk.engine.remaking import relate
@@ -46,18 +45,7 @@ def entities(made: Path) -> Entities:
 @pytest.fixture(scope="module")
 def parts(made: Path) -> list[Path]:
     """The capture in twelve, each of whole streams of any minutes."""
-    with CaptureReader(made / "made.capture.arrows") as reader:
-        messages = pa.Table.from_batches([batch.messages for batch in reader])
-    stream = pl.Series(messages["stream"])
-    streams = stream.unique(maintain_order=True).shuffle(seed=1)
-    paths = []
-    for number in range(12):
-        own = stream.is_in(streams.gather_every(12, number).implode())
-        paths.append(made / f"part{number}.capture.arrows")
-        with CaptureWriter(paths[-1]) as writer:
-            for batch in messages.filter(own.to_arrow()).to_batches():
-                writer.write(batch)
-    return paths
+    return in_parts(made / "made.capture.arrows", 12)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from capture_parts import in_parts
 from conftest import CAPTURES
 from damage import spoil
 from hypothesis import example, given
@@ -22,7 +23,6 @@ from hypothesis import strategies as st
 
 from framewalk.engine import (
     CaptureReader,
-    CaptureWriter,
     Entities,
     Plan,
     Store,
@@ -78,18 +78,7 @@ def entities(made: Path) -> Entities:
 @pytest.fixture(scope="module")
 def parts(made: Path) -> list[Path]:
     """The capture in several, each of whole streams."""
-    with CaptureReader(made / "made.capture.arrows") as reader:
-        messages = pa.Table.from_batches([batch.messages for batch in reader])
-    stream = pl.Series(messages["stream"])
-    streams = stream.unique(maintain_order=True).shuffle(seed=1)
-    paths = []
-    for number in range(6):
-        own = stream.is_in(streams.gather_every(6, number).implode())
-        paths.append(made / f"part{number}.capture.arrows")
-        with CaptureWriter(paths[-1]) as writer:
-            for batch in messages.filter(own.to_arrow()).to_batches():
-                writer.write(batch)
-    return paths
+    return in_parts(made / "made.capture.arrows", 6)
 
 
 @pytest.fixture(scope="module")
