@@ -184,9 +184,9 @@ def _streams(capture: Path) -> Iterator[tuple[int, list[bytes], list[int]]]:
 
 def _settings(folder: Path, mode: str) -> ArchiveSettings:
     texts = ("hosts", "paths", "traces")
-    if mode == "off":
-        return ArchiveSettings("http", folder / "logs", 3, 10 * 2**30, texts, is_passing=True)
-    return ArchiveSettings(mode, folder / "logs", 3, 10 * 2**30, texts)
+    is_passing = mode == "off"
+    kept = "http" if is_passing else mode
+    return ArchiveSettings(kept, folder / "logs", 3, 10 * 2**30, texts, is_passing=is_passing)
 
 
 def served(mode: str, rate: float, seconds: float) -> float:

@@ -87,7 +87,7 @@ def compact(_uri: str, path: Path) -> Done:
     """Make hours and days of what a follower has, as it does every five minutes."""
     cpu_s, elapsed_s = time.process_time(), time.monotonic()
     with Store(path, make_plan(())) as store:
-        store.run("SET memory_limit = '512MiB'")
+        store.limit_memory()
         store.compact()
         ((rows,),) = store.run(_ROWS)
         return _done(int(rows), cpu_s, elapsed_s)
@@ -123,9 +123,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        measure = _measure
-        if options.once or options.commands:
-            measure = _measure_once if options.once else _measure_commands
+        commands = _measure_commands if options.commands else _measure
+        measure = _measure_once if options.once else commands
         return 0 if measure(options, Path(name)) else 1
 
 

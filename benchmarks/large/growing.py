@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLE: Final = STYLE | {"font.size": 8}
-# Without blocks that are free: rows were there twice before they were rolled up.
-_USED_BYTES: Final = "SELECT block_size * used_blocks FROM pragma_database_size()"
 _FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 
 
@@ -99,7 +97,8 @@ def measure_point(services: int, hours: int, stores: Path) -> Point:
         store.compact()
         store.checkpoint()
         rolled_up_cpu_s = (time.process_time() - since_s) / (hours * 60)
-        ((size_bytes,),) = store.run(_USED_BYTES)
+        # Without blocks that are free: rows were there twice before they were rolled up.
+        size_bytes = store.room().used_bytes
     return Point(services, hours, size_bytes, minute_cpu_s, ask_all(path), rolled_up_cpu_s)
 
 

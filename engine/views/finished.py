@@ -42,7 +42,7 @@ def finished_values(
 
     `columns` maps the names of states to columns of the states table.
     """
-    merged = Merged(columns)
+    merged = _Merged(columns)
     shown = []
     for metric in metrics:
         value = _finished(metric, merged, span.minutes)
@@ -68,7 +68,7 @@ def of_its_time(value: str, formers: Sequence[Former], befores: Sequence[str], s
     return f"CASE {''.join(cases)}ELSE {value} END"
 
 
-class Merged:
+class _Merged:
     """The merged states that the metrics of a view need, each with a name of its own.
 
     A metric's states are merged over the rows that hold all of them. Rows that were written
@@ -137,7 +137,7 @@ def _aggregate(state: State, column: str, needed: Sequence[str]) -> _Aggregate:
     return _Aggregate(f"sum({held})", bounded)
 
 
-def _finished(metric: Metric, merged: Merged, minutes: str) -> str:
+def _finished(metric: Metric, merged: _Merged, minutes: str) -> str:
     states = merged.of_metric(metric)
     return metric.function.finish(states, minutes, metric.parameters)
 

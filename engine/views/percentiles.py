@@ -9,7 +9,7 @@ from framewalk.engine.oal import PERCENTILES, rank_of, told_of_bucket
 from framewalk.engine.questions import empty_percentiles, percentiles_head, percentiles_of
 from framewalk.engine.views.finished import Span, listed, of_its_time
 from framewalk.engine.views.names import ENTITY, entities_table, entity_id, literal, quoted
-from framewalk.engine.views.ranges import END, SINCE, range_parts
+from framewalk.engine.views.ranges import END, SINCE, rows_of_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def percentiles_macro(
     ]
     told = [f"{_of_metric(own, formers, partial(_told_of, p))} AS p{p}" for p in PERCENTILES]
     keys = ", ".join(map(quoted, scope.keys))
-    parts = "\nUNION ALL\n".join(range_parts(scope, f"{ENTITY}, {held} AS held"))
+    rows = rows_of_range(scope, f"{ENTITY}, {held} AS held")
     asked_for = f"SELECT {ENTITY} FROM {entities_table(scope)} WHERE {_is_asked_for(scope)}"
     each = f"OVER (PARTITION BY {ENTITY}"
     sums = [
@@ -53,7 +53,7 @@ def percentiles_macro(
         f"FROM (\nSELECT {ENTITY}, held.key AS key, sum(held.value)::BIGINT AS logs\n"
         f"FROM (\nSELECT {ENTITY}, unnest(held) AS held\n"
         # The join below reaches the tables, too, but not in a query that joins this to another.
-        f"FROM (\n{parts}\n)\nSEMI JOIN (\n{asked_for}\n) USING ({ENTITY})\n)\n"
+        f"FROM (\n{rows}\n)\nSEMI JOIN (\n{asked_for}\n) USING ({ENTITY})\n)\n"
         "GROUP BY ALL\n))\nGROUP BY ALL\n)\n"
         f"JOIN {entities_table(scope)} USING ({ENTITY})"
     )

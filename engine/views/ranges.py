@@ -37,48 +37,52 @@ def between_macro(
     """
     keys = ", ".join(map(quoted, scope.keys))
     minutes = f"greatest(date_diff('minute', {SINCE}, {END}), 1)"
-    values = finished_values(metrics, columns, Span(SINCE, END, DIVISOR), formers)
-    inner = [keys, f"{minutes} AS {MINUTES}", f"coalesce(divide_by, {minutes}) AS {DIVISOR}"]
-    parts = "\nUNION ALL\n".join(range_parts(scope))
+    values = finished_values(metrics, columns, Span(SINCE, END, _DIVISOR), formers)
+    inner = [keys, f"{minutes} AS {MINUTES}", f"coalesce(divide_by, {minutes}) AS {_DIVISOR}"]
     return (
         f"CREATE OR REPLACE MACRO {scope.view}_between(since, until, divide_by := NULL) AS TABLE\n"
         f"SELECT {listed([f'{entity_id(scope)} AS entity_id', keys, MINUTES, *values.shown])}\n"
         f"FROM (\nSELECT {listed([*inner, *values.bounded])}\n"
         # Numbers are grouped in half the time of names; a condition on these reaches the tables.
         f"FROM (\nSELECT {listed([ENTITY, *values.aggregated])}\n"
-        f"FROM (\n{parts}\n)\nGROUP BY ALL\n)\n"
+        f"FROM (\n{rows_of_range(scope)}\n)\nGROUP BY ALL\n)\n"
         f"JOIN {entities_table(scope)} USING ({ENTITY})\n)"
     )
 
 
 SINCE: Final = "since::TIMESTAMP"
-UNTIL: Final = "until::TIMESTAMP"
+_UNTIL: Final = "until::TIMESTAMP"
 _NEWEST: Final = "(SELECT max(minute) FROM internal.newest) + INTERVAL 1 MINUTE"
-END: Final = f"coalesce(least({UNTIL}, {_NEWEST}), {UNTIL})"
+END: Final = f"coalesce(least({_UNTIL}, {_NEWEST}), {_UNTIL})"
 # No metric is called so, nor is a column of a metric's states.
-DIVISOR: Final = quoted("minutes of a rate")
+_DIVISOR: Final = quoted("minutes of a rate")
 
 
-def range_parts(scope: Scope, shown: str = "*") -> Iterator[str]:
+def rows_of_range(scope: Scope, shown: str = "*") -> str:
+    """Return the selection of a range's rows, of the columns that are shown."""
+    return "\nUNION ALL\n".join(_parts(scope, shown))
+
+
+def _parts(scope: Scope, shown: str) -> Iterator[str]:
     """Yield shares of the range; together they are all of it, each minute once.
 
     An hour that runs has its row, too: it is enough where the range goes on to the newest minute.
     """
     minutes, hours, days = (rolled_table(scope, one) for one in RESOLUTIONS)
-    first_hour = _least(_next("hour", SINCE), UNTIL)
-    last_hour = _greatest(f"date_trunc('hour', {UNTIL})", first_hour)
+    first_hour = _least(_next("hour", SINCE), _UNTIL)
+    last_hour = _greatest(f"date_trunc('hour', {_UNTIL})", first_hour)
     first_day = _least(_next("day", first_hour), last_hour)
     last_day = _greatest(f"date_trunc('day', {last_hour})", first_day)
     # A function of a parameter comes first, as in the views (metrics.py).
     anywhere = f"{_greatest('since', 'since')}::TIMESTAMP"
-    yield _part(shown, states_table(scope), anywhere, UNTIL)
+    yield _part(shown, states_table(scope), anywhere, _UNTIL)
     yield _part(shown, days, first_day, last_day)
     yield _part(shown, hours, first_hour, first_day)
     yield _part(shown, hours, last_day, last_hour)
     yield _part(shown, minutes, SINCE, first_hour)
-    is_all = f"{UNTIL} >= {_NEWEST}"
-    yield f"{_part(shown, hours, last_hour, UNTIL)} AND {is_all}"
-    yield f"{_part(shown, minutes, last_hour, UNTIL)} AND NOT coalesce({is_all}, false)"
+    is_all = f"{_UNTIL} >= {_NEWEST}"
+    yield f"{_part(shown, hours, last_hour, _UNTIL)} AND {is_all}"
+    yield f"{_part(shown, minutes, last_hour, _UNTIL)} AND NOT coalesce({is_all}, false)"
 
 
 def parts_of_range(
@@ -87,7 +91,7 @@ def parts_of_range(
     """Return the tables that the macros of ranges read for a range, each with its condition.
 
     Times are since 1970; `newest_us` is the newest minute that the store has. It is what
-    `range_parts` says, but for parts without any time.
+    `rows_of_range` says, but for parts without any time.
     """
     minutes, hours, days = (rolled_table(scope, one) for one in RESOLUTIONS)
     hour_us, day_us = (one.minutes * _MINUTE_US for one in RESOLUTIONS[1:])

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from framewalk.engine.archive import Archive
     from framewalk.engine.runs import SpoolFollower
     from framewalk.engine.store import Store
     from framewalk.server.engine.link import EngineOptions
@@ -316,23 +315,19 @@ class Upkeep:
                 files=deleted,
                 budget_bytes=budget_bytes,
             )
+        files = dropped = 0
         if settings.is_passing:
-            self._drop_related(archive, elapsed_s)
-            return
-        open_from_ns = int(now_s * _NS_PER_S) - _LATE_NS
-        files = archive.compact(elapsed_s, open_from_ns, self.budget.on_progress)
+            dropped = archive.drop_related(elapsed_s)
+        else:
+            open_from_ns = int(now_s * _NS_PER_S) - _LATE_NS
+            files = archive.compact(elapsed_s, open_from_ns, self.budget.on_progress)
         self.archive_bytes = archive.size_bytes() + archive.waiting_bytes()
         if files:
             # There may be more to do, and commits come first.
             self._merged_s = elapsed_s - _MERGE_EVERY_S
             tell(logging.DEBUG, "archived files merged", files=files)
-
-    def _drop_related(self, archive: Archive, elapsed_s: float) -> None:
-        """Let logs go of which relations were made."""
-        files = archive.drop_related(elapsed_s)
-        self.archive_bytes = archive.size_bytes() + archive.waiting_bytes()
-        if files:
-            tell(logging.DEBUG, "logs deleted of which relations were made", files=files)
+        if dropped:
+            tell(logging.DEBUG, "logs deleted of which relations were made", files=dropped)
 
     def _measure(self) -> None:
         """Tell, once, where what comes is more than the budget holds for as long as it is kept."""
