@@ -12,7 +12,8 @@ kubectl.json. `day` rolls a store up and copies its newest hour to the hours bef
 questions ask for it; `ask` asks a store these questions, and answers as a server does or, with
 `--plain`, as DuckDB alone. `growth` makes stores of these sizes, asks them, replays ten minutes of
 each size, and adds what it took to a file of JSON, which is drawn; the stores stay in build/growth
-(1,000 services and 24 hours: 13 GB).
+(1,000 services and 24 hours: 13 GB). With `--copies` one hour of a store is computed and the others
+are copies, and nothing is replayed.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from large.growing import (
     Replayed,
     asked_again,
     draw,
+    measure_copied,
     measure_point,
     measure_replay,
     read_growth,
@@ -141,9 +143,10 @@ def _measure_growth(options: argparse.Namespace) -> None:
         for hours in options.hours:
             if (services, hours) not in known:
                 print(f"{services:,} services, {hours} h", file=sys.stderr)
-                growth.points.append(measure_point(services, hours, options.stores))
+                measure = measure_copied if options.copies else measure_point
+                growth.points.append(measure(services, hours, options.stores))
                 write_growth(growth, options.json)
-        if services not in {one.services for one in growth.replays}:
+        if not options.copies and services not in {one.services for one in growth.replays}:
             print(f"{services:,} services, a replay", file=sys.stderr)
             growth.replays.append(_replayed(services))
             write_growth(growth, options.json)
@@ -220,6 +223,9 @@ def _arguments() -> argparse.Namespace:
     growth.add_argument("--plots", type=Path, default=PLOTS)
     growth.add_argument("--stores", type=Path, default=STORES, help="where stores are kept")
     growth.add_argument("--again", action="store_true", help="ask the stores that were kept again")
+    growth.add_argument(
+        "--copies", action="store_true", help="compute an hour of each store, and copy it"
+    )
     growth.set_defaults(make=_measure_growth)
     for command in (capture, store):
         command.add_argument("--services", type=int, default=1_000)

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from framewalk.engine import Store
 from framewalk.engine.oal import make_plan
 from large.cluster import make_cluster
-from large.hours import write_store
+from large.copies import copy_hour
+from large.hours import FIRST_MINUTE, write_store
 from large.minutes import Minutes
 from large.questions import Asked, ask_all
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLE: Final = STYLE | {"font.size": 8}
+_HOUR_MINUTES: Final = 60
+_MORE_MINUTES: Final = 20
+_MORE_AT_ONCE: Final = 5
 _FRAMEWALK: Final = Path(sys.executable).with_name("framewalk")
 
 
@@ -87,19 +91,53 @@ def measure_point(services: int, hours: int, stores: Path) -> Point:
     minutes = Minutes(make_cluster(services))
     began_s = time.process_time()
     first = _Times()
-    write_store(path, minutes, hours * 60, tell=first.tell)
+    write_store(path, minutes, hours * _HOUR_MINUTES, tell=first.tell)
     # What it takes to compute the states that are varied is before the first commit ends.
     done, since_s = first.after_first or (0, began_s)
-    minute_cpu_s = (time.process_time() - since_s) / max(hours * 60 - done, 1)
+    minute_cpu_s = (time.process_time() - since_s) / max(hours * _HOUR_MINUTES - done, 1)
+    rolled_up_cpu_s = _rolled_up_cpu_s(path) / (hours * _HOUR_MINUTES)
+    with Store(path, make_plan(())) as store:
+        # Without blocks that are free: rows were there twice before they were rolled up.
+        size_bytes = store.room().used_bytes
+    return Point(services, hours, size_bytes, minute_cpu_s, ask_all(path), rolled_up_cpu_s)
+
+
+def measure_copied(services: int, hours: int, stores: Path) -> Point:
+    """Make a store of an hour that was computed and copies of it, ask it, and let it go on.
+
+    The CPU of a minute is that of minutes that come when all these hours are there.
+    """
+    path = store_of(services, hours, stores)
+    minutes = Minutes(make_cluster(services))
+    write_store(path, minutes, _HOUR_MINUTES)
+    copy_hour(path, hours, views=None)
+    with Store(path, make_plan(())) as store:
+        size_bytes = store.room().used_bytes
+    asked = ask_all(path)
+    more = _Times()
+    write_store(
+        path,
+        minutes,
+        _MORE_MINUTES,
+        first_minute=FIRST_MINUTE + _HOUR_MINUTES,
+        at_once=_MORE_AT_ONCE,
+        tell=more.tell,
+    )
+    assert more.after_first is not None, "it tells after each commit"
+    done, since_s = more.after_first
+    minute_cpu_s = (time.process_time() - since_s) / (_MORE_MINUTES - done)
+    rolled_up_cpu_s = _rolled_up_cpu_s(path) / _MORE_MINUTES
+    return Point(services, hours, size_bytes, minute_cpu_s, asked, rolled_up_cpu_s)
+
+
+def _rolled_up_cpu_s(path: Path) -> float:
+    """Roll up what is in a store, and return what that took."""
     since_s = time.process_time()
     with Store(path, make_plan(())) as store:
         store.limit_memory()
         store.compact()
         store.checkpoint()
-        rolled_up_cpu_s = (time.process_time() - since_s) / (hours * 60)
-        # Without blocks that are free: rows were there twice before they were rolled up.
-        size_bytes = store.room().used_bytes
-    return Point(services, hours, size_bytes, minute_cpu_s, ask_all(path), rolled_up_cpu_s)
+    return time.process_time() - since_s
 
 
 def asked_again(point: Point, stores: Path) -> Point:

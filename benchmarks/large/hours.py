@@ -43,15 +43,19 @@ def write_store(  # noqa: PLR0913 - options, each with a default
     *,
     variants: int = 4,
     first_minute: int = FIRST_MINUTE,
+    at_once: int | None = None,
     tell: Callable[[int], None] = lambda _done: None,
 ) -> None:
-    """Write a store of so many minutes; `tell` hears how many are done."""
+    """Write a store of so many minutes; `tell` hears how many are done.
+
+    Minutes that are committed `at_once` are as many as fit, if nothing is said.
+    """
     plan = load_plan()
     entities_path = path.with_suffix(".json")
     write_dump(minutes.cluster, entities_path)
     made = [states_of_minute(minutes, number, entities_path, plan) for number in range(variants)]
     rows = sum(scope.scalars.height for scope in made[0].scopes.values())
-    at_once = max(_COMMIT_ROWS // rows, 1)
+    at_once = at_once or max(_COMMIT_ROWS // rows, 1)
     with Store(path, plan) as store:
         for begin in range(0, count, at_once):
             some = range(begin, min(begin + at_once, count))

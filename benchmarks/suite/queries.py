@@ -119,13 +119,16 @@ def benchmark(context: Context) -> Benchmark:
                 f"one service's {hours} hours, all metrics",
                 service_day(views),
                 (views, finished),
-                "planning 74 metrics, and sorting a list of buckets for each minute's percentiles.",
+                "planning all metrics of services, and sorting a list of buckets for each minute's "
+                "percentiles.",
             ),
             _contest(
                 "slowest endpoints",
                 SLOWEST_ENDPOINTS,
                 (views, finished),
-                "adding up the rows of all endpoints and minutes: a plain scan and group-by.",
+                "the p99 of every endpoint and minute, of which the largest are asked for: buckets "
+                "are sorted and walked for each. A range at once has a macro "
+                "(`endpoint_percentiles_between`).",
             ),
         ]
     )
