@@ -164,10 +164,11 @@ class _Times:
 
 
 def measure_replay(services: int, capture: Path, dump: Path, logs: int) -> Replayed:
-    """Replay a capture into a new store, in a process of its own."""
+    """Replay a capture into a new store, in one process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store.duckdb"
         command = [_FRAMEWALK, "replay", capture, "--entities", dump, "--store", store]
+        command += ["--workers", "1"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
