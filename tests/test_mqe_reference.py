@@ -120,6 +120,7 @@ def compare(found: ExpressionResult, expression: str, entity: str | None) -> Non
 @example("top_n(cpm,3,des) * avg(pct)", "a")
 @example("aggregate_labels(max(pct),max(p))", "a")
 @example("cpm > 1 && (time < 3 || none == 0)", "a")
+@example("top_n(cpm,3,DES,attr0!='K8S_SERVICE') != min(statuses)", "a")
 def test_the_reference_agrees(store: MadeStore, expression: str, entity: str | None) -> None:
     compare(store.ask(expression, entity), expression, entity)
 

@@ -78,7 +78,9 @@ def _series(
         if are_plain_singles:
             yield ResultSeries(labels, values)
             continue
-        many = other if _is_of_many(right, left) or not one.ids else one
+        # A list that is empty has no ids, and is of many all the same.
+        is_left = _is_of_many(left, right) or (bool(one.ids) and not _is_of_many(right, left))
+        many = one if is_left else other
         yield ResultSeries(labels, values, many.ids, many.owners)
 
 
