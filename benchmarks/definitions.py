@@ -40,7 +40,8 @@ def replay_cpu_s(capture: Path, store: Path, *options: str) -> float:
     program = Path(sys.executable).with_name("framewalk")
     entities = capture.with_name("kubectl.yaml")
     paths: list[str | Path] = [capture, "--entities", entities, "--store", store]
-    return Process("replay", 1, [program, "replay", *paths, *options], text_answer).run().cpu_s
+    command = [program, "replay", *paths, "--workers", "1", *options]
+    return Process("replay", 1, command, text_answer).run().cpu_s
 
 
 def assert_equal_answers(one: Path, other: Path, names: list[str]) -> None:

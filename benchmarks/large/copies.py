@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-ASKED: Final = ("service", "service_relation")
+_ASKED: Final = ("service", "service_relation")
 _TABLES: Final = ("minutes", "hours")
 _AGAIN: Final = """
     INSERT INTO internal.{table}
@@ -28,7 +28,7 @@ def copy_hour(
     path: Path,
     hours: int,
     tell: Callable[[int], None] = lambda _done: None,
-    views: Sequence[str] | None = ASKED,
+    views: Sequence[str] | None = _ASKED,
 ) -> None:
     """Roll up a store, and copy its newest hour until it has so many; `tell` hears of each.
 

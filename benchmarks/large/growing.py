@@ -96,9 +96,7 @@ def measure_point(services: int, hours: int, stores: Path) -> Point:
     done, since_s = first.after_first or (0, began_s)
     minute_cpu_s = (time.process_time() - since_s) / max(hours * _HOUR_MINUTES - done, 1)
     rolled_up_cpu_s = _rolled_up_cpu_s(path) / (hours * _HOUR_MINUTES)
-    with Store(path, make_plan(())) as store:
-        # Without blocks that are free: rows were there twice before they were rolled up.
-        size_bytes = store.room().used_bytes
+    size_bytes = _used_bytes(path)
     return Point(services, hours, size_bytes, minute_cpu_s, ask_all(path), rolled_up_cpu_s)
 
 
@@ -111,9 +109,7 @@ def measure_copied(services: int, hours: int, stores: Path) -> Point:
     minutes = Minutes(make_cluster(services))
     write_store(path, minutes, _HOUR_MINUTES)
     copy_hour(path, hours, views=None)
-    with Store(path, make_plan(())) as store:
-        size_bytes = store.room().used_bytes
-    asked = ask_all(path)
+    size_bytes, asked = _used_bytes(path), ask_all(path)
     more = _Times()
     write_store(
         path,
@@ -138,6 +134,12 @@ def _rolled_up_cpu_s(path: Path) -> float:
         store.compact()
         store.checkpoint()
     return time.process_time() - since_s
+
+
+def _used_bytes(path: Path) -> int:
+    """Return what a store takes without blocks that are free: rows were there twice for a while."""
+    with Store(path, make_plan(())) as store:
+        return store.room().used_bytes
 
 
 def asked_again(point: Point, stores: Path) -> Point:

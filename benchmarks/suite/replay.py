@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from frame.contest import Answer, Context
 
 READ_ONLY: Final = Path(__file__).parents[1] / "rivals" / "read_only.py"
-AT_MOST: Final = 3.6
+AT_MOST: Final = 2.5
 _LOGS: Final = "SELECT sum(count)::BIGINT FROM internal.counters WHERE kind = 'logs'"
 
 
