@@ -248,7 +248,8 @@ def test_two_rows_from_before_the_store_was_opened_are_enough(
 def test_more_rows_than_are_worked_on_at_once(
     store: Store, flushes: Sequence[States], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framewalk.engine.store.compact.CHUNK_ROWS", 10)
+    monkeypatch.setattr("framewalk.engine.store.compact.PART_CELLS", 1_000)
+    monkeypatch.setattr("framewalk.engine.store.compact.SLICE_ROWS", 10)
     commit_all(store, flushes)
     before = read_all(store)
     store.compact(END_OF_TIME)
@@ -375,8 +376,9 @@ import sys
 from pathlib import Path
 import framewalk.engine.store.compact
 from framewalk.engine import Store, load_plan
-framewalk.engine.store.compact.CHUNK_ROWS = 2_000
-framewalk.engine.store.compact.PARTS_AT_ONCE = 1
+framewalk.engine.store.compact.PART_CELLS = 200_000
+framewalk.engine.store.compact.SLICE_ROWS = 2_000
+framewalk.engine.store.compact.ROWS_AT_ONCE = 1
 with Store(sys.argv[1], load_plan([Path(sys.argv[2])])) as store:
     store.compact(2**31)
 """

@@ -329,7 +329,9 @@ def test_a_compaction_gives_way_to_commits_and_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A transaction has one entity, and as many rows are enough until the next look.
-    monkeypatch.setattr("framewalk.engine.store.compact.CHUNK_ROWS", 1)
+    monkeypatch.setattr("framewalk.engine.store.compact.PART_CELLS", 1)
+    monkeypatch.setattr("framewalk.engine.store.compact.SLICE_ROWS", 1)
+    monkeypatch.setattr("framewalk.server.engine.upkeep._ROWS_AT_ONCE", 1)
     monkeypatch.setattr("framewalk.server.engine.upkeep._COMPACT_ROWS", 1)
     for hours in (1, 0):
         for number in range(5):

@@ -40,11 +40,15 @@ if TYPE_CHECKING:
 
     from framewalk.engine.oal import Plan, Scope, State
 
-# Rows that are worked on at once: at most some 200 MB.
-CHUNK_ROWS: Final = 50_000
-# Parts of so many rows that are committed at once: a full row group (122,880 rows) goes to its
-# place in the file, and not through the log of changes.
-PARTS_AT_ONCE: Final = 5
+# What is worked on at once, in cells of a table: some 25 MB, and a few times that while they are
+# merged. A list has as much as so many cells.
+PART_CELLS: Final = 4_000_000
+_CELLS_OF_LIST: Final = 16
+# Rows of such parts that are committed at once: a full row group (122,880 rows) goes to its place
+# in the file, and not through the log of changes.
+ROWS_AT_ONCE: Final = 250_000
+# Hours with fewer rows of all scopes are rolled up together.
+SLICE_ROWS: Final = 50_000
 # Entities whose rows stand together, minute by minute. More take less room for their times; of many
 # one is found more slowly (32: 40% where all its columns are read).
 _ENTITIES_TOGETHER: Final = 8
@@ -95,6 +99,12 @@ class StatesTable:
         """The columns as SQL."""
         return ", ".join(map(quoted, [*_KEYS, *self.scalars, *self.lists]))
 
+    @property
+    def part_rows(self) -> int:
+        """How many rows are worked on at once."""
+        cells = len(_KEYS) + len(self.scalars) + _CELLS_OF_LIST * len(self.lists)
+        return max(1, PART_CELLS // cells)
+
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
@@ -113,6 +123,14 @@ class _Slice:
     minutes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some entities of a table, as a condition, and how many rows they have."""
+
+    condition: str
+    rows: int
+
+
 class Compactor:
     """Rolls up what is appended."""
 
@@ -125,7 +143,7 @@ class Compactor:
         self,
         before_minute: int | None,
         after_minute: int | None,
-        parts_at_once: int = PARTS_AT_ONCE,
+        rows_at_once: int = ROWS_AT_ONCE,
     ) -> Iterator[Compacted]:
         """Roll up the rows of minutes before the one or after the other; see Store.
 
@@ -143,13 +161,12 @@ class Compactor:
                 f"AND {BUCKET} < make_timestamp({one.end_us})"
             )
             for table in self._tables:
-                parts = _parts(self._connection, states_table(table.scope), due)
-                for first in range(0, len(parts), parts_at_once):
+                for parts in _together(_parts(self._connection, table, due), rows_at_once):
                     done = Compacted(minutes)
                     minutes = 0
                     with transaction(self._connection):
-                        for part in parts[first : first + parts_at_once]:
-                            done += self._roll_up(table, f"{due} AND {part}")
+                        for part in parts:
+                            done += self._roll_up(table, f"{due} AND {part.condition}")
                     yield done
 
     def _roll_up(self, table: StatesTable, due: str) -> Compacted:
@@ -347,7 +364,7 @@ def _slices(
     )
     first_us, minutes, rows = 0, 0, 0
     for hour_us, minutes_of_hour, rows_of_hour in hours:
-        if rows and rows + rows_of_hour > CHUNK_ROWS:
+        if rows and rows + rows_of_hour > SLICE_ROWS:
             yield _Slice(first_us, hour_us, minutes)
             minutes = rows = 0
         first_us = first_us if rows else hour_us
@@ -356,18 +373,37 @@ def _slices(
         yield _Slice(first_us, hours[-1][0] + _HOUR_US, minutes)
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, table: str, due: str) -> list[str]:
-    """Return conditions for the entities that have CHUNK_ROWS rows together, or one that has more.
+def _parts(connection: duckdb.DuckDBPyConnection, table: StatesTable, due: str) -> list[_Part]:
+    """Return entities that have `part_rows` rows together, or one that has more.
 
     Together they are all that have rows.
     """
-    counted = f"SELECT {ENTITY}, count(*) AS rows FROM {table} WHERE {due} GROUP BY 1"
-    numbered = (
-        f"SELECT {ENTITY}, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {CHUNK_ROWS} AS part "
-        f"FROM ({counted})"
+    counted = (
+        f"SELECT {ENTITY}, count(*) AS rows FROM {states_table(table.scope)} WHERE {due} GROUP BY 1"
     )
-    ends = f"SELECT min({ENTITY}), max({ENTITY}) FROM ({numbered}) GROUP BY part ORDER BY 1"
-    return [f"{ENTITY} BETWEEN {first} AND {last}" for first, last in run(connection, ends)]
+    numbered = (
+        f"SELECT {ENTITY}, rows, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {table.part_rows} "
+        f"AS part FROM ({counted})"
+    )
+    ends = (
+        f"SELECT min({ENTITY}), max({ENTITY}), sum(rows) FROM ({numbered}) GROUP BY part ORDER BY 1"
+    )
+    return [
+        _Part(f"{ENTITY} BETWEEN {first} AND {last}", rows)
+        for first, last, rows in run(connection, ends)
+    ]
+
+
+def _together(parts: Iterable[_Part], most_rows: int) -> Iterator[list[_Part]]:
+    """Yield parts that have so many rows together, or one that has more."""
+    some: list[_Part] = []
+    for part in parts:
+        if some and sum(one.rows for one in some) + part.rows > most_rows:
+            yield some
+            some = []
+        some.append(part)
+    if some:
+        yield some
 
 
 def replace_minutes(

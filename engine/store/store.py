@@ -23,7 +23,7 @@ from framewalk.engine.paths import one_path
 from framewalk.engine.states import MINUTE, TRAITS, minutes_of
 from framewalk.engine.store import described, dictionary, tables
 from framewalk.engine.store.compact import (
-    PARTS_AT_ONCE,
+    ROWS_AT_ONCE,
     Compacted,
     Compactor,
     replace_minutes,
@@ -351,17 +351,17 @@ class Store(StoredCaptures, MeasuredRoom, KeptSightings, Closing):
         self,
         before_minute: int | None = None,
         after_minute: int | None = None,
-        parts_at_once: int = PARTS_AT_ONCE,
+        rows_at_once: int = ROWS_AT_ONCE,
     ) -> Iterator[Compacted]:
         """Do what `compact` does step by step: each is a transaction, and is told when it is over.
 
         What is committed between two steps need not be rolled up by those that follow. A step has
-        at most so many parts of CHUNK_ROWS rows.
+        at most `rows_at_once` rows, or one part of what is worked on at once.
         """
         with self._explaining():
             with self.transaction():
                 described.compact_unknown(self._connection)
-            yield from self._compactor.compact(before_minute, after_minute, parts_at_once)
+            yield from self._compactor.compact(before_minute, after_minute, rows_at_once)
 
     def expire(
         self,

@@ -33,7 +33,7 @@ _OPEN_MINUTES: Final = 3
 # a second or two. Where more wait, so many that all are done after half of the time to the next.
 _COMPACT_ROWS: Final = 25_000
 _COMPACT_WITHIN_S: Final = _COMPACT_EVERY_S // 2
-_PARTS_AT_ONCE: Final = 1
+_ROWS_AT_ONCE: Final = 50_000
 # The same for nodes whose clocks are ahead; minutes later than that have no logs to come either.
 _AHEAD_MINUTES: Final = 10
 _EXPIRE_EVERY_S: Final = 3600
@@ -253,7 +253,7 @@ class Upkeep:
         self._compact_rows = max(_COMPACT_ROWS, int(self._store.waiting_rows() / looks))
         minute = int(now_s // _MINUTE_S)
         before, after = minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES
-        self._compacting = self._store.compacting(before, after, _PARTS_AT_ONCE)
+        self._compacting = self._store.compacting(before, after, _ROWS_AT_ONCE)
 
     def _compact(self, steps: Iterator[Compacted]) -> None:
         """Go on with a compaction, some rows at a time: commits come between."""

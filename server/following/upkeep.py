@@ -24,8 +24,8 @@ _AHEAD_MINUTES: Final = 10
 # One that catches up gets so many rows within a minute. They are rolled up before there are many
 # more, and more of them in a transaction: the more wait, and the fewer at once, the more it costs.
 _MUCH_ROWS: Final = 1_000_000
-_PARTS_AT_ONCE: Final = 1
-_PARTS_OF_MUCH: Final = 5
+_ROWS_AT_ONCE: Final = 50_000
+_ROWS_OF_MUCH: Final = 250_000
 _EXPIRE_EVERY_S: Final = 3600
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
@@ -79,7 +79,7 @@ class FollowerUpkeep:
         if self.has_much or elapsed_s - self._compacted_s >= _COMPACT_EVERY_S:
             self._compacted_s = elapsed_s
             self._steps = self._compacting(
-                int(now_s // _MINUTE_S), _PARTS_OF_MUCH if self.has_much else _PARTS_AT_ONCE
+                int(now_s // _MINUTE_S), _ROWS_OF_MUCH if self.has_much else _ROWS_AT_ONCE
             )
         elif elapsed_s - self._expired_s >= _EXPIRE_EVERY_S:
             self._expired_s = elapsed_s
@@ -88,9 +88,9 @@ class FollowerUpkeep:
             return False
         return True
 
-    def _compacting(self, minute: int, parts_at_once: int) -> Iterator[object]:
+    def _compacting(self, minute: int, rows_at_once: int) -> Iterator[object]:
         before, after = minute - _OPEN_MINUTES, minute + _AHEAD_MINUTES
-        yield from self._store.compacting(before, after, parts_at_once)
+        yield from self._store.compacting(before, after, rows_at_once)
         self._left_rows = self._store.waiting_rows()
         self._store.checkpoint()
 
