@@ -47,6 +47,7 @@ _LOGS: Final = "framewalk.logs"
 _NAME: Final = "framewalk"
 # Only these columns are of use to find rows by: engine, commit, scope, minute.
 _INDEXED: Final = 4
+_LAST_MINUTE: Final = "max.minute"
 # A follower that was away for longer reads the table anew; so does one that reads for so long.
 _KEPT: Final = "interval 1 days"
 _CONFIGURATION: Final = {
@@ -236,11 +237,13 @@ class SharedTable:
             )
 
     def files(self) -> list[SharedFile]:
-        """Return the files of the version that is open, the oldest day first."""
+        """Return the files of the version that is open, those with the oldest minutes first."""
         with self._explaining():
             found = pl.DataFrame(pa.table(self._opened.get_add_actions(flatten=True)))
-        named = found.select("path", pl.col(f"partition.{DAY}").alias(DAY), "size_bytes")
-        return [SharedFile(*row) for row in named.sort(DAY, "path").iter_rows()]
+        found = found.rename({f"partition.{DAY}": DAY})
+        order = [name for name in (DAY, _LAST_MINUTE, "path") if name in found.columns]
+        named = found.sort(order).select("path", DAY, "size_bytes")
+        return [SharedFile(*row) for row in named.iter_rows()]
 
     def added(self, version: int) -> list[SharedFile] | None:
         """Return the files that a version of the table has added with new rows.

@@ -161,7 +161,8 @@ class Compactor:
                 f"AND {BUCKET} < make_timestamp({one.end_us})"
             )
             for table in self._tables:
-                for parts in _together(_parts(self._connection, table, due), rows_at_once):
+                every = _parts(self._connection, states_table(table.scope), table.part_rows, due)
+                for parts in _together(every, rows_at_once):
                     done = Compacted(minutes)
                     minutes = 0
                     with transaction(self._connection):
@@ -373,17 +374,17 @@ def _slices(
         yield _Slice(first_us, hours[-1][0] + _HOUR_US, minutes)
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, table: StatesTable, due: str) -> list[_Part]:
-    """Return entities that have `part_rows` rows together, or one that has more.
+def _parts(
+    connection: duckdb.DuckDBPyConnection, source: str, most_rows: int, due: str
+) -> list[_Part]:
+    """Return entities of a table that have so many rows together, or one that has more.
 
     Together they are all that have rows.
     """
-    counted = (
-        f"SELECT {ENTITY}, count(*) AS rows FROM {states_table(table.scope)} WHERE {due} GROUP BY 1"
-    )
+    counted = f"SELECT {ENTITY}, count(*) AS rows FROM {source} WHERE {due} GROUP BY 1"
     numbered = (
-        f"SELECT {ENTITY}, rows, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {table.part_rows} "
-        f"AS part FROM ({counted})"
+        f"SELECT *, (sum(rows) OVER (ORDER BY {ENTITY}) - 1) // {most_rows} AS part "
+        f"FROM ({counted})"
     )
     ends = (
         f"SELECT min({ENTITY}), max({ENTITY}), sum(rows) FROM ({numbered}) GROUP BY part ORDER BY 1"
@@ -472,6 +473,6 @@ def _remake(
             begin = f"make_timestamp({start_us})"
             run(connection, f"DELETE FROM {target} WHERE {BUCKET} = {begin}")
             due = f"{BUCKET} >= {begin} AND {BUCKET} < make_timestamp({start_us + length_us})"
-            for part in _parts(connection, source, due):
-                sql = f"SELECT {table.columns} FROM {source} WHERE {due} AND {part}"
+            for part in _parts(connection, source, table.part_rows, due):
+                sql = f"SELECT {table.columns} FROM {source} WHERE {due} AND {part.condition}"
                 insert(connection, target, _merged(connection.sql(sql).pl(), table, resolution))
