@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from comparison import Values, differences, read_views
@@ -246,6 +247,23 @@ def test_days_that_are_deleted_in_the_table_stay_with_who_has_them(
         assert differences(read_views(store), whole[0]) == []
     with follow(":memory:", folder / "table") as store:
         assert store.query("FROM service_minute").fetchall() == []
+
+
+def test_files_are_told_in_the_order_of_their_minutes(folder: Path, plan: Plan) -> None:
+    """Whoever reads all of them writes an hour once then, and not again for each of its minutes."""
+    engine = Engine(folder / "engine.duckdb", plan, folder / "table")
+    engine.replay(*shares(folder, 1))
+    engine.publish()
+    rows = pl.concat([rows for file in engine.table.files() for rows in engine.table.rows(file)])
+    minutes = sorted(rows["minute"].drop_nulls().unique())
+    assert len(minutes) > 5
+    table = SharedTable(str(folder / "other"))
+    table.create(plan)
+    for number, minute in enumerate(reversed(minutes), 1):
+        table.append("engine", number, number, rows.filter(pl.col("minute") == minute))
+        table.open()
+    told = [row["minute"].unique().item() for file in table.files() for row in table.rows(file)]
+    assert told == minutes
 
 
 def test_a_whole_table_is_read_on_where_it_was_cut_off(
