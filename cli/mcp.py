@@ -12,7 +12,7 @@ import duckdb
 import typer
 
 from framewalk.cli.asking import Asking, Query, Said, stored_range
-from framewalk.cli.console import say
+from framewalk.cli.console import say, warn
 from framewalk.cli.ranges import Wanted, utc_now
 from framewalk.cli.sources import (
     DEFAULT_STORE,
@@ -85,6 +85,8 @@ def mcp(
     from framewalk.queries.mcp import make_server  # noqa: PLC0415
 
     place = Asked(context, store, server, token, tls_ca, tls_certificate, tls_key)
+    if server is None and not store.exists():
+        warn(f"{store}: there is no such file; questions are answered when there is one")
     made = make_server(Stores(place, store))
     if http is None:
         made.run()

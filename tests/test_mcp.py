@@ -172,6 +172,13 @@ def test_a_store_that_is_not_there_is_told_and_comes_back(store: Path, tmp_path:
     asyncio.run(ask())
 
 
+def test_a_wrong_path_is_told_at_the_start(tmp_path: Path) -> None:
+    command = [FRAMEWALK, "mcp", "--store", tmp_path / "none.duckdb"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=True)
+    assert "none.duckdb: there is no such file" in " ".join(done.stderr.split())
+    assert done.stdout == ""
+
+
 def test_a_running_server_is_asked_and_one_that_is_down_is_told(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "metrics.duckdb"
     with Store(path, plan) as made:
