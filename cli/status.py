@@ -179,6 +179,8 @@ def _followed(samples: _Samples) -> list[tuple[str, str]]:
         ("merged up to", _time(one("watermark_seconds"))),
         ("version", f"{one('version'):,.0f} of {one('table_version'):,.0f}"),
     ]
+    if left := one("files_left"):
+        rows.append(("files to read", f"{left:,.0f}, all of the table is read"))
     if "framewalk_follow_logs_version" in samples:
         of_logs = f"{one('logs_version'):,.0f} of {one('logs_table_version'):,.0f}"
         rows.append(("version of logs", of_logs))

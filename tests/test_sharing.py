@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from comparison import Values, differences, read_views
+from prepared import framewalk
+from prometheus_client import CollectorRegistry, start_http_server
 
 from framewalk.engine import Store, partial, read_entities, replay
 from framewalk.engine.captures import (
@@ -32,6 +35,8 @@ from framewalk.engine.sharing import (
 )
 from framewalk.engine.store import Reached
 from framewalk.server.following import Following, FollowOptions, Kept
+from framewalk.server.following.status import FollowerStatus, Versions
+from framewalk.server.following.telemetry import FollowerTelemetry
 
 BOOKINFO = Path(__file__).parent.parent / "fixtures" / "captures" / "bookinfo"
 ENTITIES = read_entities(BOOKINFO / "kubectl.yaml")
@@ -324,12 +329,33 @@ def test_one_that_catches_up_rolls_up_what_it_has(
     monkeypatch.setattr("framewalk.engine.sharing.following._MOST_BYTES", 1)
     monkeypatch.setattr("framewalk.server.following.upkeep._MUCH_ROWS", 100)
     options = FollowOptions(str(folder / "table"), 5, tidy_every_s=0, table_days=8)
-    now_s, waited = time.time(), []
+    now_s, waited, left = time.time(), [], []
     with Following(options, Kept((7, 7, 7), 2**40), folder / "store.duckdb") as following:
         store = following.open(now_s, 0.0)
         assert store is not None
         while following.step(now_s, 0.0) < options.every_s:
             waited.append(store.waiting_rows())
+            left.append(following.status.files_left)
         assert differences(read_views(store), whole[0]) == []
     # After each of four merges it had nothing left that waits.
     assert waited.count(0) >= 4
+    # It tells how many files it has still to read.
+    table = SharedTable(options.uri)
+    assert table.open()
+    expected = [*reversed(range(len(table.files())))]
+    assert [files for files, _ in itertools.groupby(left)] == expected
+
+
+def test_status_tells_what_is_left_of_a_table_that_is_read_as_a_whole() -> None:
+    status = FollowerStatus(is_reading=True, files_left=1_203, states=Versions(-1, 1_440))
+    registry = CollectorRegistry()
+    registry.register(FollowerTelemetry(lambda: status))
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        done = framewalk("status", "--url", f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("files to read")]
+    assert "1,203" in line

@@ -62,11 +62,14 @@ _REMOVE: Final = "remove the store's file: it is made anew"
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What one transaction has brought: `version` is reached, or is being read as a whole."""
+    """What one transaction has brought: `version` is reached, or is being read as a whole.
+
+    Then `files_left` of it are still to be read.
+    """
 
     version: int
     rows: int
-    is_whole: bool
+    files_left: int = 0
 
 
 @dataclass(slots=True)
@@ -162,7 +165,7 @@ class Follower:
             self._note(whole, None)
             every = self._store.run(_ENGINES)
             self._write_engines((engine, seen, seen, *rest) for engine, _, seen, *rest in every)
-        yield Followed(whole, 0, is_whole=False)
+        yield Followed(whole, 0)
 
     def _some_files(self) -> list[SharedFile]:
         rows = self._store.run(
@@ -192,7 +195,8 @@ class Follower:
             self._note_minutes(seen.minutes)
 
         self._store.add(self._new_rows(files, seen), note)
-        return Followed(version, seen.rows, is_whole)
+        ((files_left,),) = self._store.run("SELECT count(*) FROM internal.followed_files")
+        return Followed(version, seen.rows, files_left)
 
     def _new_rows(
         self, files: Iterable[SharedFile], seen: _Seen

@@ -210,10 +210,12 @@ class Following(Closing):
         followed = next(self._steps, None)
         if followed is not None:
             self._rows += followed.rows
-            self._note(rows=self._status.rows + followed.rows)
+            self._note(rows=self._status.rows + followed.rows, files_left=followed.files_left)
             if elapsed_s - self._told_s >= _TELL_EVERY_S:
                 self._told_s = elapsed_s
                 facts = {"version": followed.version, "of": self._table.version}
+                if followed.files_left:
+                    facts["files_left"] = followed.files_left
                 tell(logging.INFO, "table is merged", **facts, rows=self._rows)
                 self._rows = 0
             return True

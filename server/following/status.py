@@ -55,14 +55,16 @@ class FollowerStatus:
 
     `is_reading` is false while the table does not answer; `failures` counts how often it did not.
     What was published before `watermark_s` (since 1970) is in the store, 0 before that is known of
-    anything. `rows` were merged since the start. `tidied_s` is when it has tidied the table last.
-    `logs` is None where engines publish none.
+    anything. `rows` were merged since the start; of a table that is read as a whole so many files
+    are left. `tidied_s` is when it has tidied the table last. `logs` is None where engines publish
+    none.
     """
 
     is_reading: bool = False
     failures: int = 0
     watermark_s: float = 0
     rows: int = 0
+    files_left: int = 0
     tidied_s: float = 0
     states: Versions = Versions()
     logs: Versions | None = None

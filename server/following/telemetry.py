@@ -41,6 +41,8 @@ class FollowerTelemetry(Collector):
         lag_s = max(time.time() - (status.watermark_s or self._begun_s), 0)
         yield _gauge("lag_seconds", "Time since then, or since the start.", lag_s)
         yield _gauge("rows", "Rows of states merged.", status.rows)
+        text = "Files that are still to be read of a table that is read as a whole."
+        yield _gauge("files_left", text, status.files_left)
         yield _gauge("version", "Version of the table that is in the store.", status.states.merged)
         text = "Version of the table at the last look."
         yield _gauge("table_version", text, status.states.table)
