@@ -195,6 +195,8 @@ class Follower:
             self._note_minutes(seen.minutes)
 
         self._store.add(self._new_rows(files, seen), note)
+        if not is_whole:
+            return Followed(version, seen.rows)
         ((files_left,),) = self._store.run("SELECT count(*) FROM internal.followed_files")
         return Followed(version, seen.rows, files_left)
 
